@@ -1,0 +1,399 @@
+"""The command line: Hydra composes, types and ranges are checked, the pipeline runs.
+
+The only `@hydra.main` and the last place that knows a DictConfig.  Whatever Hydra,
+OmegaConf or the workbench refuses ends as one sentence on stderr and an exit code:
+0 done, 1 internal error, 2 bad input, 3 nothing promoted, 130 interrupted.
+"""
+
+import argparse
+import difflib
+import functools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import hydra
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ppo_workbench.config import (
+    Config,
+    ConfigError,
+    Interrupted,
+    PromotionError,
+    WorkbenchError,
+    known_keys,
+    unknown_key,
+    validate_config,
+)
+
+FLAGS_OF_OLD = {
+    "--model-type": "model",
+    "--minutes": "budget.minutes",
+    "--episodes": "budget.episodes",
+    "--lr": "model.learning_rate",
+    "--output": "output",
+}
+
+
+class _Refused(BaseException):
+    """Carries a failure past Hydra, which would report any Exception itself and exit 1."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def config_folder() -> Path:
+    """Return $PPO_WORKBENCH_CONF, else the installed conf folder, else the checkout's."""
+    chosen = os.environ.get("PPO_WORKBENCH_CONF")
+    if chosen:
+        return Path(chosen).resolve()
+    installed = Path(__file__).resolve().parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+CONF = config_folder()
+
+
+def _register_schema() -> None:
+    schema = OmegaConf.structured(Config)
+    # The names of a file's columns are the user's: `data.columns={close: Last}` needs no `+`.
+    OmegaConf.set_struct(schema.data.columns, False)
+    ConfigStore.instance().store(name="config_schema", node=schema)
+
+
+_register_schema()
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Compose and check a configuration from Python, as the command line does.
+
+    Args:
+        overrides: Hydra overrides such as `"model=ppo"` or `"budget.minutes=10"`.
+
+    Returns:
+        The resolved, checked configuration.
+
+    Raises:
+        ConfigError: A key, type, value, option or combination is not allowed.
+    """
+    try:
+        _check_overrides(overrides)
+        with _own_hydra():
+            cfg = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+        choices = dict(cfg.hydra.runtime.choices)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return _checked(cfg, choices)[0]
+    except Exception as error:
+        refused = refusal(error, overrides)
+        if refused is None:
+            raise
+        raise refused from None
+
+
+def main() -> None:
+    """Run one command of the command line and exit with its code."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; `--help` and its kin return theirs.
+
+    Args:
+        arguments: What follows the program's name, Hydra's flags and overrides.
+    """
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        with _hydra_process(arguments):
+            _check_flags(arguments)
+            _job()
+    except _Refused as carried:
+        return _report(carried.error, arguments, verbose)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted before there was a model to keep", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _report(error, arguments, verbose)
+    return 0
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(cfg: DictConfig) -> float:
+    """Run one composed configuration; a sweeper receives the float."""
+    try:
+        return _run(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode is RunMode.RUN:
+            raise _Refused(error) from error
+        raise
+
+
+def _run(cfg: DictConfig) -> float:
+    config, raw, choices = _checked(cfg, dict(HydraConfig.get().runtime.choices))
+    # Late: refusing bad input must not wait for torch.
+    from ppo_workbench import pipeline
+
+    return float(pipeline.run(config, raw, choices))
+
+
+def _checked(
+    cfg: DictConfig, choices: dict[str, Any]
+) -> tuple[Config, dict[str, Any], dict[str, str]]:
+    """Return the checked configuration, its unresolved record and the chosen group options."""
+    for group in groups():
+        if choices.get(group) is None and group != "experiment":
+            raise ConfigError(f"{group}: no option is chosen, {_choose(group)}")
+    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    config = validate_config(values)  # type: ignore[arg-type]
+    raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        cfg, resolve=False, enum_to_str=True
+    )
+    if raw["budget"]["minutes"] is None:
+        raw["budget"]["minutes"] = config.budget.minutes
+    own = {
+        group: str(option)
+        for group, option in choices.items()
+        if option is not None and not group.startswith("hydra/")
+    }
+    return config, _masked(raw), own
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """Return the config groups and their options, from the conf folder."""
+    return {
+        folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml")))
+        for folder in sorted(CONF.glob("*/"))
+    }
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Initialise Hydra for `compose`, also where a notebook or a job has done so before."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), job_name="ppo_workbench", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+@contextmanager
+def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
+    """Let Hydra read these arguments and pass its exceptions on instead of exiting with 1."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [sys.argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse flags that Hydra does not know or cannot combine, before it exits by itself."""
+    for position, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in FLAGS_OF_OLD:
+            value = value or next(iter(arguments[position + 1 :]), "VALUE")
+            raise ConfigError(f"{flag}: is not a flag here, write {FLAGS_OF_OLD[flag]}={value}")
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        args, extra = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}, --help lists the flags") from None
+    if extra:
+        raise ConfigError(f"{extra[0]}: unknown or misplaced flag, --help lists the flags")
+    modes = [args.run, args.cfg, args.multirun, args.shell_completion, args.info]
+    if sum(mode not in (None, False) for mode in modes) > 1:
+        raise ConfigError("--run, --cfg, --multirun, --info and --shell-completion exclude another")
+    if args.resolve and not (args.cfg or args.help):
+        raise ConfigError("--resolve: goes with --cfg or --help only")
+    if not (args.shell_completion or args.hydra_help):
+        _check_overrides(args.overrides)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse a group set to nothing, which Hydra reports without its name."""
+    for override in overrides:
+        group, equals, option = override.partition("=")
+        if equals and not group:
+            raise ConfigError(f"{override}: has no key, write key=value")
+        if group in groups() and group != "experiment" and option in ("", "null", "~"):
+            raise ConfigError(f"{override}: is no option, {_choose(group)}")
+
+
+def _choose(group: str) -> str:
+    names = (repr(name) if name == "null" else name for name in groups().get(group, ()))
+    return f"choose {group}=X with X one of {', '.join(names)}"
+
+
+def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError | None:
+    """Return the one sentence that a user can act on, or None for an internal error.
+
+    Args:
+        error: What Hydra, OmegaConf, a YAML file or the workbench raised.
+        overrides: What the user gave, to repeat it in the sentence.
+    """
+    if isinstance(error, WorkbenchError):
+        return type(error)(_without_secrets(_line(str(error)), overrides))
+    if isinstance(error, MissingConfigException):
+        sentence = _missing_option(error)
+    elif isinstance(error, OverrideParseException):
+        sentence = (
+            f"{error.override}: cannot be read as key=value; quote a value that holds spaces, "
+            "commas, brackets or '=' (\"output='a=b'\")"
+        )
+    elif isinstance(error, HydraException | OmegaConfBaseException):
+        sentence = _composition(error, overrides)
+    elif isinstance(error, yaml.YAMLError):
+        sentence = f"a configuration file is no valid YAML: {_line(str(error))}"
+    else:
+        return None
+    return ConfigError(_without_secrets(sentence, overrides))
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """Explain an option, or a whole configuration, that no file defines."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group or error.options is None:
+        return _line(str(error).partition("Config search path")[0])
+    near = difflib.get_close_matches(option, error.options, n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    names = ", ".join(error.options) or "nothing, there is no such group"
+    return f"{group}={option}: unknown option{guess}, allowed is {names}"
+
+
+def _composition(error: Exception, overrides: Sequence[str]) -> str:
+    """Explain a refused key or value; Hydra names it in the text, OmegaConf in an attribute."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    text = str(error) if cause is error else f"{error}\n{cause}"
+    found = re.search(r"full_key: (\S+)", text)
+    key = (getattr(cause, "full_key", None) or (found[1] if found else "")).split("[")[0]
+    ambiguous = re.search(r"Ambiguous value for argument '(.*)'", text)
+    if ambiguous:
+        return f"{ambiguous[1]}: gives several values, add --multirun or quote them as one value"
+    group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
+    if group:
+        return f"{_source(text)}{group[1]}: unknown group, known are {', '.join(groups())}"
+    if not key or key.startswith("hydra."):
+        return _line(text.partition("full_key")[0])
+    subject = _source(text) + _given(key, overrides)
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{subject}: a value is needed, write {key}=VALUE"
+    if re.search(r"Key '[^']*' (not in|is not in struct)", text):
+        return f"{subject}: {_unknown(key)}"
+    if "interpolation" in text.lower():
+        return f"{subject}: {_line(str(cause).partition('full_key')[0])}"
+    detail = _line(str(cause).partition("full_key")[0].partition("composing config:")[2])
+    allowed = known_keys().get(key)
+    expected = f"must be {_in_words(allowed)}" if allowed is not None else "cannot be set so"
+    return f"{subject}: {expected}" + (f" ({detail})" if detail else "")
+
+
+def _unknown(key: str) -> str:
+    """Say what is near an unknown key, a group among them."""
+    near = difflib.get_close_matches(key, groups(), n=1)
+    if near == [key]:  # only experiment is a group without being a section
+        return "'# @package _global_' must be the first line of an experiment"
+    if near:
+        return f"unknown group, did you mean {near[0]}? the groups are {', '.join(groups())}"
+    return unknown_key(key)
+
+
+def _source(text: str) -> str:
+    """Name the configuration file that is to blame, if Hydra did."""
+    found = re.match(r"In '([^']+)'", text)
+    return f"{found[1]}.yaml: " if found else ""
+
+
+def _given(key: str, overrides: Sequence[str]) -> str:
+    """Return the override that set this key as the user wrote it, else the key."""
+    given = [text for text in overrides if text.lstrip("+~").partition("=")[0] == key]
+    return given[-1] if given else key
+
+
+def _in_words(kind: Any) -> str:
+    """Say which values a field of this annotated type takes."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+        limits = [
+            f", {sign} {getattr(limit, name)}"
+            for limit in getattr(arguments[1], "metadata", ())
+            for name, sign in signs.items()
+            if hasattr(limit, name)
+        ]
+        return _in_words(arguments[0]) + "".join(limits)
+    if origin in (UnionType, Union):
+        return " or ".join(_in_words(argument) for argument in arguments)
+    if origin is list:
+        return f"a list [a, b], each {_in_words(arguments[0])}"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {', '.join(member.name for member in kind)}"
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    return words.get(kind, "null" if kind is type(None) else "a section {key: value}")
+
+
+def _report(error: Exception, arguments: Sequence[str], verbose: bool) -> int:
+    """Print what failed on stderr and return the exit code."""
+    if isinstance(error, Interrupted):
+        return 130  # the pipeline has said what was kept
+    refused = refusal(error, arguments)
+    if refused is None or verbose:
+        text = "".join(traceback.format_exception(error))
+        print(_without_secrets(text, arguments), file=sys.stderr)
+    if refused is None:
+        return 1
+    print(f"error: {refused}", file=sys.stderr)
+    return 3 if isinstance(refused, PromotionError) else 2
+
+
+def _without_secrets(text: str, overrides: Sequence[str]) -> str:
+    """Replace passwords in URLs, and values that overrides took from the environment."""
+    for name in re.findall(r"oc\.env:\s*([^,}\s]+)", " ".join(overrides)):
+        value = os.environ.get(name, "")
+        if len(value) > 3:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return _without_passwords(text)
+
+
+def _without_passwords(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", text)
+
+
+def _masked(values: Any) -> Any:
+    """Copy nested plain values with the passwords of URLs masked."""
+    if isinstance(values, dict):
+        return {key: _masked(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_masked(value) for value in values]
+    return _without_passwords(values) if isinstance(values, str) else values
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

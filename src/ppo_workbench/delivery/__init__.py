@@ -1,0 +1,1 @@
+"""What a trading application needs to load a model and decide."""

@@ -1,0 +1,333 @@
+"""Save, load and verify a model: `NAME.pth` (tensors only) and `NAME-metadata.json`.
+
+Two files cannot be renamed at once, so the `.pth` is put in place first and the JSON,
+which names its hash, last: a pair without a valid JSON does not exist for a reader.
+Nothing is ever unpickled: `torch.load(weights_only=True)` on bytes whose hash was checked.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from pydantic import ValidationError
+
+from ppo_workbench.config import ArtifactError
+from ppo_workbench.delivery.metadata import FORMAT_VERSION, Metadata
+
+MAX_NAME_LENGTH = 100
+MAX_METADATA_BYTES = 1_000_000
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_HASH_FIELD = "metadata_sha256"
+
+
+@dataclass(frozen=True)
+class ArtifactPaths:
+    """Where the two files of one artefact are."""
+
+    pth: Path
+    metadata: Path
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded and verified model: dense, finite CPU tensors and their metadata."""
+
+    tensors: dict[str, torch.Tensor]
+    metadata: Metadata
+
+
+def check_output_name(name: str) -> str:
+    """Return `name` if it can be an artefact's name.
+
+    Raises:
+        ArtifactError: The name is empty, too long, holds a path or other characters than
+            letters, digits, `.`, `_` and `-`, or starts with a dot.
+    """
+    if len(name) > MAX_NAME_LENGTH:
+        raise ArtifactError(
+            f"output={name[:20]}...: a name has at most {MAX_NAME_LENGTH} characters, "
+            f"this one has {len(name)}; shorten it"
+        )
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ArtifactError(
+            f"output={name!r}: a name consists of letters, digits, '.', '_' and '-', without "
+            "a path, a leading dot or '..'; for example output=maskable_v1"
+        )
+    return name
+
+
+def artifact_paths(folder: Path, name: str) -> ArtifactPaths:
+    """Return the paths of the artefact `name` in `folder`, whether it exists or not."""
+    check_output_name(name)
+    return ArtifactPaths(folder / f"{name}.pth", folder / f"{name}-metadata.json")
+
+
+def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
+    """Refuse, before any work is done, a name that is taken or a folder that is not writable.
+
+    Raises:
+        ArtifactError: Either of it, or a name that `check_output_name` refuses.
+    """
+    paths = artifact_paths(folder, name)
+    _check_not_taken(paths, name, overwrite)
+    ancestor = folder.absolute()
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    try:
+        with tempfile.TemporaryFile(dir=ancestor):
+            pass
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot be written ({error.strerror}); set PPO_WORKBENCH_HOME to a "
+            "folder that can"
+        ) from None
+    return paths
+
+
+def save_artifact(
+    folder: Path,
+    name: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Metadata,
+    overwrite: bool = False,
+) -> ArtifactPaths:
+    """Write the pair atomically and durably, `.pth` first.
+
+    Args:
+        folder: Created if absent.
+        name: See `check_output_name`.
+        tensors: Weights, scaler and, under names that start with `golden.`, the optional
+            golden vectors; any float, integer or bool type, all values finite.
+        metadata: Its `name`, `tensors` and hashes are filled in here.
+        overwrite: Replace an existing artefact of this name.
+
+    Raises:
+        ArtifactError: The name is not allowed or taken, a tensor is not finite, the metadata
+            is too large or not finite, or the folder cannot be written.
+    """
+    paths = artifact_paths(folder, name)
+    _check_not_taken(paths, name, overwrite)
+    plain = {key: _plain(key, tensor) for key, tensor in tensors.items()}
+    buffer = io.BytesIO()
+    torch.save(plain, buffer)
+    weights = buffer.getvalue()
+    document = metadata.model_dump(mode="json") | {
+        "name": name,
+        "tensors": {key: list(tensor.shape) for key, tensor in plain.items()},
+        "pth_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    text = _sealed(document, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _put(paths.pth, weights, name, overwrite)
+        _put(paths.metadata, text, name, overwrite=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: the artefact {name!r} cannot be written ({error.strerror}); free space "
+            "or set PPO_WORKBENCH_HOME to a folder that can be written"
+        ) from error
+    return paths
+
+
+def load_metadata(folder: Path, name: str) -> Metadata:
+    """Read and verify `NAME-metadata.json` alone: format version, own hash, schema and name.
+
+    Raises:
+        ArtifactError: The file is missing, damaged, of another format or another artefact's.
+    """
+    path = artifact_paths(folder, name).metadata
+    content = _read_inside(folder, path)
+    if len(content) > MAX_METADATA_BYTES:
+        _refuse(path, f"is larger than {MAX_METADATA_BYTES} bytes, so it is no model's metadata")
+    document = _parse(path, content)
+    _check_version(path, document.get("format_version"))
+    if content != _sealed(document, name) or not document.get(_HASH_FIELD):
+        _refuse(path, "was altered after it was saved: its own hash does not agree")
+    try:
+        metadata = Metadata.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        _refuse(path, f"breaks the published schema at {key or 'its fields'}: {first['msg']}")
+    if metadata.name != name:
+        _refuse(path, f"belongs to the artefact {metadata.name!r}, not to {name!r}")
+    return metadata
+
+
+def load_artifact(folder: Path, name: str) -> Artifact:
+    """Load the artefact `name` from `folder` and verify everything that can be verified.
+
+    Raises:
+        ArtifactError: A file is missing, lies outside the folder behind a symbolic link, or
+            was altered; the format, the schema, the tensors' names, shapes or values are
+            not what the metadata say.
+    """
+    metadata = load_metadata(folder, name)
+    path = artifact_paths(folder, name).pth
+    weights = _read_inside(folder, path)
+    if hashlib.sha256(weights).hexdigest() != metadata.pth_sha256:
+        _refuse(path, "was altered or belongs to another metadata file: its hash does not agree")
+    try:
+        # The hash says who wrote the bytes, weights_only that they can be nothing but tensors.
+        loaded = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except Exception:
+        _refuse(path, "does not load as a dictionary of tensors")
+    return Artifact(_checked_tensors(path, loaded, metadata), metadata)
+
+
+def _check_not_taken(paths: ArtifactPaths, name: str, overwrite: bool) -> None:
+    taken = [path for path in (paths.pth, paths.metadata) if os.path.lexists(path)]
+    if taken and not overwrite:
+        _taken(taken[0], name)
+
+
+def _taken(path: Path, name: str) -> NoReturn:
+    raise ArtifactError(
+        f"output={name}: {path} exists; choose another output or set overwrite=true"
+    ) from None
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise ArtifactError(
+        f"{path} {reason}; copy both files of the artefact again or train it anew"
+    ) from None
+
+
+def _plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Copy to a dense CPU tensor that owns exactly its own storage."""
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+        raise ArtifactError(f"tensor {key!r} is not a dense tensor; an artefact holds no others")
+    plain = tensor.detach().cpu().contiguous().clone()
+    if not bool(torch.isfinite(plain).all()):
+        raise ArtifactError(
+            f"tensor {key!r} holds NaN or infinite values, so the training diverged; lower "
+            "model.learning_rate and train again"
+        )
+    return plain
+
+
+def _dump(document: Mapping[str, Any], name: str) -> bytes:
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
+    except (ValueError, TypeError, UnicodeEncodeError) as error:
+        raise ArtifactError(f"metadata of {name!r} cannot be written as JSON: {error}") from None
+
+
+def _sealed(document: Mapping[str, Any], name: str) -> bytes:
+    """Serialise with the hash of the same bytes without the hash's line as last field."""
+    body = {key: value for key, value in document.items() if key != _HASH_FIELD}
+    digest = hashlib.sha256(_dump(body, name)).hexdigest()
+    content = _dump(body | {_HASH_FIELD: digest}, name)
+    if len(content) > MAX_METADATA_BYTES:
+        raise ArtifactError(
+            f"metadata of {name!r} has {len(content)} bytes, at most {MAX_METADATA_BYTES} are "
+            "allowed; keep series and tables out of it"
+        )
+    return content
+
+
+def _put(path: Path, content: bytes, name: str, overwrite: bool) -> None:
+    """Make `path` appear with its whole content or not at all, and survive a power cut."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        _rename(Path(temporary), path, name, overwrite)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _rename(temporary: Path, path: Path, name: str, overwrite: bool) -> None:
+    if not overwrite:
+        # A hard link, unlike a rename, fails if another process took the name meanwhile.
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            _taken(path, name)
+        except OSError:
+            pass  # a file system without hard links
+        else:
+            return
+    temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems cannot sync a folder; the files themselves are synced.
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_inside(folder: Path, path: Path) -> bytes:
+    try:
+        resolved = path.resolve(strict=True)
+        if not resolved.is_relative_to(folder.resolve()):
+            _refuse(path, f"is a symbolic link out of {folder}")
+        if not resolved.is_file():
+            _refuse(path, "is not a regular file")
+        return resolved.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} does not exist; an artefact is the pair NAME.pth and NAME-metadata.json"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        _refuse(path, f"cannot be read ({error})")
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        _refuse(path, "is not JSON")
+    if not isinstance(document, dict):
+        _refuse(path, "is not a JSON object")
+    return document
+
+
+def _check_version(path: Path, version: object) -> None:
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise ArtifactError(
+            f"{path} has format_version {version!r}, this version of ppo_workbench reads "
+            f"{FORMAT_VERSION}; use the version of ppo_workbench that wrote it"
+        )
+
+
+def _checked_tensors(path: Path, loaded: object, metadata: Metadata) -> dict[str, torch.Tensor]:
+    """Compare names, shapes, kinds and values with the metadata."""
+    if not isinstance(loaded, dict) or any(
+        not isinstance(key, str)
+        or type(value) is not torch.Tensor
+        or value.layout is not torch.strided
+        for key, value in loaded.items()
+    ):
+        _refuse(path, "holds something else than named dense tensors")
+    shapes = {key: list(tensor.shape) for key, tensor in loaded.items()}
+    if shapes != metadata.tensors:
+        wrong = sorted(
+            key
+            for key in shapes.keys() | metadata.tensors.keys()
+            if shapes.get(key) != metadata.tensors.get(key)
+        )
+        _refuse(path, f"lacks, adds or reshapes the tensors {wrong}")
+    for key, tensor in loaded.items():
+        if not bool(torch.isfinite(tensor).all()):
+            _refuse(path, f"holds NaN or infinite values in tensor {key!r}")
+    return loaded

@@ -1,0 +1,191 @@
+"""Describe a trained model for its metadata file: what a consumer has to know, no more."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import Enum
+from importlib import metadata as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_workbench.config import ActionSet, Config
+from ppo_workbench.delivery.metadata import (
+    Architecture,
+    Data,
+    DateRange,
+    Metadata,
+    Normalization,
+    Observation,
+    Rule,
+    Scorecards,
+    Training,
+)
+from ppo_workbench.trading.actions import ActionSpace
+from ppo_workbench.trading.experiment import Experiment
+from ppo_workbench.trading.kernel import ACCOUNT_FEATURES
+from ppo_workbench.trading.rules import RULE_NAMES, rule_sections
+
+LIBRARIES = ("numpy", "numba", "torch", "pandas", "stable-baselines3", "sb3-contrib", "gymnasium")
+
+
+def plain(value: Any) -> Any:
+    """Turn nested dataclasses' values (enums, numpy scalars, tuples) into JSON values."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def describe_model(
+    experiment: Experiment,
+    training: Training,
+    scorecards: Scorecards,
+    raw: Mapping[str, Any],
+    run_id: str | None,
+) -> Metadata:
+    """Build the metadata of a candidate.
+
+    Args:
+        experiment: Bars, features, scaler and action space of the training.
+        training: What the training took.
+        scorecards: Flat scorecards of the splits that were scored.
+        raw: The configuration with secrets unresolved.
+        run_id: MLflow run, if any.
+    """
+    config, market = experiment.config, experiment.market
+    names = [*market.feature_names, *ACCOUNT_FEATURES]
+    return Metadata(
+        model_type=config.model.type,
+        created_utc=datetime.now(UTC),
+        action_set=market.space.kind,
+        action_names=list(market.space.names),
+        action_target_exposures=_targets(market.space),
+        exposure_levels=[float(x) for x in market.space.levels],
+        rules=_rules(config),
+        feature_names=names,
+        feature_specification=plain(asdict(config.features)),
+        feature_ranges=_ranges(experiment),
+        warmup_bars=experiment.table.warmup_bars,
+        observation=Observation(
+            market_names=list(market.feature_names),
+            account_names=list(ACCOUNT_FEATURES),
+            scaled=True,
+        ),
+        architecture=Architecture(
+            feature_dim=len(names),
+            net_arch=list(config.model.net_arch),
+            activation=config.model.activation.value,
+        ),
+        normalization=Normalization(
+            means=[float(x) for x in market.scaler.means],
+            stds=[float(x) for x in market.scaler.stds],
+        ),
+        config=plain(raw),
+        seed=config.seed,
+        data=_data(experiment),
+        training=training,
+        scorecards=scorecards,
+        mlflow_run_id=run_id,
+        git_commit=git_commit(),
+        libraries=library_versions(),
+        cpu=f"{platform.machine()} {_cpu_model()}",
+    )
+
+
+def _targets(space: ActionSpace) -> list[float | None]:
+    """Target exposure of each action; None where it depends on the rung one is on."""
+    if space.kind is ActionSet.step:
+        return [None] * space.size
+    return [None, *(float(level) for level in space.levels)]
+
+
+def _rules(config: Config) -> list[Rule]:
+    sections = rule_sections(config.risk)
+    return [
+        Rule(
+            code=code,
+            name=name,
+            severity=sections[name].severity,
+            parameters={
+                key: value
+                for key, value in plain(asdict(sections[name])).items()
+                if key not in ("enabled", "severity")
+            },
+        )
+        for code, name in enumerate(RULE_NAMES)
+        if sections[name].enabled
+    ]
+
+
+def _ranges(experiment: Experiment) -> dict[str, tuple[float, float]]:
+    """Smallest and largest unscaled market feature in training."""
+    seen = experiment.train_features
+    lows, highs = seen.min(axis=0), seen.max(axis=0)
+    names = experiment.market.feature_names
+    return {name: (float(lows[k]), float(highs[k])) for k, name in enumerate(names)}
+
+
+def _data(experiment: Experiment) -> Data:
+    bars = experiment.bars
+    spans = {
+        name: (int(bars.start_ns[split.start]), int(bars.start_ns[split.stop - 1]))
+        for name, split in experiment.splits.items()
+    }
+    spans["test"] = experiment.test_range
+    return Data(
+        source=bars.source,
+        instrument=bars.instrument,
+        fingerprint=bars.fingerprint,
+        calendar=bars.calendar,
+        timezone=bars.timezone,
+        bar_seconds=bars.bar_seconds,
+        splits={name: DateRange(start=utc(a), stop=utc(b)) for name, (a, b) in spans.items()},
+    )
+
+
+def utc(ns: int) -> datetime:
+    """Return a UTC time from nanoseconds since 1970."""
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the numbers, those installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = installed.version(name)
+        except installed.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, None elsewhere."""
+    for folder in Path(__file__).resolve().parents:
+        head = folder / ".git" / "HEAD"
+        if head.is_file():
+            return _resolve_head(head)
+    return None
+
+
+def _resolve_head(head: Path) -> str | None:
+    text = head.read_text(encoding="utf-8").strip()
+    if not text.startswith("ref: "):
+        return text
+    reference = head.parent / text.removeprefix("ref: ")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None

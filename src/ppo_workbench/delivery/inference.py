@@ -1,0 +1,96 @@
+"""The policy's forward pass, one row at a time and always in the same order.
+
+Backtest and live decisions run this very function, so they agree bit for bit; batched
+training may differ from it in the last digits.  Inputs are the scaled observation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import Activation
+from ppo_workbench.jit import kernel
+
+TANH, RELU = 0, 1
+
+
+@dataclass(frozen=True)
+class PolicyWeights:
+    """A multilayer perceptron from observation to logits, flattened for the kernel.
+
+    Attributes:
+        sizes: int64 (L + 1,), layer widths from the observation to the logits.
+        flat: float32, for each layer its (inputs, outputs) matrix by rows, then its bias.
+        activation: 0 tanh, 1 relu, after each layer but the last.
+    """
+
+    sizes: npt.NDArray[np.int64]
+    flat: npt.NDArray[np.float32]
+    activation: int
+
+    @classmethod
+    def from_layers(
+        cls,
+        layers: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+        activation: Activation,
+    ) -> "PolicyWeights":
+        """Flatten torch-style layers: weight (outputs, inputs) and bias (outputs,)."""
+        sizes = [layers[0][0].shape[1], *(weight.shape[0] for weight, _ in layers)]
+        parts = [x for weight, bias in layers for x in (weight.T.ravel(), bias)]
+        return cls(
+            np.array(sizes, dtype=np.int64),
+            np.ascontiguousarray(np.concatenate(parts), dtype=np.float32),
+            TANH if activation is Activation.tanh else RELU,
+        )
+
+
+@kernel
+def forward_row(
+    observation: npt.NDArray[np.float32],
+    sizes: npt.NDArray[np.int64],
+    flat: npt.NDArray[np.float32],
+    activation: int,
+    scratch: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Return the logits of one scaled observation as a view into `scratch`.
+
+    Args:
+        observation: float32 (n,).
+        sizes: int64 (L + 1,), see `PolicyWeights`.
+        flat: float32, see `PolicyWeights`.
+        activation: 0 tanh, 1 relu.
+        scratch: float32 (2, widest layer), overwritten.
+    """
+    layers = sizes.shape[0] - 1
+    source = observation
+    offset = 0
+    for layer in range(layers):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        target = scratch[layer % 2, :n_out]
+        target[:] = flat[offset + n_in * n_out : offset + n_in * n_out + n_out]
+        for i in range(n_in):  # outputs inside: vectorises without reordering the sums
+            x = source[i]
+            row = flat[offset + i * n_out : offset + (i + 1) * n_out]
+            for j in range(n_out):
+                target[j] += x * row[j]
+        offset += n_in * n_out + n_out
+        if layer < layers - 1:
+            if activation == TANH:
+                for j in range(n_out):
+                    target[j] = np.tanh(target[j])
+            else:
+                for j in range(n_out):
+                    target[j] = max(target[j], np.float32(0.0))
+        source = target
+    return source
+
+
+@kernel
+def best_allowed(logits: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> int:
+    """Return the index of the largest allowed logit, the lowest index of equal ones."""
+    best = -1
+    for i in range(logits.shape[0]):
+        if mask[i] and (best < 0 or logits[i] > logits[best]):
+            best = i
+    return best

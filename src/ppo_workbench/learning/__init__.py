@@ -1,0 +1,1 @@
+"""Learning: vectorised environments, algorithms, training and its console."""

@@ -1,0 +1,102 @@
+"""When training ends, and how far it has come: minutes, episodes, timesteps, the first of them.
+
+Minutes count from the start of learning.  Wall time is not reproducible, so a budget of
+minutes (or episodes) is calibrated early into a recorded number of timesteps, which
+drives the schedules; time stays as the hard stop.
+"""
+
+import time
+from collections.abc import Callable
+
+from ppo_workbench.config import BudgetConfig
+
+CALIBRATE_AFTER_FRAC = 0.03
+
+
+class Budget:
+    """Track one training run against its limits.
+
+    Attributes:
+        planned_timesteps: The limit in timesteps, given or calibrated; None until known.
+        timesteps, episodes: Counted so far.
+    """
+
+    def __init__(self, config: BudgetConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        """Keep the limits; `start` starts the clock."""
+        self.seconds = None if config.minutes is None else config.minutes * 60.0
+        self.max_episodes = config.episodes
+        self.max_timesteps = config.timesteps
+        self.planned_timesteps: int | None = config.timesteps if self._is_plain() else None
+        self.timesteps = self.episodes = 0
+        self._clock = clock
+        self._started = clock()
+        self._first: tuple[float, int] | None = None
+
+    def _is_plain(self) -> bool:
+        return self.seconds is None and self.max_episodes is None
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._started = self._clock()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the start of learning."""
+        return self._clock() - self._started
+
+    def update(self, timesteps: int, episodes: int) -> None:
+        """Take the counts at the end of a rollout and calibrate once enough is known."""
+        self.timesteps, self.episodes = timesteps, episodes
+        if self.planned_timesteps is not None:
+            return
+        if self._first is None:  # the first rollout compiles and warms up: not measured
+            self._first = (self.elapsed_seconds, timesteps)
+        elif self.fraction >= CALIBRATE_AFTER_FRAC:
+            self.planned_timesteps = self._estimate()
+
+    def _estimate(self) -> int:
+        assert self._first is not None
+        estimates = [] if self.max_timesteps is None else [float(self.max_timesteps)]
+        if self.seconds is not None:
+            seconds, steps = self._first
+            rate = (self.timesteps - steps) / max(self.elapsed_seconds - seconds, 1e-9)
+            estimates.append(self.timesteps + rate * max(self.seconds - self.elapsed_seconds, 0.0))
+        if self.max_episodes is not None and self.episodes:
+            estimates.append(self.timesteps * self.max_episodes / self.episodes)
+        return max(int(min(estimates, default=2.0**53)), self.timesteps + 1)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that is used, 0 .. 1, by the limit nearest to its end."""
+        shares = [0.0]
+        if self.seconds is not None:
+            shares.append(self.elapsed_seconds / self.seconds)
+        if self.max_episodes is not None:
+            shares.append(self.episodes / self.max_episodes)
+        limit = self.planned_timesteps or self.max_timesteps
+        if limit is not None:
+            shares.append(self.timesteps / limit)
+        return min(max(shares), 1.0)
+
+    @property
+    def progress_remaining(self) -> float:
+        """What the schedules read: 1 at the start, 0 at the planned last timestep."""
+        if self.planned_timesteps is None:
+            return 1.0 - self.fraction
+        return max(0.0, 1.0 - self.timesteps / self.planned_timesteps)
+
+    @property
+    def exhausted(self) -> bool:
+        """True once any limit is reached."""
+        return self.fraction >= 1.0
+
+    def describe(self) -> str:
+        """Name the limits, for the screen."""
+        parts = []
+        if self.seconds is not None:
+            parts.append(f"{self.seconds / 60:g} minutes")
+        if self.max_episodes is not None:
+            parts.append(f"{self.max_episodes:,} episodes")
+        if self.max_timesteps is not None:
+            parts.append(f"{self.max_timesteps:,} timesteps")
+        return " or ".join(parts)

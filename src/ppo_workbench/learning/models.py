@@ -1,0 +1,93 @@
+"""Build MaskablePPO or PPO from the configuration, under SB3's own argument names."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+
+from ppo_workbench.config import Activation, ModelConfig, ModelType, Schedule
+from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.vec_env import TradingVecEnv
+
+Algorithm = MaskablePPO | PPO
+ALGORITHMS: dict[ModelType, type[MaskablePPO] | type[PPO]] = {
+    ModelType.maskable_ppo: MaskablePPO,
+    ModelType.ppo: PPO,
+}
+
+
+def _schedule(value: float, kind: Schedule, budget: Budget) -> float | Callable[[float], float]:
+    """Return a constant, or a schedule over the budget (SB3's own progress is ignored:
+    it would need the number of timesteps before training).
+    """
+    if kind is Schedule.constant:
+        return value
+    return lambda _progress_remaining: value * budget.progress_remaining
+
+
+def build_model(
+    config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int
+) -> Algorithm:
+    """Build the algorithm that `config.type` names.
+
+    Args:
+        config: Hyperparameters.
+        env: The batched environment.
+        budget: Drives the schedules.
+        seed: Seeds torch, numpy and the environments.
+    """
+    activation = torch.nn.Tanh if config.activation is Activation.tanh else torch.nn.ReLU
+    return ALGORITHMS[config.type](
+        "MlpPolicy",
+        env,
+        learning_rate=_schedule(config.learning_rate, config.learning_rate_schedule, budget),
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=_schedule(config.clip_range, config.clip_range_schedule, budget),
+        clip_range_vf=config.clip_range_vf,
+        normalize_advantage=config.normalize_advantage,
+        ent_coef=config.ent_coef,
+        vf_coef=config.vf_coef,
+        max_grad_norm=config.max_grad_norm,
+        target_kl=config.target_kl,
+        policy_kwargs={
+            "net_arch": list(config.net_arch),
+            "activation_fn": activation,
+            "ortho_init": config.ortho_init,
+        },
+        seed=seed,
+        device=config.device,
+    )
+
+
+def policy_weights(
+    tensors: dict[str, torch.Tensor], activation: Activation, prefix: str = ""
+) -> PolicyWeights:
+    """Extract the actor from an SB3 policy's state dict.
+
+    Args:
+        tensors: `policy.state_dict()`, or artefact tensors whose names start with `prefix`.
+        activation: Activation of the hidden layers.
+        prefix: Put before SB3's own names.
+    """
+    hidden = f"{prefix}mlp_extractor.policy_net."
+    indices = sorted(
+        int(name.removeprefix(hidden).split(".")[0])
+        for name in tensors
+        if name.startswith(hidden) and name.endswith(".weight")
+    )
+    stems = [f"{hidden}{i}" for i in indices] + [f"{prefix}action_net"]
+    layers = [
+        (
+            tensors[f"{stem}.weight"].detach().cpu().numpy().astype(np.float32),
+            tensors[f"{stem}.bias"].detach().cpu().numpy().astype(np.float32),
+        )
+        for stem in stems
+    ]
+    return PolicyWeights.from_layers(layers, activation)

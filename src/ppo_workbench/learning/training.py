@@ -1,0 +1,269 @@
+"""Train a model within a budget: evaluate on the way, keep the best, end cleanly."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from statistics import fmean
+from types import FrameType
+from typing import Any
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from ppo_workbench.config import Config, ModelType, Select
+from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.models import Algorithm, build_model, policy_weights
+from ppo_workbench.learning.vec_env import TradingVecEnv
+
+SMOOTHED_EVALUATIONS = 3
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One look at the validation split.
+
+    Attributes:
+        score: Lower bound that checkpoints are chosen by.
+        metrics: Flat scorecard.
+    """
+
+    score: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What training tells the rest of the program; nothing flows back but the scores.
+
+    Attributes:
+        evaluate: Score the present weights on the validation split.
+        record: Take metrics at a number of timesteps.
+        progress: Show where training is (called after every rollout).
+    """
+
+    evaluate: Callable[[PolicyWeights], Validation]
+    record: Callable[[dict[str, float], int], None]
+    progress: Callable[["Standing"], None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where training is."""
+
+    budget: Budget
+    steps_per_second: float
+    passes: float
+    episode_reward: float
+    metrics: dict[str, float]
+    validation: Validation | None
+
+
+@dataclass
+class TrainingResult:
+    """What training leaves behind.
+
+    Attributes:
+        tensors: State dict of the selected checkpoint.
+        last_tensors: State dict at the end.
+        selected_timesteps: When the selected checkpoint was taken.
+        timesteps, episodes, minutes: What was used.
+        planned_timesteps: Recorded equivalent of the budget.
+        passes: Times the training bars were passed over, in expectation.
+        interrupted: The user ended it.
+        evaluations: (timesteps, score, metrics) in order.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    last_tensors: dict[str, torch.Tensor]
+    selected_timesteps: int
+    timesteps: int
+    episodes: int
+    minutes: float
+    planned_timesteps: int | None
+    passes: float
+    interrupted: bool
+    evaluations: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
+
+
+class _Capture(KVWriter):
+    """Catch what SB3 logs, under its own keys."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+
+    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
+        self.latest = {
+            key: float(value)
+            for key, value in key_values.items()
+            if isinstance(value, int | float) or hasattr(value, "__float__")
+        }
+
+    def close(self) -> None:
+        pass
+
+
+class _Interrupt:
+    """First Ctrl-C or SIGTERM asks for a clean end, the second one insists."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupt]:
+    interrupt = _Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt  # signals belong to the main thread
+        return
+    kept = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+class _Supervisor(BaseCallback):
+    """Follow training from rollout to rollout: count, evaluate, select, stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        budget: Budget,
+        hooks: Hooks,
+        capture: _Capture,
+        train_bars: int,
+        interrupt: _Interrupt,
+    ) -> None:
+        super().__init__()
+        self._config, self._budget, self._hooks = config, budget, hooks
+        self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
+        self._evaluation_due = 1
+        self._episodes = 0
+        self._stop = False
+        self._evaluations: list[tuple[int, float, dict[str, float]]] = []
+        self._best_score = float("-inf")
+        self._best: tuple[int, dict[str, torch.Tensor]] | None = None
+
+    def _on_training_start(self) -> None:
+        self._budget.start()
+
+    def _on_step(self) -> bool:
+        if self._stop:
+            return False
+        self._episodes += int((self._env.batch.done > 0).sum())
+        return True
+
+    @property
+    def _env(self) -> TradingVecEnv:
+        env = self.training_env
+        assert isinstance(env, TradingVecEnv)
+        return env
+
+    def _on_rollout_start(self) -> None:
+        """Runs after the update that followed the last rollout."""
+        if self.model.num_timesteps == 0:
+            return
+        self._after_update()
+
+    def _after_update(self) -> None:
+        budget = self._budget
+        budget.update(self.model.num_timesteps, self._episodes)
+        self._stop = budget.exhausted or self._interrupt.asked
+        metrics = dict(self._capture.latest)
+        metrics |= self._env.statistics.take(self._env.batch.market.space.names)
+        metrics["time/passes"] = self._passes()
+        validation = None
+        if self._stop or budget.fraction * self._config.budget.evaluations >= self._evaluation_due:
+            validation = self._evaluate()
+            metrics |= {f"validation/{k}": v for k, v in validation.metrics.items()}
+            metrics["validation/score"] = validation.score
+        self._hooks.record(metrics, self.model.num_timesteps)
+        self._hooks.progress(self._standing(metrics, validation))
+
+    def _passes(self) -> float:
+        return self.model.num_timesteps / self._train_bars
+
+    def _standing(self, metrics: dict[str, float], validation: Validation | None) -> Standing:
+        seconds = max(self._budget.elapsed_seconds, 1e-9)
+        return Standing(
+            budget=self._budget,
+            steps_per_second=self.model.num_timesteps / seconds,
+            passes=self._passes(),
+            episode_reward=metrics.get("rollout/ep_rew_mean", float("nan")),
+            metrics=metrics,
+            validation=validation,
+        )
+
+    def _evaluate(self) -> Validation:
+        tensors = deepcopy(self.model.policy.state_dict())
+        weights = policy_weights(tensors, self._config.model.activation)
+        validation = self._hooks.evaluate(weights)
+        step = self.model.num_timesteps
+        self._evaluations.append((step, validation.score, validation.metrics))
+        done = int(self._budget.fraction * self._config.budget.evaluations)
+        self._evaluation_due = done + 1
+        smoothed = fmean(score for _, score, _ in self._evaluations[-SMOOTHED_EVALUATIONS:])
+        if smoothed > self._best_score or self._best is None:
+            self._best_score, self._best = smoothed, (step, tensors)
+        return validation
+
+    def result(self) -> TrainingResult:
+        """Collect what training leaves, after one last look if none was taken."""
+        last = deepcopy(self.model.policy.state_dict())
+        if self._best is None:
+            self._best = (self.model.num_timesteps, last)
+        timesteps = self._budget.timesteps
+        step, tensors = self._best
+        if self._config.select is Select.last:
+            step, tensors = timesteps, last
+        return TrainingResult(
+            tensors=tensors,
+            last_tensors=last,
+            selected_timesteps=step,
+            timesteps=timesteps,
+            episodes=self._episodes,
+            minutes=self._budget.elapsed_seconds / 60,
+            planned_timesteps=self._budget.planned_timesteps,
+            passes=timesteps / self._train_bars,
+            interrupted=self._interrupt.asked,
+            evaluations=self._evaluations,
+        )
+
+
+def train_model(config: Config, env: TradingVecEnv, train_bars: int, hooks: Hooks) -> TrainingResult:
+    """Train the configured algorithm on `env` until the budget ends.
+
+    Args:
+        config: The experiment; `config.seed` seeds everything.
+        env: Batched environment over the training split.
+        train_bars: Bars of the training split, for the number of passes.
+        hooks: Evaluation, recording and display.
+    """
+    torch.set_num_threads(config.threads)
+    budget = Budget(config.budget)
+    model = build_model(config.model, env, budget, config.seed)
+    capture = _Capture()
+    model.set_logger(Logger(folder=None, output_formats=[capture]))
+    with _interruptible() as interrupt:
+        supervisor = _Supervisor(config, budget, hooks, capture, train_bars, interrupt)
+        _learn(model, config, supervisor)
+    return supervisor.result()
+
+
+def _learn(model: Algorithm, config: Config, supervisor: _Supervisor) -> None:
+    endless = 2**62  # the supervisor ends training, SB3's own limit never does
+    if config.model.type is ModelType.maskable_ppo:
+        model.learn(endless, callback=supervisor, use_masking=True)  # type: ignore[call-arg]
+    else:
+        model.learn(endless, callback=supervisor)

@@ -1,0 +1,1 @@
+"""Bars, sessions, splits, features and regimes: what is known about the market."""

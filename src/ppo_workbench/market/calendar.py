@@ -1,0 +1,417 @@
+"""Sessions of an exchange calendar, and where bars lie in them.
+
+Everything is computed once a session and spread over the bars by index, so a million
+minute bars take no loop.  What is derived here (bars left, the session's close) is known
+beforehand from the calendar and never from later bars.
+"""
+
+import difflib
+import warnings
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+
+from ppo_workbench.config import BarsError
+from ppo_workbench.market.bars import (
+    NS_PER_DAY,
+    NS_PER_SECOND,
+    BoolArray,
+    Describe,
+    Int64Array,
+)
+
+ALWAYS_OPEN = "24/7"
+_MARGIN_DAYS = 15
+_DAILY_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class SessionTable:
+    """S sessions of a calendar in time order; every array has S rows.
+
+    Attributes:
+        name: Calendar name.
+        timezone: IANA name.
+        sessions_per_year: 252, or 365 for "24/7".
+        day: int64, days since 1970-01-01 of the session's date.
+        open_ns: int64, UTC nanoseconds.
+        close_ns: int64, UTC nanoseconds.
+        break_start_ns: int64, start of the lunch break; equals `close_ns` if none.
+        break_end_ns: int64, end of the lunch break; equals `close_ns` if none.
+        usual_open_ns: int64, the open by the usual clock time; before `open_ns` on days that
+            open late.
+    """
+
+    name: str
+    timezone: str
+    sessions_per_year: int
+    day: Int64Array
+    open_ns: Int64Array
+    close_ns: Int64Array
+    break_start_ns: Int64Array
+    break_end_ns: Int64Array
+    usual_open_ns: Int64Array
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where T bars lie in their sessions; every array has T rows.
+
+    Attributes:
+        bar_seconds: Nominal length of a bar, 86400 for daily bars.
+        bars_per_session: Nominal bars of a full session.
+        start_ns: int64, UTC nanoseconds of the bar's start.
+        end_ns: int64, start + bar_seconds, or the session's close where that is earlier.
+        calendar_session: int64, row of the `SessionTable`.
+        session: int64, 0, 1, 2, ... over the sessions that hold bars.
+        bar_of_session: int64, slot by the clock.
+        bars_left: int64, slots still to come by the calendar.
+        regular: bool, overlaps regular hours.
+        slots: The slots of all sessions.
+    """
+
+    bar_seconds: int
+    bars_per_session: int
+    start_ns: Int64Array
+    end_ns: Int64Array
+    calendar_session: Int64Array
+    session: Int64Array
+    bar_of_session: Int64Array
+    bars_left: Int64Array
+    regular: BoolArray
+    slots: "SlotTable"
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """The slots of S sessions: bar-sized pieces of the clock, lunch breaks left out.
+
+    Attributes:
+        bar_ns: Length of a slot in nanoseconds.
+        anchor_ns: int64 (S,), start of slot 0; at or before the open.
+        count: int64 (S,), slots of the session, at least 1.
+        break_from: int64 (S,), first slot by the clock that lies wholly in the break.
+        break_slots: int64 (S,), number of such slots.
+    """
+
+    bar_ns: int
+    anchor_ns: Int64Array
+    count: Int64Array
+    break_from: Int64Array
+    break_slots: Int64Array
+
+    def of(self, sessions: Int64Array, offsets_ns: Int64Array) -> Int64Array:
+        """Return the slot of moments `offsets_ns` after the anchors, held inside the session."""
+        by_clock = offsets_ns // self.bar_ns
+        passed = by_clock - self.break_from[sessions] + 1
+        in_break = np.clip(passed, 0, self.break_slots[sessions])
+        slot: Int64Array = np.clip(by_clock - in_break, 0, self.count[sessions] - 1)
+        return slot
+
+    @property
+    def usual_count(self) -> int:
+        """Slots of the most frequent kind of session; the larger of two that tie."""
+        values, counts = np.unique(self.count, return_counts=True)
+        return int(values[counts == counts.max()].max())
+
+
+def check_timezone(name: str, key: str = "data.timezone") -> None:
+    """Raise BarsError unless `name` is an IANA time zone.
+
+    Args:
+        name: Such as "America/New_York".
+        key: The configuration key to name in the message.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise BarsError(
+            f"{key}={name!r} is not an IANA time zone; use a name such as America/New_York or UTC"
+        ) from None
+
+
+def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
+    """Load the sessions around two moments, with some days to spare on both sides.
+
+    exchange_calendars covers only about 20 years unless it is told where to start.
+
+    Args:
+        name: exchange_calendars name such as "XNYS", or "24/7".
+        first_ns: UTC nanoseconds that the table must reach back to.
+        last_ns: UTC nanoseconds that the table must reach.
+
+    Raises:
+        BarsError: If the calendar is unknown or does not cover the dates.
+    """
+    import exchange_calendars
+    import pandas as pd
+
+    known = exchange_calendars.get_calendar_names()
+    if name not in known:
+        near = difflib.get_close_matches(name.upper(), known, n=3) or ["XNYS", "24/7", "CMES"]
+        raise BarsError(
+            f"data.calendar={name!r} is not a known calendar; use a name of exchange_calendars "
+            f"such as {', '.join(near)}"
+        )
+    first, last = (pd.Timestamp(ns).normalize() for ns in (first_ns, last_ns))
+    margin = pd.Timedelta(days=_MARGIN_DAYS)
+    reason = ""
+    # Some calendars are bounded: without the margin the bars may still fit.
+    for start, end in ((first - margin, last + margin), (first, last)):
+        try:
+            with warnings.catch_warnings():
+                # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
+                warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
+                calendar = exchange_calendars.get_calendar(name, start=start, end=end)
+                schedule = calendar.schedule
+        except (ValueError, exchange_calendars.errors.CalendarError) as error:
+            reason = str(error)
+        else:
+            return _session_table(name, str(calendar.tz), schedule)
+    raise BarsError(
+        f"data.calendar={name!r} does not cover {first.date()} to {last.date()} "
+        f"({reason.splitlines()[0].rstrip('.')}); choose another calendar or cut the bars"
+    )
+
+
+def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
+    """Turn an exchange_calendars schedule (a DataFrame, one row a session) into arrays."""
+    import pandas as pd
+
+    assert isinstance(schedule, pd.DataFrame)
+    opens, closes = (_utc_ns(schedule[key]) for key in ("open", "close"))
+    has_break = schedule["break_start"].notna().to_numpy()
+    breaks = [
+        np.where(has_break, _utc_ns(schedule[key]), closes) for key in ("break_start", "break_end")
+    ]
+    dates = pd.DatetimeIndex(schedule.index).tz_localize(None)
+    midnight = _utc_ns(
+        dates.tz_localize(
+            timezone, nonexistent="shift_forward", ambiguous=np.ones(len(dates), bool)
+        )
+    )
+    after_midnight = opens - midnight
+    values, counts = np.unique(after_midnight, return_counts=True)
+    late = np.maximum(after_midnight - values[np.argmax(counts)], 0)
+    return SessionTable(
+        name=name,
+        timezone=timezone,
+        sessions_per_year=365 if name == ALWAYS_OPEN else 252,
+        day=dates.as_unit("ns").asi8 // NS_PER_DAY,
+        open_ns=opens,
+        close_ns=closes,
+        break_start_ns=breaks[0],
+        break_end_ns=breaks[1],
+        usual_open_ns=opens - late,
+    )
+
+
+def _utc_ns(values: object) -> Int64Array:
+    import pandas as pd
+
+    index = pd.DatetimeIndex(values)  # type: ignore[arg-type]
+    ns: Int64Array = index.as_unit("ns").asi8
+    return ns
+
+
+def local_days(utc_ns: Int64Array, timezone: str) -> Int64Array:
+    """Return days since 1970-01-01 of the local dates of moments, int64 (T,)."""
+    import pandas as pd
+
+    local = pd.DatetimeIndex(utc_ns, tz="UTC").tz_convert(timezone).tz_localize(None)
+    days: Int64Array = local.as_unit("ns").asi8 // NS_PER_DAY
+    return days
+
+
+def find_bar_seconds(label: str, stamp_ns: Int64Array, day: Int64Array) -> int:
+    """Return the most frequent distance of neighbours within a day; 86400 for daily bars.
+
+    Bars are daily if fewer than a third of the neighbours share a day.
+
+    Args:
+        label: What to call the bars in the message.
+        stamp_ns: int64 (T,), UTC nanoseconds, rising strictly.
+        day: int64 (T,), local date of each stamp.
+
+    Raises:
+        BarsError: If bars are not whole seconds long.
+    """
+    same_day = np.diff(day) == 0
+    if len(stamp_ns) < 2 or same_day.mean() < _DAILY_SHARE:
+        return 86_400
+    steps, counts = np.unique(np.diff(stamp_ns)[same_day], return_counts=True)
+    step = int(steps[np.argmax(counts)])
+    if step % NS_PER_SECOND:
+        raise BarsError(
+            f"{label}: neighbours are most often {step / NS_PER_SECOND:g} s apart, but a bar must "
+            "last whole seconds; aggregate the rows to bars"
+        )
+    return step // NS_PER_SECOND
+
+
+def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Describe) -> Placement:
+    """Put daily bars into the sessions of their dates; a bar lasts from open to close.
+
+    Args:
+        label: What to call the bars in a message.
+        day: int64 (T,), days since 1970-01-01, rising.
+        table: The calendar's sessions.
+        describe: Words for a row in a message.
+
+    Raises:
+        BarsError: If a date is no session, comes twice, or bars are coarser than daily.
+    """
+    at = np.minimum(np.searchsorted(table.day, day), len(table.day) - 1).astype(np.int64)
+    outside = table.day[at] != day
+    if outside.any():
+        raise _outside_calendar(label, table, outside, describe)
+    steps = np.diff(at)
+    if (steps == 0).any():
+        row = int(np.argmax(steps == 0)) + 1
+        raise BarsError(
+            f"{label}: {describe(row)} is a second daily bar of one session, but a session has "
+            "one; remove one of the rows"
+        )
+    if len(steps) and np.median(steps) > 1:
+        raise BarsError(
+            f"{label}: bars are typically {np.median(steps):g} sessions apart, but bars must be "
+            "daily or shorter; give daily bars"
+        )
+    zeros = np.zeros(len(day), np.int64)
+    return Placement(
+        bar_seconds=86_400,
+        bars_per_session=1,
+        start_ns=table.open_ns[at],
+        end_ns=table.close_ns[at],
+        calendar_session=at,
+        session=np.arange(len(day), dtype=np.int64),
+        bar_of_session=zeros,
+        bars_left=zeros.copy(),
+        regular=np.ones(len(day), np.bool_),
+        slots=_one_slot_each(table),
+    )
+
+
+def place_intraday(
+    label: str, start_ns: Int64Array, bar_seconds: int, table: SessionTable, describe: Describe
+) -> Placement:
+    """Put intraday bars into sessions.
+
+    A bar is `regular` if its interval overlaps regular hours (an hourly bar stamped 09:00
+    holds the open at 09:30). A bar outside them belongs to the session of its local date.
+
+    Args:
+        label: What to call the bars in a message.
+        start_ns: int64 (T,), UTC nanoseconds, rising strictly.
+        bar_seconds: Nominal length of a bar.
+        table: The calendar's sessions.
+        describe: Words for a row in a message.
+
+    Raises:
+        BarsError: If a bar lies on a date without a session, or no bar in regular hours.
+    """
+    bar_ns = bar_seconds * NS_PER_SECOND
+    at, regular, outside = _sessions_of(start_ns, bar_ns, table)
+    if outside.any():
+        raise _outside_calendar(label, table, outside, describe)
+    if not regular.any():
+        raise BarsError(
+            f"{label}: no bar lies in the regular hours of calendar {table.name}; correct "
+            "data.timezone or data.calendar"
+        )
+    slots = _slot_table(start_ns[regular], at[regular], bar_ns, table)
+    slot = slots.of(at, start_ns - slots.anchor_ns[at])
+    close_ns = table.close_ns[at]
+    nominal_end = start_ns + bar_ns
+    return Placement(
+        bar_seconds=bar_seconds,
+        bars_per_session=slots.usual_count,
+        start_ns=start_ns,
+        end_ns=np.where(regular, np.minimum(nominal_end, close_ns), nominal_end),
+        calendar_session=at,
+        session=np.concatenate([[0], np.cumsum(np.diff(at) != 0)]).astype(np.int64),
+        bar_of_session=np.minimum(slot, slots.usual_count - 1),
+        bars_left=np.where(start_ns >= close_ns, 0, slots.count[at] - 1 - slot),
+        regular=regular,
+        slots=slots,
+    )
+
+
+def _sessions_of(
+    start_ns: Int64Array, bar_ns: int, table: SessionTable
+) -> tuple[Int64Array, BoolArray, BoolArray]:
+    """Return the session of each bar, whether it is regular, whether it has no session."""
+    last = len(table.day) - 1
+    following = np.searchsorted(table.close_ns, start_ns, side="right")
+    at = np.minimum(following, last).astype(np.int64)
+    end_ns = start_ns + bar_ns
+    inside = (following <= last) & (end_ns > table.open_ns[at])
+    on_break = (start_ns >= table.break_start_ns[at]) & (end_ns <= table.break_end_ns[at])
+    regular = inside & ~on_break
+    day = local_days(start_ns, table.timezone)
+    before = np.maximum(following - 1, 0).astype(np.int64)
+    late = ~inside & (table.day[before] == day) & (following > 0)
+    early = ~inside & (table.day[at] == day)
+    return np.where(late, before, at), regular, ~(inside | late | early)
+
+
+def _slot_table(
+    start_ns: Int64Array, at: Int64Array, bar_ns: int, table: SessionTable
+) -> SlotTable:
+    """Lay slots over all sessions, in step with the stamps of the regular bars."""
+    phases, counts = np.unique((start_ns - table.usual_open_ns[at]) % bar_ns, return_counts=True)
+    phase = int(phases[np.argmax(counts)])
+    # Slot 0 is the one that holds the open: with stamps at full hours it starts before it.
+    anchor = table.usual_open_ns + phase - (bar_ns if phase else 0)
+    ends = -((anchor - table.close_ns) // bar_ns)
+    break_from = -((anchor - table.break_start_ns) // bar_ns)
+    break_slots = np.maximum((table.break_end_ns - anchor) // bar_ns - break_from, 0)
+    return SlotTable(bar_ns, anchor, np.maximum(ends - break_slots, 1), break_from, break_slots)
+
+
+def bar_positions(
+    start_ns: Int64Array, bar_seconds: int, table: SessionTable, moments_ns: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Count bars and moments on one scale: all slots of the table, one after the other.
+
+    The scale comes from the calendar, so the distance from a bar to a scheduled moment does
+    not depend on which later bars a file holds.
+
+    Args:
+        start_ns: int64 (T,), UTC nanoseconds of bar starts.
+        bar_seconds: Nominal length of a bar, 86400 for daily bars.
+        table: Sessions that cover the bars and the moments.
+        moments_ns: int64 (M,), UTC nanoseconds; a moment belongs to the slot that ends at it
+            or holds it, outside sessions to the next slot.
+
+    Returns:
+        Positions of the bars, int64 (T,), and of the moments, int64 (M,).
+    """
+    bar_ns = bar_seconds * NS_PER_SECOND
+    at, regular, _ = _sessions_of(start_ns, bar_ns, table)
+    if bar_seconds == NS_PER_DAY // NS_PER_SECOND:
+        slots = _one_slot_each(table)
+    else:
+        slots = _slot_table(start_ns[regular], at[regular], bar_ns, table)
+    base = np.cumsum(slots.count) - slots.count
+    bars = base[at] + slots.of(at, start_ns - slots.anchor_ns[at])
+    following = np.searchsorted(table.close_ns, moments_ns, side="left")
+    session = np.minimum(following, len(table.day) - 1).astype(np.int64)
+    moments = base[session] + slots.of(session, moments_ns - 1 - slots.anchor_ns[session])
+    return bars, moments
+
+
+def _one_slot_each(table: SessionTable) -> SlotTable:
+    ones = np.ones(len(table.day), np.int64)
+    return SlotTable(NS_PER_DAY, table.open_ns, ones, ones, np.zeros_like(ones))
+
+
+def _outside_calendar(
+    label: str, table: SessionTable, outside: BoolArray, describe: Describe
+) -> BarsError:
+    return BarsError(
+        f"{label}: {describe(int(np.argmax(outside)))} lies on a date without a session of "
+        f"calendar {table.name} ({int(outside.sum())} such rows); remove the rows or set "
+        "data.calendar (24/7 for markets that never close)"
+    )

@@ -1,0 +1,84 @@
+"""A schedule of events (news releases, decisions of a central bank) laid over the bars.
+
+The file lists events that are announced beforehand: their times may be known before they
+happen, so bars also count down to the next one.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ppo_workbench.config import BarsError
+from ppo_workbench.market.bars import Bars, Int64Array
+from ppo_workbench.market.calendar import bar_positions, load_sessions
+from ppo_workbench.market.tables import find_column, parse_stamps, read_table
+
+
+def add_events(bars: Bars, path: str) -> Bars:
+    """Fill `events` and `events_ahead` from a csv file with the columns time and kind.
+
+    Events before the first bar are left out and counted in the notes.
+
+    Args:
+        bars: T bars.
+        path: The file; times are ISO 8601 with an offset, in any order.
+
+    Raises:
+        BarsError: If the file or one of its rows is not as described.
+    """
+    label = Path(path).name
+    times, kinds = read_events(path)
+    times = np.sort(times)
+    kept = times[times > bars.start_ns[0]]
+    note = (
+        f"{label}: {len(kept)} events ({', '.join(kinds)})"
+        f"{f', {len(times) - len(kept)} before the first bar left out' * (len(times) > len(kept))}"
+    )
+    last_ns = int(max(bars.end_ns[-1], kept[-1])) if len(kept) else int(bars.end_ns[-1])
+    table = load_sessions(bars.calendar, int(bars.start_ns[0]), last_ns)
+    at_bar, at_event = bar_positions(bars.start_ns, bars.bar_seconds, table, kept)
+    return replace(
+        bars,
+        events=_bars_since(bars.end_ns, kept),
+        events_ahead=_bars_until(bars.end_ns, kept, at_bar, at_event),
+        notes=(*bars.notes, note),
+    )
+
+
+def read_events(path: str) -> tuple[Int64Array, list[str]]:
+    """Read times (int64 UTC nanoseconds, in file order) and the sorted distinct kinds.
+
+    Raises:
+        BarsError: If the file cannot be read, a column or kind is missing, or a time is not
+            ISO 8601 with an offset.
+    """
+    label = Path(path).name
+    table = read_table(path, "data.events_path")
+    stamps = parse_stamps(label, table[find_column(label, table, "time")], None, allow_dates=False)
+    kinds = table[find_column(label, table, "kind")]
+    if kinds.isna().any():
+        row = int(np.argmax(kinds.isna().to_numpy()))
+        raise BarsError(f"{label}: data row {row} has no kind, but every event needs one; add it")
+    return stamps.ns, sorted({str(kind).strip() for kind in kinds})
+
+
+def _bars_since(end_ns: Int64Array, times: Int64Array) -> Int64Array:
+    """Count rows since the bar in which the last event came, int64 (T,), -1 before the first."""
+    known = np.searchsorted(times, end_ns, side="right") - 1
+    if len(times) == 0:
+        return np.full(len(end_ns), -1, np.int64)
+    came_in = np.searchsorted(end_ns, times, side="left")
+    since = np.arange(len(end_ns)) - came_in[np.maximum(known, 0)]
+    return np.where(known >= 0, since, -1).astype(np.int64)
+
+
+def _bars_until(
+    end_ns: Int64Array, times: Int64Array, at_bar: Int64Array, at_event: Int64Array
+) -> Int64Array:
+    """Count nominal bars until the next event, int64 (T,), at least 1, -1 after the last."""
+    coming = np.searchsorted(times, end_ns, side="right")
+    if len(times) == 0:
+        return np.full(len(end_ns), -1, np.int64)
+    ahead = at_event[np.minimum(coming, len(times) - 1)] - at_bar
+    return np.where(coming < len(times), np.maximum(ahead, 1), -1).astype(np.int64)

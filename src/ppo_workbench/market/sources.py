@@ -1,0 +1,85 @@
+"""Name of a source -> its bars. A new source is a function here (or in its own file) and a test.
+
+A source that cannot deliver raises `BarsError`; nothing ever falls back to synthetic data.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from ppo_workbench.config import BarsError, DataConfig
+from ppo_workbench.market.bars import Bars, validate_bars
+
+Source = Callable[[DataConfig], Bars]
+
+
+def load_bars(config: DataConfig) -> Bars:
+    """Load, check and annotate the bars that `config` names.
+
+    Raises:
+        BarsError: If the source is unknown, or its bars break a rule.
+    """
+    if config.source not in SOURCES:
+        near = difflib.get_close_matches(config.source, SOURCES, n=1)
+        raise BarsError(
+            f"data.source={config.source!r} is unknown; use one of {', '.join(SOURCES)}"
+            f"{f' (did you mean {near[0]}?)' if near else ''}"
+        )
+    bars = SOURCES[config.source](config)
+    if config.instrument is not None:
+        bars = replace(bars, instrument=config.instrument)
+    validate_bars(bars)
+    if config.events_path is not None:
+        from ppo_workbench.market.events import add_events
+
+        bars = add_events(bars, config.events_path)
+    return bars
+
+
+def load_synthetic(config: DataConfig) -> Bars:
+    """Generate the synthetic minute market of `config.synthetic`."""
+    from ppo_workbench.market.synthetic import generate
+
+    return generate(config.synthetic).bars
+
+
+def load_sp500(config: DataConfig) -> Bars:
+    """Load the S&P 500 index, daily 1999-2018, that ships inside the `arch` package (NCSA).
+
+    On 95-98 % of the days of 1999-2005 the open equals the prior close: use next-close fills.
+    """
+    import arch.data.sp500
+
+    from ppo_workbench.market.files import bars_from_table
+
+    return bars_from_table("sp500", "SP500", arch.data.sp500.load(), _plain(config), source="sp500")
+
+
+def load_nasdaq(config: DataConfig) -> Bars:
+    """Load the Nasdaq Composite index, daily 1999-2018, that ships inside `arch` (NCSA)."""
+    import arch.data.nasdaq
+
+    from ppo_workbench.market.files import bars_from_table
+
+    table = arch.data.nasdaq.load()
+    return bars_from_table("nasdaq", "NASDAQ_COMPOSITE", table, _plain(config), source="nasdaq")
+
+
+def load_file(config: DataConfig) -> Bars:
+    """Load the file `data.path`."""
+    from ppo_workbench.market.files import load_file as load
+
+    return load(config)
+
+
+def _plain(config: DataConfig) -> DataConfig:
+    """Drop the settings that describe a user's file: they are about other columns."""
+    return replace(config, columns={}, timezone=None, feature_columns=[])
+
+
+SOURCES: dict[str, Source] = {
+    "synthetic": load_synthetic,
+    "sp500": load_sp500,
+    "nasdaq": load_nasdaq,
+    "file": load_file,
+}

@@ -1,0 +1,127 @@
+"""Train, validation and test as ranges of bars in time order, and legal episode starts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppo_workbench.config import BarsError, SplitsConfig
+from ppo_workbench.market.bars import Bars, Int64Array
+
+MIN_SPLIT_BARS = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """A range of bars.
+
+    Attributes:
+        name: "train", "validation" or "test".
+        start: First bar at whose close a decision may be made.
+        stop: Nothing reads this bar or a later one; the last decision is made at `stop - 2`.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Return the number of bars of the split, 0 where the gap left none."""
+        return max(self.stop - self.start, 0)
+
+
+def time_splits(bars: Bars, config: SplitsConfig, warmup_bars: int) -> dict[str, Split]:
+    """Cut the bars after the warm-up into train, validation and test, in time order.
+
+    Shares are of the bars after the warm-up. The gap is taken from the end of the earlier
+    split, so the later one starts at the same bar whatever the gap. Intraday borders move
+    back to the start of a session (the first one forward, behind the warm-up).
+
+    Args:
+        bars: T bars.
+        config: Shares and gap.
+        warmup_bars: Bars at the beginning whose features are not to be used.
+
+    Raises:
+        BarsError: If a split would hold fewer than `MIN_SPLIT_BARS` bars.
+    """
+    shares = {
+        "train": config.train_frac,
+        "validation": config.validation_frac,
+        "test": config.test_frac,
+    }
+    usable = max(len(bars) - warmup_bars, 0)
+    ends = [warmup_bars + round(usable * share) for share in np.cumsum(list(shares.values()))]
+    starts = [_snap(bars, start) for start in [warmup_bars, *ends[:-1]]]
+    starts[0] = _snap(bars, warmup_bars, forward=True)
+    stops = [_snap(bars, start - config.gap_bars) for start in starts[1:]]
+    # The end of the bars is a border too, even where it lies within a session.
+    stops.append(len(bars) if ends[-1] >= len(bars) else _snap(bars, ends[-1]))
+    splits = {
+        name: Split(name, start, stop)
+        for name, start, stop in zip(shares, starts, stops, strict=True)
+    }
+    for split in splits.values():
+        _check_length(bars, config, warmup_bars, split)
+    return splits
+
+
+def _snap(bars: Bars, bar: int, *, forward: bool = False) -> int:
+    """Move a border to a session's start; any bar of daily bars is one."""
+    bar = min(max(bar, 0), len(bars))
+    if bars.bars_per_session == 1 or bar == len(bars):
+        return bar
+    borders = np.append(bars.session_starts, len(bars))
+    if forward:
+        return int(borders[np.searchsorted(borders, bar, side="left")])
+    return int(borders[np.searchsorted(borders, bar, side="right") - 1])
+
+
+def _check_length(bars: Bars, config: SplitsConfig, warmup_bars: int, split: Split) -> None:
+    if len(split) >= MIN_SPLIT_BARS:
+        return
+    raise BarsError(
+        f"bars of {bars.instrument}: the {split.name} split would hold {len(split)} of "
+        f"{len(bars)} bars (warm-up {warmup_bars}, splits.gap_bars={config.gap_bars}, "
+        f"splits.{split.name}_frac={getattr(config, split.name + '_frac'):g}), but at least "
+        f"{MIN_SPLIT_BARS} are needed; give more bars, or smaller splits.gap_bars or feature "
+        "windows (features.volatility_slow_bars)"
+    )
+
+
+def legal_starts(bars: Bars, split: Split, episode_bars: int) -> Int64Array:
+    """List the bars at which an episode of `episode_bars` decisions may start.
+
+    An episode from bar a decides at the closes of a .. a + episode_bars - 1 and is marked at
+    bar a + episode_bars at the latest, which lies inside the split. Intraday episodes start at
+    session starts, those of daily bars anywhere.
+
+    Returns:
+        int64 (K,), rising, K >= 1.
+
+    Raises:
+        BarsError: If no episode of that length fits into the split.
+    """
+    last = split.stop - 1 - episode_bars
+    candidates = (
+        np.arange(split.start, split.stop, dtype=np.int64)
+        if bars.bars_per_session == 1
+        else bars.session_starts
+    )
+    starts = candidates[(candidates >= split.start) & (candidates <= last)]
+    if len(starts) == 0:
+        at = candidates[(candidates >= split.start) & (candidates < split.stop)]
+        longest = split.stop - 1 - int(at[0]) if len(at) else 0
+        raise BarsError(
+            f"bars of {bars.instrument}: no episode of env.episode_bars={episode_bars} fits into "
+            f"the {split.name} split of {len(split)} bars; set env.episode_bars to at most "
+            f"{longest} or give more bars"
+        )
+    return starts
+
+
+def cut(bars: Bars, split: Split) -> Bars:
+    """Copy the bars up to the end of a split: later ones are physically absent.
+
+    A sweep's trial gets `cut(bars, splits["validation"])` and so cannot see the test split.
+    """
+    return bars.slice(0, split.stop)

@@ -1,0 +1,408 @@
+"""Record a run in MLflow: parameters, metrics over time, artefacts, status.
+
+The only module that imports mlflow, and only inside functions: the import takes seconds.
+Tracking never stops a training: a store that fails midway costs one warning, and the
+metrics that it did not take wait in `mlruns/spool/RUN_ID.jsonl`.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from filelock import FileLock
+
+from ppo_workbench.config import TrackingConfig, WorkbenchError
+from ppo_workbench.records.redaction import Redactor
+
+DEFAULT_EXPERIMENT = "ppo_workbench"
+FLUSH_SECONDS = 5.0
+RETRY_SECONDS = 60.0
+LOCK_SECONDS = 120.0
+
+# MLflow's own limits (mlflow.utils.validation).
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+MAX_KEY_LENGTH = 250
+MAX_METRICS_PER_BATCH = 1000
+MAX_PARAMS_PER_BATCH = 100
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "databricks")
+_FORBIDDEN_IN_KEYS = re.compile(r"[^\w\-. /]")
+_T = TypeVar("_T")
+_LOG = logging.getLogger("ppo_workbench.tracking")
+
+
+class TrackingError(WorkbenchError):
+    """The run cannot be recorded, found out before training starts."""
+
+
+class RunStatus(Enum):
+    """How a run ended, in MLflow's words."""
+
+    finished = "FINISHED"
+    failed = "FAILED"
+    killed = "KILLED"
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One value of one metric; `timestamp_ms` is Unix time."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+class Tracker:
+    """What a task may tell its record, as a context manager; this base records nothing.
+
+    Leaving the block ends the run: FINISHED, KILLED on KeyboardInterrupt, else FAILED.
+    """
+
+    run_id: str | None = None
+    """MLflow's id of the run, or None if nothing is recorded."""
+
+    destination: str = "nowhere"
+    """Where the run is recorded, without secrets, for the console."""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record a nested configuration as flat parameters, long values truncated.
+
+        Pass the UNRESOLVED configuration: `${oc.env:...}` stays as it is written.
+        """
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Buffer the metrics of one step; they are sent in batches every few seconds."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file, or everything in a folder, into `folder` of the run, as it is."""
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store `text` as the file `name` in the run, without secrets."""
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+
+    def end_as(self, status: RunStatus) -> None:
+        """Say how a run that ends without an exception ended, such as stopped by Ctrl-C."""
+
+    def __enter__(self) -> Self:
+        """Return the tracker itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run."""
+
+
+class NullTracker(Tracker):
+    """Records nothing: `tracking.enabled=false`."""
+
+    destination = "not recorded (tracking.enabled=false)"
+
+
+class MlflowTracker(Tracker):
+    """One MLflow run; made by `open_tracker`, used as a context manager."""
+
+    def __init__(
+        self, client: Any, run_id: str, destination: str, spool: Path, redact: Redactor
+    ) -> None:
+        """Take over a run that `client`, an `MlflowClient`, has created."""
+        self.run_id = run_id
+        self.destination = destination
+        self._run = run_id
+        self._client = client
+        self._redact = redact
+        self._spool = spool
+        self._buffer: list[MetricPoint] = []
+        self._flushed_at = time.monotonic()
+        self._down_until = 0.0
+        self._warned = False
+        self._status = RunStatus.finished
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record a nested, unresolved configuration, without secrets."""
+        self._attempt(_send_params, self._client, self._run, params, self._redact)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags, without secrets."""
+        from mlflow.entities import RunTag
+
+        entities = [
+            RunTag(_legal_key(key), _cut(self._redact(value), MAX_TAG_LENGTH))
+            for key, value in tags.items()
+        ]
+        for part in _parts(entities, MAX_PARAMS_PER_BATCH):
+            self._attempt(self._client.log_batch, self._run, tags=part)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Buffer the metrics of one step; they are sent in batches every few seconds."""
+        now_ms = time.time_ns() // 1_000_000
+        self._buffer += [
+            MetricPoint(_legal_key(key), float(value), now_ms, step)
+            for key, value in metrics.items()
+        ]
+        full = len(self._buffer) >= MAX_METRICS_PER_BATCH
+        if full or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            self.flush()
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file, or everything in a folder, into `folder` of the run."""
+        send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        self._down_until = 0.0  # unlike a metric an artefact cannot wait: always try
+        self._attempt(send, self._run, str(path), folder or None)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store `text` as the file `name` in the run, without secrets."""
+        self._down_until = 0.0
+        self._attempt(self._client.log_text, self._run, self._redact(text), name)
+
+    def flush(self) -> None:
+        """Send what is buffered; what the store does not take goes to the spool file."""
+        points, self._buffer = self._buffer, []
+        self._flushed_at = time.monotonic()
+        for part in _parts(points, MAX_METRICS_PER_BATCH):
+            if not self._attempt(self._send, part):
+                self._keep(part)
+
+    def end_as(self, status: RunStatus) -> None:
+        """Say how a run that ends without an exception ended."""
+        self._status = status
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flush, deliver the spool if the store is back, and end the run."""
+        if kind is not None:
+            interrupted = issubclass(kind, KeyboardInterrupt)
+            self._status = RunStatus.killed if interrupted else RunStatus.failed
+        self._down_until = 0.0
+        self.flush()
+        self._replay()
+        self._attempt(self._client.set_terminated, self._run, self._status.value)
+
+    def _send(self, points: Sequence[MetricPoint]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(p.key, p.value, p.timestamp_ms, p.step) for p in points]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def _attempt(self, send: Callable[..., object], *args: object, **named: object) -> bool:
+        """Call the store unless it failed a moment ago; never raise what it raises."""
+        if time.monotonic() < self._down_until:
+            return False
+        try:
+            send(*args, **named)
+        except Exception as error:
+            self._down_until = time.monotonic() + RETRY_SECONDS
+            self._warn_once(error)
+            return False
+        return True
+
+    def _warn_once(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            _LOG.warning(
+                "tracking failed and work goes on; metrics that did not arrive wait in %s (%s: %s)",
+                self._spool,
+                type(error).__name__,
+                _first_line(self._redact(str(error))),
+            )
+
+    def _keep(self, points: Sequence[MetricPoint]) -> None:
+        """Append to the spool file; a full disk must not end a training either."""
+        try:
+            self._spool.parent.mkdir(parents=True, exist_ok=True)
+            with self._spool.open("a", encoding="utf-8") as file:
+                file.writelines(
+                    # NaN as text: it is no JSON number, and float("nan") reads it back.
+                    json.dumps([p.key, repr(p.value), p.timestamp_ms, p.step]) + "\n"
+                    for p in points
+                )
+        except OSError as error:
+            self._warn_once(error)
+
+    def _replay(self) -> None:
+        """Deliver the spool file at the end, and remove it when all of it arrived."""
+        if not self._spool.exists():
+            return
+        try:
+            rows = [json.loads(line) for line in self._spool.read_text("utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            self._warn_once(error)
+            return
+        points = [MetricPoint(key, float(value), stamp, step) for key, value, stamp, step in rows]
+        parts = _parts(points, MAX_METRICS_PER_BATCH)
+        if all(self._attempt(self._send, part) for part in parts):
+            self._spool.unlink(missing_ok=True)
+
+
+def open_tracker(
+    config: TrackingConfig,
+    home: Path,
+    run_name: str,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Tracker:
+    """Create the record of one run.
+
+    Args:
+        config: Its `uri` and `experiment` win over MLFLOW_TRACKING_URI and
+            MLFLOW_EXPERIMENT_NAME; with neither, SQLite under `home`/mlruns.
+        home: The workbench's home folder.
+        run_name: Shown in the MLflow UI.
+        params: The unresolved configuration.
+        tags: Tags of the run, such as `mlflow.parentRunId`.
+
+    Raises:
+        TrackingError: The store cannot be reached or used; nothing was trained yet.
+    """
+    if not config.enabled:
+        return NullTracker()
+    home = home.absolute()
+    uri = tracking_uri(config, home)
+    redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    experiment = config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    try:
+        client, run_id = _create_run(uri, redact(experiment), home, redact(run_name))
+        _send_params(client, run_id, params or {}, redact)
+    except Exception as error:
+        raise TrackingError(
+            f"tracking.uri={redact(uri)}: the run cannot be recorded "
+            f"({type(error).__name__}: {_first_line(redact(str(error)))}); mend the store, "
+            "choose another tracking.uri or set tracking.enabled=false"
+        ) from None
+    spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
+    tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
+    tracker.set_tags(tags or {})
+    return tracker
+
+
+def tracking_uri(config: TrackingConfig, home: Path) -> str:
+    """Return the URI of the store, secrets included: never print or store it.
+
+    Raises:
+        TrackingError: The URI is of a kind that MLflow no longer writes to.
+    """
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"sqlite:///{home.absolute() / 'mlruns' / 'mlflow.db'}"
+    if _scheme(uri) not in (*_DATABASES, *_SERVERS):
+        raise TrackingError(
+            f"tracking.uri={Redactor(uri)(uri)}: MLflow needs a database or a server; use for "
+            "example sqlite:////absolute/path/mlflow.db or http://host:5000"
+        )
+    return uri
+
+
+def flatten_params(values: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten nested values to dotted keys and short texts.
+
+    >>> flatten_params({"env": {"allow_short": True, "exposure_levels": [-1.0, 0.0]}})
+    {'env.allow_short': 'true', 'env.exposure_levels': '[-1.0, 0.0]'}
+    """
+    return dict(_flat_items("", values))
+
+
+def _flat_items(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat_items(f"{path}.", value)
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield _legal_key(path), text
+
+
+def _create_run(uri: str, experiment: str, home: Path, run_name: str) -> tuple[Any, str]:
+    """Open the store, create the experiment if need be, and start a run in it."""
+    client_class = _mlflow_client_class()
+    with _creation_lock(uri, home):
+        client = client_class(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        # A server decides itself where artefacts go; a bare database does not.
+        location = None
+        if _scheme(uri) in _DATABASES:
+            location = (home / "mlruns" / "artifacts").as_uri()
+        identity = (
+            found.experiment_id
+            if found
+            else client.create_experiment(experiment, artifact_location=location)
+        )
+        run = client.create_run(identity, run_name=run_name)
+    return client, run.info.run_id
+
+
+def _send_params(client: Any, run_id: str, params: Mapping[str, Any], redact: Redactor) -> None:
+    from mlflow.entities import Param
+
+    flat = flatten_params(params)
+    entities = [Param(key, _cut(redact(value), MAX_PARAM_LENGTH)) for key, value in flat.items()]
+    for part in _parts(entities, MAX_PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=part)
+
+
+def _mlflow_client_class() -> Any:
+    """Import mlflow with telemetry and pickles off, quiet, and without minutes of retries."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient
+
+
+@contextmanager
+def _creation_lock(uri: str, home: Path) -> Iterator[None]:
+    """Let one process at a time open a store: two that create one SQLite file break it."""
+    path = home / "mlruns" / "tracking.lock"
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=LOCK_SECONDS):
+        yield
+
+
+def _scheme(uri: str) -> str:
+    """Return the scheme without a driver: `postgresql` of `postgresql+psycopg://...`."""
+    return uri.partition(":")[0].partition("+")[0].lower()
+
+
+def _legal_key(key: str) -> str:
+    return _FORBIDDEN_IN_KEYS.sub("_", key)[:MAX_KEY_LENGTH]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _first_line(text: str) -> str:
+    return _cut(text.strip().partition("\n")[0], 200)
+
+
+def _parts(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,1 @@
+"""Scoring: what a policy did (trace), its figures (metrics) and pictures (plots)."""

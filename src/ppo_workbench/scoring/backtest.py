@@ -1,0 +1,267 @@
+"""Run a policy over a split with the training step itself and record a Trace.
+
+Network policies and the yardsticks (flat, buy-and-hold, random-legal, a threshold rule,
+a desired exposure given bar by bar) go through the same jitted loop.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import Config
+from ppo_workbench.delivery.inference import PolicyWeights, best_allowed, forward_row
+from ppo_workbench.jit import kernel
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.splits import Split
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.kernel import (
+    TradingMarket,
+    begin_episode,
+    random_uint,
+    refresh,
+    seed_accounts,
+    step_one,
+)
+from ppo_workbench.trading.rewards import REWARD_NAMES
+from ppo_workbench.trading.rules import RULE_NAMES, rule_severity
+
+NETWORK, SERIES, RANDOM, THRESHOLD = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deterministic policy in a form that the jitted loop can run.
+
+    Attributes:
+        name: What a report calls it.
+        kind: One of NETWORK, SERIES, RANDOM, THRESHOLD.
+        weights: The network; ignored by the other kinds.
+        use_mask: Choose among allowed actions only (MaskablePPO and the yardsticks).
+        series: float64 (T,), desired exposure at each close (SERIES) or the signal in
+            volatility units (THRESHOLD), NaN = keep.
+        entry: Enter against the signal beyond this size (THRESHOLD).
+        exit: Leave when the signal is nearer to 0 than this (THRESHOLD).
+        seed: Seeds RANDOM.
+        unconstrained: Regulatory and house rules are off (buy-and-hold).
+    """
+
+    name: str
+    kind: int
+    weights: PolicyWeights | None = None
+    use_mask: bool = True
+    series: npt.NDArray[np.float64] | None = None
+    entry: float = 0.0
+    exit: float = 0.0
+    seed: int = 0
+    unconstrained: bool = False
+
+
+_NO_WEIGHTS = PolicyWeights(np.array([1, 1], np.int64), np.zeros(2, np.float32), 0)
+
+
+@kernel
+def _rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
+    best = 0
+    for i in range(levels.shape[0]):
+        if abs(levels[i] - exposure) < abs(levels[best] - exposure):
+            best = i
+    return best
+
+
+@kernel
+def action_towards(rung: int, wanted: int, mask: npt.NDArray[np.bool_], p: Any) -> int:
+    """Return the allowed action nearest to the wish for rung `wanted`."""
+    action = p.hold
+    if p.is_step == 0:
+        action = wanted + 1 if wanted != rung else p.hold
+    elif wanted > rung:
+        action = 2
+    elif wanted < rung:
+        action = 0
+    if mask[action]:
+        return action  # type: ignore[no-any-return]
+    if mask[p.hold]:
+        return p.hold  # type: ignore[no-any-return]
+    for i in range(mask.shape[0]):
+        if mask[i]:
+            return i
+    return p.hold  # type: ignore[no-any-return]
+
+
+@kernel
+def _random_allowed(a: Any, mask: npt.NDArray[np.bool_]) -> int:
+    """Draw uniformly among the allowed actions."""
+    allowed = 0
+    for i in range(mask.shape[0]):
+        allowed += mask[i]
+    skip = np.int64(random_uint(a) % np.uint64(allowed))
+    for i in range(mask.shape[0]):
+        if mask[i]:
+            if skip == 0:
+                return i
+            skip -= 1
+    return 0
+
+
+@kernel
+def _threshold_exposure(signal: float, held: float, entry: float, leave: float) -> float:
+    """Mean reversion with hysteresis: against a large signal, out near zero."""
+    if np.isnan(signal):
+        return held
+    if signal > entry:
+        return -1.0
+    if signal < -entry:
+        return 1.0
+    if held * signal > 0.0 or abs(signal) < leave:
+        return 0.0
+    return held
+
+
+@kernel
+def _choose(
+    kind: int,
+    a: Any,
+    observation: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    sizes: npt.NDArray[np.int64],
+    flat: npt.NDArray[np.float32],
+    activation: int,
+    scratch: npt.NDArray[np.float32],
+    series: npt.NDArray[np.float64],
+    entry: float,
+    leave: float,
+    levels: npt.NDArray[np.float64],
+    p: Any,
+) -> int:
+    if kind == NETWORK:
+        return best_allowed(forward_row(observation, sizes, flat, activation, scratch), mask)
+    if kind == RANDOM:
+        return _random_allowed(a, mask)
+    held = levels[a.rung]
+    wanted = series[a.t]
+    if kind == THRESHOLD:
+        wanted = _threshold_exposure(wanted, held, entry, leave)
+    elif np.isnan(wanted):
+        wanted = held
+    return action_towards(a.rung, _rung_nearest(levels, wanted), mask, p)
+
+
+@kernel
+def _run(
+    kind: int,
+    use_mask: bool,
+    sizes: npt.NDArray[np.int64],
+    flat: npt.NDArray[np.float32],
+    activation: int,
+    series: npt.NDArray[np.float64],
+    entry: float,
+    leave: float,
+    bars: npt.NDArray[np.void],
+    features: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    levels: npt.NDArray[np.float64],
+    params: npt.NDArray[np.void],
+    accounts: npt.NDArray[np.void],
+    observation: npt.NDArray[np.float32],
+    actions: npt.NDArray[np.int8],
+    masks: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+    outcomes: npt.NDArray[np.void],
+) -> int:
+    """Fill the rows of a trace; return how many were made before ruin, if any."""
+    a, p = accounts[0], params[0]
+    scratch = np.empty((2, sizes.max()), dtype=np.float32)
+    free = np.ones(masks.shape[1], dtype=np.bool_)
+    for i in range(actions.shape[0]):
+        refresh(a, bars, features, means, stds, levels, p, observation, masks[i], reasons[i])
+        allowed = masks[i] if use_mask else free
+        action = _choose(
+            kind, a, observation, allowed, sizes, flat, activation, scratch,
+            series, entry, leave, levels, p,
+        )  # fmt: skip
+        actions[i] = action
+        if step_one(a, bars, levels, p, action, reasons[i, action], outcomes[i]):
+            return i + 1
+    return actions.shape[0]
+
+
+def backtest(
+    policy: Policy, bars: Bars, market: TradingMarket, split: Split, config: Config
+) -> Trace:
+    """Run `policy` over `split` from cash, one decision a bar, and return what it did.
+
+    Args:
+        policy: What decides.
+        bars: The bars that `market` was made from.
+        market: Bars, scaled features and parameters as the step reads them.
+        split: Decisions at the closes of bars `start` .. `stop - 2`.
+        config: Gives severities and the credited cash rate.
+    """
+    n = split.stop - 1 - split.start
+    params = market.params.copy()
+    if policy.unconstrained:
+        params["enabled"] &= params["impossible"]
+        params["reduced_size"] = 1.0
+    weights = policy.weights or _NO_WEIGHTS
+    accounts = seed_accounts(1, policy.seed)
+    begin_episode(accounts[0], market.bars, split.start, split.stop, params[0])
+    n_actions = market.space.size
+    actions = np.zeros(n, dtype=np.int8)
+    masks = np.zeros((n, n_actions), dtype=np.bool_)
+    reasons = np.zeros((n, n_actions), dtype=np.int64)
+    outcomes = np.zeros(n, dtype=OUTCOME_DTYPE)
+    series = policy.series if policy.series is not None else np.zeros(0)
+    rows = _run(
+        policy.kind, policy.use_mask, weights.sizes, weights.flat, weights.activation,
+        series, policy.entry, policy.exit, market.bars, market.features,
+        market.scaler.means, market.scaler.stds, market.space.levels, params, accounts,
+        np.zeros(market.observation_size, np.float32), actions, masks, reasons, outcomes,
+    )  # fmt: skip
+    return _trace(bars, market, split, config, actions, masks, reasons, outcomes, rows)
+
+
+def _trace(
+    bars: Bars,
+    market: TradingMarket,
+    split: Split,
+    config: Config,
+    actions: npt.NDArray[np.int8],
+    masks: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+    outcomes: npt.NDArray[np.void],
+    rows: int,
+) -> Trace:
+    decided = slice(split.start, split.start + rows)
+    marked = slice(split.start + 1, split.start + 1 + rows)
+    out = outcomes[:rows]
+    return Trace(
+        end_ns=bars.end_ns[marked],
+        session=bars.session[marked],
+        close=bars.close[marked],
+        action=actions[:rows],
+        mask=masks[:rows],
+        blocked_by=reasons[:rows],
+        fill_quantity=out["fill_quantity"].copy(),
+        fill_price=out["fill_price"].copy(),
+        cost_usd=out["cost"].copy(),
+        carry_usd=out["carry"].copy(),
+        equity_usd=out["equity"].copy(),
+        exposure=out["exposure"].copy(),
+        reward_components=np.stack([out[name] for name in REWARD_NAMES], axis=1),
+        regime=market.regime[decided],
+        rejected=out["rejected"].copy(),
+        violated=out["violated"].copy(),
+        passive=out["passive"].copy(),
+        initial_equity_usd=config.env.initial_cash_usd,
+        action_names=market.space.names,
+        rule_names=RULE_NAMES,
+        rule_severity=rule_severity(config.risk),
+        bars_per_session=bars.bars_per_session,
+        sessions_per_year=bars.sessions_per_year,
+        cash_interest_annual_bps=config.costs.cash_interest_annual_bps,
+        start_ns=int(bars.end_ns[split.start]),
+    )

@@ -1,0 +1,1 @@
+"""The step: actions, account, mask rules, reward and the environments built on it."""

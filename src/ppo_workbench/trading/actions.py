@@ -1,0 +1,68 @@
+"""Actions: what an index means, and which rung of the exposure ladder it asks for.
+
+Action set `step`: SELL, HOLD, BUY = 0, 1, 2 move one rung down, none, one rung up.
+Action set `target`: HOLD = 0, and index 1 + k asks for rung k directly.
+HOLD keeps the shares; asking for the rung one is on, or past an end, is HOLD.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import ActionSet, EnvConfig
+from ppo_workbench.jit import kernel
+
+SELL, HOLD, BUY = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """The action set that a model is trained with; stored with it and asserted at load.
+
+    Attributes:
+        kind: `step` or `target`.
+        names: One name per action index.
+        levels: float64, shape (L,), rising target exposures in units of equity.
+        hold: Index of HOLD.
+        flat_rung: Index of the level 0.
+    """
+
+    kind: ActionSet
+    names: tuple[str, ...]
+    levels: npt.NDArray[np.float64]
+    hold: int
+    flat_rung: int
+
+    @property
+    def size(self) -> int:
+        """Number of actions A."""
+        return len(self.names)
+
+
+def action_space(config: EnvConfig) -> ActionSpace:
+    """Build the action space of a configuration; short levels go when shorting is off."""
+    levels = np.array(
+        [x for x in config.exposure_levels if config.allow_short or x >= 0], dtype=np.float64
+    )
+    flat_rung = int(np.flatnonzero(levels == 0)[0])
+    if config.action_set is ActionSet.step:
+        return ActionSpace(ActionSet.step, ("SELL", "HOLD", "BUY"), levels, HOLD, flat_rung)
+    names = ("HOLD", *(f"TARGET_{level:+g}" for level in levels))
+    return ActionSpace(ActionSet.target, names, levels, 0, flat_rung)
+
+
+@kernel
+def target_rung(
+    action: int, rung: int, n_levels: int, flat_rung: int, is_step: int, flatten: bool
+) -> int:
+    """Return the rung that `action` asks for from `rung`.
+
+    While a flatten rule is in force a step towards flat goes all the way to it.
+    """
+    if is_step == 0:
+        return rung if action == 0 else action - 1
+    wanted = rung + action - 1
+    if flatten and (rung - flat_rung) * (action - 1) < 0:
+        return flat_rung
+    return min(max(wanted, 0), n_levels - 1)

@@ -1,0 +1,378 @@
+"""The step: one jitted function for a batch of environments, a backtest and a live bar.
+
+Arrays and plain records in and out, no Python objects, so that a jitted learner can call
+`step_one` inside its own loop.  The state of environment n is row n of the accounts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import Config
+from ppo_workbench.jit import kernel
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.features import MarketTable
+from ppo_workbench.trading.account import (
+    ACCOUNT_DTYPE,
+    BAR_DTYPE,
+    accrue,
+    begin_session,
+    cost_rate,
+    fill,
+    sized_shares,
+    update_ladder,
+)
+from ppo_workbench.trading.actions import ActionSpace, action_space, target_rung
+from ppo_workbench.trading.rewards import risk_aware_reward
+from ppo_workbench.trading.rules import (
+    STOPPED,
+    action_reasons,
+    build_params,
+    flatten_bits,
+    is_increase,
+    market_rule_bits,
+    passive_bits,
+)
+
+ACCOUNT_FEATURES = (
+    "exposure",
+    "unrealised_return",
+    "log_bars_held",
+    "session_return",
+    "drawdown",
+    "size",
+)
+# Fixed means and standard deviations of the account features: their scale does not
+# depend on the data, and a running estimate would make two runs incomparable.
+ACCOUNT_MEANS = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+ACCOUNT_STDS = np.array([1.0, 0.005, 3.0, 0.01, 0.05, 0.5])
+YEAR_NS = 365 * 86_400 * 1e9
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardise observations: (x - mean) / std, clipped.
+
+    Attributes:
+        means, stds: float64, shape (F + S,), market features then account features.
+        clip: Largest absolute scaled value.
+    """
+
+    means: npt.NDArray[np.float64]
+    stds: npt.NDArray[np.float64]
+    clip: float
+
+    @classmethod
+    def fit(cls, features: npt.NDArray[np.float64], clip: float) -> "Scaler":
+        """Fit on the market features of the training bars, float64 (T, F)."""
+        stds = features.std(axis=0)
+        means = np.concatenate([features.mean(axis=0), ACCOUNT_MEANS])
+        return cls(means, np.concatenate([np.where(stds > 1e-12, stds, 1.0), ACCOUNT_STDS]), clip)
+
+    def transform_market(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Scale market features, float64 (T, F) -> float32 (T, F)."""
+        n = features.shape[1]
+        scaled = (features - self.means[:n]) / self.stds[:n]
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class TradingMarket:
+    """Everything about the bars that the step reads, with the parameters of the account.
+
+    Attributes:
+        bars: `BAR_DTYPE`, shape (T,).
+        features: float32 (T, F), scaled.
+        params: `PARAMS_DTYPE`, shape (1,).
+        space: The action space.
+        scaler: The scaler, over F + S.
+        feature_names: F names.
+        regime: int8 (T,), causal label at each close (`REGIME_NAMES`).
+    """
+
+    bars: npt.NDArray[np.void]
+    features: npt.NDArray[np.float32]
+    params: npt.NDArray[np.void]
+    space: ActionSpace
+    scaler: Scaler
+    feature_names: tuple[str, ...]
+    regime: npt.NDArray[np.int8]
+
+    @property
+    def observation_size(self) -> int:
+        """F + S."""
+        return self.features.shape[1] + len(ACCOUNT_FEATURES)
+
+
+def trading_market(
+    bars: Bars, market: MarketTable, config: Config, scaler: Scaler
+) -> TradingMarket:
+    """Lay out bars, causal market state and rule bits for the step."""
+    table = np.zeros(len(bars), dtype=BAR_DTYPE)
+    table["open"], table["close"] = bars.open, bars.close
+    table["half_spread_bps"] = bars.half_spread_bps
+    table["sigma"], table["volatility_ratio"] = market.sigma, market.volatility_ratio
+    table["mean_volume"] = market.mean_volume
+    table["years"][1:] = np.diff(bars.start_ns) / YEAR_NS
+    table["session"] = bars.session
+    table["rule_bits"] = market_rule_bits(bars, market, config)
+    space = action_space(config.env)
+    return TradingMarket(
+        bars=table,
+        features=scaler.transform_market(market.features),
+        params=build_params(config, space),
+        space=space,
+        scaler=scaler,
+        feature_names=market.names,
+        regime=market.regime,
+    )
+
+
+@kernel
+def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: Any) -> None:
+    """Reset account `a` to cash at the close of bar `start`; decisions end before `stop`."""
+    cash = p.initial_cash
+    a.cash, a.equity, a.session_equity = cash, cash, cash
+    a.peak, a.episode_peak, a.trip_equity = cash, cash, cash
+    a.shares, a.average_price, a.unsettled_cash = 0.0, 0.0, 0.0
+    a.rung, a.bars_held, a.session_opens, a.cooldown_left = p.flat_rung, 0, 0, 0
+    a.opened_session, a.pause_left, a.flatten_drawdown, a.passive_bits = -1, 0, 0, 0
+    a.recovery_equity, a.drawdown, a.sharpe_a, a.sharpe_b = 0.0, 0.0, 0.0, 0.0
+    a.session = bars[start].session
+    a.day_trades[:] = 0
+    a.t, a.stop, a.episode_start, a.episode_reward = start, stop, start, 0.0
+
+
+@kernel
+def observe_account(a: Any, bar: Any, p: Any, row: npt.NDArray[np.float64]) -> None:
+    """Write the unscaled account features (`ACCOUNT_FEATURES`) at this close into `row` (S,)."""
+    held = a.shares * bar.close
+    row[0] = held / a.equity if a.equity > 0 else 0.0
+    row[1] = 0.0
+    if a.average_price > 0:
+        row[1] = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
+    row[2] = np.log1p(float(a.bars_held))
+    row[3] = a.equity / a.session_equity - 1.0
+    row[4] = 1.0 - a.equity / a.peak if a.equity < a.peak else 0.0
+    row[5] = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+
+
+@kernel
+def observe(
+    a: Any,
+    bars: npt.NDArray[np.void],
+    features: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    p: Any,
+    row: npt.NDArray[np.float32],
+) -> None:
+    """Write the scaled observation at the account's bar into `row`, float32 (F + S,)."""
+    n_market = features.shape[1]
+    n_account = row.shape[0] - n_market
+    for i in range(n_market):
+        row[i] = features[a.t, i]
+    raw = np.empty(n_account)
+    observe_account(a, bars[a.t], p, raw)
+    for i in range(n_account):
+        scaled = (raw[i] - means[n_market + i]) / stds[n_market + i]
+        row[n_market + i] = min(max(scaled, -p.observation_clip), p.observation_clip)
+
+
+@kernel
+def desired_shares(a: Any, decided: Any, exposure: float, closer: bool, price: float, p: Any) -> float:
+    """Return the target shares of an order at its fill price.
+
+    A step towards flat never adds shares and a step away never sheds them, whatever the
+    price did since the last fill.
+    """
+    shares = sized_shares(exposure, a.cash + a.shares * price, price, cost_rate(decided, p, 0.0), p)
+    if shares * a.shares > 0.0:
+        held, wanted = abs(a.shares), abs(shares)
+        wanted = min(wanted, held) if closer else max(wanted, held)
+        shares = wanted if shares > 0 else -wanted
+    return shares
+
+
+@kernel
+def resolve_action(a: Any, bar: Any, action: int, reasons: int, p: Any, out: Any) -> int:
+    """Return the rung that will be traded to, after the broker's answer to `action`.
+
+    Forbidden actions: impossible ones are always rejected; regulatory and house rules are
+    rejected or executed as configured.  A rejected order leaves the position, but a
+    flatten rule in force is carried out by the broker.
+    """
+    flatten = flatten_bits(a, bar, p)
+    target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, (flatten & p.enforced) != 0)
+    if reasons == 0:
+        return target
+    if reasons & p.enforced == 0:
+        out.violated = reasons
+        return target
+    out.rejected = reasons
+    if bar.rule_bits & STOPPED & p.enabled == 0 and flatten & p.enforced != 0:
+        return p.flat_rung  # type: ignore[no-any-return]
+    return a.rung  # type: ignore[no-any-return]
+
+
+@kernel
+def step_one(
+    a: Any,
+    bars: npt.NDArray[np.void],
+    levels: npt.NDArray[np.float64],
+    p: Any,
+    action: int,
+    reasons: int,
+    out: Any,
+) -> bool:
+    """Carry out `action` decided at the close of bar a.t and move to bar a.t + 1.
+
+    Args:
+        a: One row of `ACCOUNT_DTYPE`, changed in place.
+        bars: `BAR_DTYPE`, shape (T,).
+        levels: float64 (L,), the exposure ladder.
+        p: One row of `PARAMS_DTYPE`.
+        action: Index of the action.
+        reasons: What `action_reasons` said of it at this close.
+        out: One row of `OUTCOME_DTYPE`, overwritten.
+
+    Returns:
+        True when the account is ruined (equity not positive).
+    """
+    decided, bar = bars[a.t], bars[a.t + 1]
+    _clear(out)
+    rung = resolve_action(a, decided, action, reasons, p, out)
+    if bar.session != a.session:
+        begin_session(a, bar.session)
+    out.carry = accrue(a, bar, p)
+    equity_before, held = a.equity, a.shares
+    price = bar.close if p.fill_next_close != 0 else bar.open
+    if rung != a.rung:
+        size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+        closer = not is_increase(a.rung, rung, p.flat_rung)
+        shares = desired_shares(a, decided, levels[rung] * size, closer, price, p)
+        fill(a, decided, price, bar.session, shares, p, out)
+        a.rung = rung if a.shares != 0.0 else p.flat_rung
+    _mark(a, bar, held, p, out)
+    risk_aware_reward(a, equity_before, abs(out.fill_quantity) * price, p, out)
+    a.episode_reward += out.reward
+    out.equity = a.equity
+    out.exposure = a.shares * bar.close / a.equity if a.equity > 0 else 0.0
+    out.episode_reward = a.episode_reward
+    out.episode_length = a.t - a.episode_start
+    return a.equity <= 0.0  # type: ignore[no-any-return]
+
+
+@kernel
+def _clear(out: Any) -> None:
+    out.fill_quantity, out.fill_price, out.cost, out.carry = 0.0, 0.0, 0.0, 0.0
+    out.rejected, out.violated, out.passive = 0, 0, 0
+
+
+@kernel
+def _mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
+    """Mark to market at the close, move ladder and counters, note passive breaches."""
+    a.t += 1
+    a.equity = a.cash + a.shares * bar.close
+    if a.shares != 0.0:
+        a.bars_held += 1
+    if a.cooldown_left > 0 and out.fill_quantity == 0.0:
+        a.cooldown_left -= 1
+    update_ladder(a, p)
+    crossed = passive_bits(a, bar.close, p)
+    if held != 0.0 and out.fill_quantity == 0.0:
+        out.passive = crossed & ~a.passive_bits
+    a.passive_bits = crossed
+
+
+@kernel
+def random_uint(a: Any) -> int:
+    """Advance the account's own xorshift64* generator (Vigna 2016); return 64 random bits."""
+    x = np.uint64(a.rng)
+    x ^= x >> np.uint64(12)
+    x ^= x << np.uint64(25)
+    x ^= x >> np.uint64(27)
+    a.rng = x
+    return x * np.uint64(2685821657736338717)
+
+
+@kernel
+def random_start(a: Any, starts: npt.NDArray[np.int64]) -> int:
+    """Draw one of the legal episode starts."""
+    return starts[np.int64(random_uint(a) % np.uint64(starts.shape[0]))]
+
+
+@kernel
+def refresh(
+    a: Any,
+    bars: npt.NDArray[np.void],
+    features: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    levels: npt.NDArray[np.float64],
+    p: Any,
+    observation: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+) -> None:
+    """Write observation, mask and reasons of one environment at its present close."""
+    observe(a, bars, features, means, stds, p, observation)
+    action_reasons(a, bars[a.t], levels, p, reasons)
+    for i in range(mask.shape[0]):
+        mask[i] = reasons[i] == 0 or p.mask_all_true != 0
+
+
+@kernel
+def step_batch(
+    actions: npt.NDArray[np.int64],
+    bars: npt.NDArray[np.void],
+    features: npt.NDArray[np.float32],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    levels: npt.NDArray[np.float64],
+    params: npt.NDArray[np.void],
+    starts: npt.NDArray[np.int64],
+    episode_bars: int,
+    accounts: npt.NDArray[np.void],
+    observations: npt.NDArray[np.float32],
+    masks: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+    outcomes: npt.NDArray[np.void],
+    rewards: npt.NDArray[np.float32],
+    done: npt.NDArray[np.int8],
+    terminal_observations: npt.NDArray[np.float32],
+) -> int:
+    """Step N environments; finished ones are reset at a random legal start.
+
+    `done` is 0, 1 (truncated: `terminal_observations` holds the last observation, to
+    bootstrap from) or 2 (terminated: ruined).  All arrays but the inputs are overwritten.
+
+    Returns:
+        The number of finished environments.
+    """
+    p = params[0]
+    finished = 0
+    for n in range(accounts.shape[0]):
+        a, out = accounts[n], outcomes[n]
+        ruined = step_one(a, bars, levels, p, actions[n], reasons[n, actions[n]], out)
+        rewards[n] = out.reward
+        done[n] = 0
+        if ruined or a.t >= a.stop:
+            done[n] = 2 if ruined else 1
+            finished += 1
+            observe(a, bars, features, means, stds, p, terminal_observations[n])
+            start = random_start(a, starts)
+            begin_episode(a, bars, start, start + episode_bars, p)
+        refresh(
+            a, bars, features, means, stds, levels, p, observations[n], masks[n], reasons[n]
+        )
+    return finished
+
+
+def seed_accounts(count: int, seed: int) -> npt.NDArray[np.void]:
+    """Return `count` accounts whose generators are seeded from `seed`, never with zero."""
+    accounts = np.zeros(count, dtype=ACCOUNT_DTYPE)
+    accounts["rng"] = np.random.SeedSequence(seed).generate_state(count, np.uint64) | np.uint64(1)
+    return accounts

@@ -1,0 +1,484 @@
+"""Mask rules: which actions are forbidden, by whom, and why.
+
+A static chain over flat parameters.  Rule k owns bit k; an action's reasons are the bits
+of every rule that forbids it, 0 means allowed.  Market-only rules are bits computed once
+per bar (`market_rule_bits`); the rest ask the account (`action_reasons`).
+
+In every state at least one action is legal: HOLD while the market is halted; under a
+flatten rule what flattens, then HOLD; HOLD otherwise.  Closing, or a smaller step towards
+flat, is never forbidden while the market trades, unless a flatten rule asks for more.
+docs/rules.md gives each rule's source and severity.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import Config, ForbiddenAction, RiskConfig, Severity
+from ppo_workbench.jit import kernel
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.features import MarketTable
+from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
+from ppo_workbench.trading.actions import ActionSpace, target_rung
+
+RULE_NAMES = (
+    "halt",
+    "closed_session",
+    "session_flatten",
+    "drawdown",
+    "daily_loss",
+    "capital",
+    "initial_margin",
+    "locate",
+    "settlement",
+    "maintenance_margin",
+    "intraday_margin",
+    "short_sale_restriction",
+    "pattern_day_trader",
+    "session_no_open",
+    "position",
+    "concentration",
+    "volatility",
+    "regime",
+    "event",
+    "liquidity",
+    "order_rate",
+    "cooldown",
+)
+BIT = {name: 1 << k for k, name in enumerate(RULE_NAMES)}
+
+HALT = BIT["halt"]
+CLOSED_SESSION = BIT["closed_session"]
+SESSION_FLATTEN = BIT["session_flatten"]
+DRAWDOWN = BIT["drawdown"]
+DAILY_LOSS = BIT["daily_loss"]
+CAPITAL = BIT["capital"]
+INITIAL_MARGIN = BIT["initial_margin"]
+LOCATE = BIT["locate"]
+SETTLEMENT = BIT["settlement"]
+MAINTENANCE = BIT["maintenance_margin"]
+INTRADAY = BIT["intraday_margin"]
+SHORT_SALE = BIT["short_sale_restriction"]
+DAY_TRADER = BIT["pattern_day_trader"]
+SESSION_NO_OPEN = BIT["session_no_open"]
+POSITION = BIT["position"]
+CONCENTRATION = BIT["concentration"]
+VOLATILITY = BIT["volatility"]
+REGIME = BIT["regime"]
+EVENT = BIT["event"]
+LIQUIDITY = BIT["liquidity"]
+ORDER_RATE = BIT["order_rate"]
+COOLDOWN = BIT["cooldown"]
+
+STOPPED = HALT | CLOSED_SESSION
+MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT
+REGIME_NAMES = ("range_low", "trend_low", "range_high", "trend_high")
+
+_INTEGERS = (
+    "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
+    "mask_all_true", "fill_next_close", "whole_shares", "quoted_spread", "has_carry",
+    "locate_available", "day_trades", "day_trade_sessions", "daily_loss_flatten",
+    "drawdown_pause", "max_opens", "cooldown_bars",
+)  # fmt: skip
+_FLOATS = (
+    "initial_cash", "fee_bps", "fee_per_share", "fee_minimum", "half_spread_bps",
+    "slippage_volatility_frac", "impact_volatility_frac", "high_volatility_multiplier",
+    "cost_volatility_ratio", "borrow_rate", "cash_rate", "margin_rate",
+    "max_gross_exposure", "initial_long", "initial_short", "maintenance_long",
+    "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
+    "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
+    "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
+    "w_log_return", "w_variance", "w_differential_sharpe", "w_drawdown", "w_turnover",
+    "sharpe_decay", "observation_clip",
+)  # fmt: skip
+PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
+
+
+def rule_sections(risk: RiskConfig) -> dict[str, Any]:
+    """Map each rule name to the section of the configuration that switches it."""
+    shared = {"session_flatten": risk.session, "session_no_open": risk.session}
+    return {name: shared.get(name) or getattr(risk, name) for name in RULE_NAMES}
+
+
+def rule_severity(risk: RiskConfig) -> tuple[str, ...]:
+    """Return the severity of each rule, in the order of `RULE_NAMES`."""
+    return tuple(section.severity.value for section in rule_sections(risk).values())
+
+
+def severity_bits(risk: RiskConfig, severity: Severity) -> int:
+    """Return the bits of the rules of one severity."""
+    names = rule_severity(risk)
+    return sum(BIT[rule] for rule, s in zip(RULE_NAMES, names, strict=True) if s == severity.value)
+
+
+def enabled_bits(risk: RiskConfig) -> int:
+    """Return the bits of the rules that are switched on."""
+    return sum(BIT[name] for name, section in rule_sections(risk).items() if section.enabled)
+
+
+def build_params(config: Config, space: ActionSpace) -> npt.NDArray[np.void]:
+    """Flatten the configuration into the one-row record that every kernel reads."""
+    params = np.zeros(1, dtype=PARAMS_DTYPE)
+    for group in (_env_params, _cost_params, _risk_params, _reward_params):
+        for name, value in group(config).items():
+            params[name] = value
+    params["is_step"] = int(space.kind.value == "step")
+    params["hold"] = space.hold
+    params["n_levels"] = len(space.levels)
+    params["flat_rung"] = space.flat_rung
+    return params
+
+
+def _env_params(config: Config) -> dict[str, float]:
+    env, risk = config.env, config.risk
+    impossible = severity_bits(risk, Severity.impossible)
+    rejects = env.forbidden_action is ForbiddenAction.reject
+    return {
+        "enabled": enabled_bits(risk),
+        "impossible": impossible,
+        "enforced": -1 if rejects else impossible,
+        "mask_all_true": env.mask_all_true,
+        "fill_next_close": env.fill.value == "next_close",
+        "whole_shares": not env.fractional_shares,
+        "initial_cash": env.initial_cash_usd,
+        "observation_clip": config.features.clip,
+    }
+
+
+def _cost_params(config: Config) -> dict[str, float]:
+    costs = config.costs
+    rates = {
+        "borrow_rate": costs.borrow_annual_bps * 1e-4,
+        "cash_rate": costs.cash_interest_annual_bps * 1e-4,
+        "margin_rate": costs.margin_interest_annual_bps * 1e-4,
+    }
+    return rates | {
+        "has_carry": any(rates.values()),
+        "fee_bps": costs.fee_bps,
+        "fee_per_share": costs.fee_per_share_usd,
+        "fee_minimum": costs.fee_minimum_usd,
+        "half_spread_bps": costs.half_spread_bps,
+        "quoted_spread": costs.quoted_spread,
+        "slippage_volatility_frac": costs.slippage_volatility_frac,
+        "impact_volatility_frac": costs.impact_volatility_frac,
+        "high_volatility_multiplier": costs.high_volatility_multiplier,
+        "cost_volatility_ratio": costs.high_volatility_ratio,
+    }
+
+
+def _risk_params(config: Config) -> dict[str, float]:
+    risk = config.risk
+    ladder_works = risk.drawdown.enabled and config.env.forbidden_action is ForbiddenAction.reject
+    return {
+        "locate_available": risk.locate.available,
+        "max_gross_exposure": risk.capital.max_gross_exposure,
+        "initial_long": risk.initial_margin.long_frac,
+        "initial_short": risk.initial_margin.short_frac,
+        "maintenance_long": risk.maintenance_margin.long_frac,
+        "maintenance_short": risk.maintenance_margin.short_frac,
+        "maintenance_short_per_share": risk.maintenance_margin.short_per_share_usd,
+        "minimum_equity": risk.maintenance_margin.minimum_equity_usd,
+        "intraday_margin": risk.intraday_margin.margin_frac,
+        "day_trades": risk.pattern_day_trader.day_trades,
+        "day_trade_sessions": min(risk.pattern_day_trader.sessions, DAY_TRADE_SESSIONS),
+        "day_trade_equity": risk.pattern_day_trader.minimum_equity_usd,
+        "max_notional": risk.position.max_notional_usd,
+        "max_exposure": risk.concentration.max_exposure,
+        "max_daily_loss": risk.daily_loss.max_loss_frac,
+        "daily_loss_flatten": risk.daily_loss.flatten,
+        "drawdown_caution": risk.drawdown.caution_frac,
+        "drawdown_flatten": risk.drawdown.flatten_frac,
+        "drawdown_pause": risk.drawdown.pause_bars,
+        "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
+        "max_volume_frac": risk.liquidity.max_volume_frac,
+        "max_opens": risk.order_rate.max_opens_per_session,
+        "cooldown_bars": risk.cooldown.bars_after_loss,
+    }
+
+
+def _reward_params(config: Config) -> dict[str, float]:
+    reward = config.reward
+    return {
+        "w_log_return": reward.log_return,
+        "w_variance": reward.variance,
+        "w_differential_sharpe": reward.differential_sharpe,
+        "w_drawdown": reward.drawdown,
+        "w_turnover": reward.turnover,
+        "sharpe_decay": 1.0 - 0.5 ** (1.0 / reward.differential_sharpe_halflife_bars),
+    }
+
+
+def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDArray[np.int64]:
+    """Return the bits of the market-only rules for a decision at each close, int64 (T,)."""
+    risk, env = config.risk, config.env
+    conditions: dict[int, npt.NDArray[np.bool_]] = {
+        HALT: _halted(bars, config),
+        CLOSED_SESSION: ~bars.regular,
+        SESSION_FLATTEN: (bars.bars_left <= env.flat_last_bars) & (env.flat_last_bars > 0),
+        SESSION_NO_OPEN: (bars.bars_left <= env.no_open_last_bars) & (env.no_open_last_bars > 0),
+        SHORT_SALE: _short_sale_restricted(bars, risk.short_sale_restriction.fall_frac),
+        VOLATILITY: market.volatility_ratio > risk.volatility.max_ratio,
+        REGIME: np.isin(market.regime, [REGIME_NAMES.index(r) for r in risk.regime.blocked]),
+        EVENT: _near_event(bars, market, risk),
+    }
+    enabled = enabled_bits(risk)
+    bits = np.zeros(len(bars), dtype=np.int64)
+    for bit, fires in conditions.items():
+        if enabled & bit:
+            bits[fires] |= bit
+    return bits
+
+
+def _near_event(bars: Bars, market: MarketTable, risk: RiskConfig) -> npt.NDArray[np.bool_]:
+    rule = risk.event
+    since_move = bars_since(market.large_move)
+    near: npt.NDArray[np.bool_] = (since_move >= 0) & (since_move < rule.large_move_bars)
+    near |= (bars.events >= 0) & (bars.events < rule.event_after_bars)
+    near |= (bars.events_ahead >= 0) & (bars.events_ahead <= rule.event_before_bars)
+    return near
+
+
+def bars_since(flag: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the number of bars since `flag` was last true, -1 before the first time."""
+    index = np.arange(len(flag), dtype=np.int64)
+    last = np.maximum.accumulate(np.where(flag, index, -1))
+    return np.where(last >= 0, index - last, -1)
+
+
+def previous_session_close(bars: Bars) -> npt.NDArray[np.float64]:
+    """Return the close of the session before each bar's session, NaN in the first."""
+    first = np.flatnonzero(np.r_[True, bars.session[1:] != bars.session[:-1]])
+    closes = np.r_[np.nan, bars.close[first[1:] - 1]]
+    lengths = np.diff(np.r_[first, len(bars)])
+    return np.repeat(closes, lengths)
+
+
+def _short_sale_restricted(bars: Bars, fall_frac: float) -> npt.NDArray[np.bool_]:
+    """Regulation SHO 201: from the triggering bar to the end of the next session."""
+    fallen = bars.low <= (1.0 - fall_frac) * previous_session_close(bars)
+    fallen &= bars.regular
+    triggered = np.unique(bars.session[fallen])
+    today = np.zeros(len(bars), dtype=bool)
+    first = np.r_[True, bars.session[1:] != bars.session[:-1]]
+    start = np.maximum.accumulate(np.where(first, np.arange(len(bars)), 0))
+    count = np.cumsum(fallen)
+    before = np.where(start > 0, count[start - 1], 0)
+    today = (count - before) > 0
+    return today | np.isin(bars.session, triggered + 1)
+
+
+def _halted(bars: Bars, config: Config) -> npt.NDArray[np.bool_]:
+    """Bar approximation of limit-up limit-down pauses and market-wide breakers.
+
+    A pause follows a close outside the band around the mean close of the last five
+    minutes, or a hole in the session's bars.  Breakers (NYSE 7.12) use the instrument
+    itself as the index: 7 or 13 % before 15:25 stop 15 minutes, 20 % the rest of the day.
+    """
+    rule = config.risk.halt
+    seconds = bars.bar_seconds
+    same = np.r_[False, bars.session[1:] == bars.session[:-1]]
+    hole = same & (np.diff(bars.start_ns, prepend=bars.start_ns[:1]) > _hole_ns(config, seconds))
+    stopped = hole
+    if seconds <= rule.luld_pause_seconds:
+        window = max(1, int(300 // seconds))
+        reference = _session_mean_before(bars, window)
+        breach = np.abs(bars.close / reference - 1.0) > rule.luld_band_frac
+        pause = max(1, int(rule.luld_pause_seconds // seconds))
+        since = bars_since(breach)
+        stopped = stopped | ((since >= 0) & (since < pause) & same) | breach
+    if rule.market_wide:
+        stopped = stopped | _breakers(bars)
+    return stopped
+
+
+def _hole_ns(config: Config, seconds: int) -> float:
+    return (config.risk.halt.missing_bars + 1) * seconds * 1e9 - 1
+
+
+def _session_mean_before(bars: Bars, window: int) -> npt.NDArray[np.float64]:
+    """Mean close of the `window` bars before each bar, NaN where they span two sessions."""
+    total = np.cumsum(np.r_[0.0, bars.close])
+    t = np.arange(len(bars))
+    mean = np.full(len(bars), np.nan)
+    ok = t >= window
+    ok[window:] &= bars.session[window:] == bars.session[: len(bars) - window]
+    mean[ok] = (total[t[ok]] - total[t[ok] - window]) / window
+    return mean
+
+
+def _breakers(bars: Bars) -> npt.NDArray[np.bool_]:
+    """Market-wide circuit breakers, NYSE rule 7.12, on the instrument's own fall."""
+    fall = 1.0 - bars.low / previous_session_close(bars)
+    quarter_hour = max(1, int(900 // bars.bar_seconds))
+    late = bars.bars_left * bars.bar_seconds < 35 * 60
+    stopped = np.zeros(len(bars), dtype=bool)
+    for session in np.unique(bars.session[fall >= 0.07]):
+        rows = np.flatnonzero(bars.session == session)
+        for level in (0.07, 0.13):
+            hit = rows[(fall[rows] >= level) & ~late[rows]][:1]
+            if hit.size:
+                stopped[hit[0] : min(hit[0] + quarter_hour, rows[-1] + 1)] = True
+        day = rows[fall[rows] >= 0.20][:1]
+        if day.size:
+            stopped[day[0] : rows[-1] + 1] = True
+    return stopped
+
+
+@kernel
+def maintenance_breached(a: Any, price: float, p: Any) -> bool:
+    """FINRA 4210(c): equity below 25 % of a long, or the short's larger requirement."""
+    if a.shares > 0:
+        return a.equity < p.maintenance_long * a.shares * price  # type: ignore[no-any-return]
+    if a.shares < 0:
+        return a.equity < _short_requirement(-a.shares, price, p)  # type: ignore[no-any-return]
+    return False
+
+
+@kernel
+def _short_requirement(shares: float, price: float, p: Any) -> float:
+    if price < 5.0:  # 4210(c)(2): the larger of $2.50 a share and 100 %
+        return shares * max(0.5 * p.maintenance_short_per_share, price)
+    return shares * max(p.maintenance_short_per_share, p.maintenance_short * price)
+
+
+@kernel
+def flatten_bits(a: Any, bar: Any, p: Any) -> int:
+    """Return the bits of the flatten rules in force, halted or not."""
+    bits = bar.rule_bits & SESSION_FLATTEN
+    if a.flatten_drawdown != 0:
+        bits |= DRAWDOWN
+    if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
+        bits |= DAILY_LOSS
+    return bits & p.enabled  # type: ignore[no-any-return]
+
+
+@kernel
+def _daily_loss_hit(a: Any, p: Any) -> bool:
+    return a.equity <= a.session_equity * (1.0 - p.max_daily_loss)  # type: ignore[no-any-return]
+
+
+@kernel
+def increase_bits(a: Any, bar: Any, p: Any) -> int:
+    """Return the bits that forbid any new risk in this state."""
+    bits = bar.rule_bits & MARKET_NO_INCREASE
+    if a.pause_left > 0 or a.flatten_drawdown != 0:
+        bits |= DRAWDOWN
+    if _daily_loss_hit(a, p):
+        bits |= DAILY_LOSS
+    if a.session_opens >= p.max_opens:
+        bits |= ORDER_RATE
+    if a.cooldown_left > 0:
+        bits |= COOLDOWN
+    if maintenance_breached(a, bar.close, p):
+        bits |= MAINTENANCE
+    if a.equity < p.day_trade_equity:
+        trades = 0
+        for i in range(p.day_trade_sessions):
+            trades += a.day_trades[i]
+        if trades >= p.day_trades:
+            bits |= DAY_TRADER
+    return bits
+
+
+@kernel
+def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
+    """Return the bits that forbid this particular increase to `exposure`."""
+    price = bar.close
+    rate = cost_rate(bar, p, 0.0)
+    shares = sized_shares(exposure, a.equity, price, rate, p)
+    notional = abs(shares) * price
+    size = abs(exposure)
+    bits = 0
+    if size > p.max_gross_exposure or shares == 0.0 or a.equity <= 0.0:
+        bits |= CAPITAL
+    if size * (p.initial_long if exposure > 0 else p.initial_short) > 1.0:
+        bits |= INITIAL_MARGIN
+    if size * p.intraday_margin > 1.0:
+        bits |= INTRADAY
+    if size > p.max_exposure:
+        bits |= CONCENTRATION
+    if notional > p.max_notional:
+        bits |= POSITION
+    if bar.mean_volume > 0 and abs(shares - a.shares) > p.max_volume_frac * bar.mean_volume:
+        bits |= LIQUIDITY
+    if exposure < 0 or size > 1.0:
+        bits |= _margin_bits(a, shares, price, p)
+    if exposure < 0:
+        if p.locate_available == 0:
+            bits |= LOCATE
+        bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
+    elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
+        bits |= SETTLEMENT
+    return bits
+
+
+@kernel
+def _margin_bits(a: Any, shares: float, price: float, p: Any) -> int:
+    """Minimum equity of a margin account and maintenance after the trade, FINRA 4210."""
+    if a.equity < p.minimum_equity:
+        return MAINTENANCE
+    if shares < 0 and a.equity < _short_requirement(-shares, price, p):
+        return MAINTENANCE
+    if shares > 0 and a.equity < p.maintenance_long * shares * price:
+        return MAINTENANCE
+    return 0
+
+
+@kernel
+def is_increase(rung: int, target: int, flat_rung: int) -> bool:
+    """Tell whether going from `rung` to `target` adds risk: larger, or the other side."""
+    held, wanted = rung - flat_rung, target - flat_rung
+    return wanted != 0 and (held * wanted < 0 or abs(wanted) > abs(held))
+
+
+@kernel
+def action_reasons(
+    a: Any, bar: Any, levels: npt.NDArray[np.float64], p: Any, row: npt.NDArray[np.int64]
+) -> None:
+    """Write the bits of the rules that forbid each action at this close into `row` (A,).
+
+    Args:
+        a: One row of `ACCOUNT_DTYPE`, marked at this close.
+        bar: The row of `BAR_DTYPE` that just closed.
+        levels: float64 (L,), the exposure ladder.
+        p: One row of `PARAMS_DTYPE`.
+        row: int64 (A,), overwritten; 0 means allowed.
+    """
+    stopped = bar.rule_bits & STOPPED & p.enabled
+    flatten = flatten_bits(a, bar, p)
+    held = a.rung != p.flat_rung
+    no_increase = -1
+    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    for action in range(row.shape[0]):
+        target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, flatten != 0)
+        if stopped != 0:
+            row[action] = 0 if action == p.hold else stopped
+            continue
+        bits = 0
+        if flatten != 0 and held and target != p.flat_rung:
+            bits |= flatten
+        if is_increase(a.rung, target, p.flat_rung):
+            if no_increase < 0:
+                no_increase = increase_bits(a, bar, p)
+            bits |= flatten | no_increase | target_bits(a, bar, levels[target] * size, p)
+        row[action] = bits & p.enabled
+
+
+@kernel
+def passive_bits(a: Any, price: float, p: Any) -> int:
+    """Return the limits that the held position crosses now, by price and not by decision."""
+    bits = 0
+    if a.shares != 0.0:
+        notional = abs(a.shares) * price
+        if notional > p.max_exposure * a.equity * (1.0 + 1e-9):
+            bits |= CONCENTRATION
+        if notional > p.max_notional:
+            bits |= POSITION
+        if maintenance_breached(a, price, p):
+            bits |= MAINTENANCE
+        if _daily_loss_hit(a, p):
+            bits |= DAILY_LOSS
+        if a.flatten_drawdown != 0:
+            bits |= DRAWDOWN
+    return bits & p.enabled  # type: ignore[no-any-return]

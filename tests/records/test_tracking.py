@@ -1,0 +1,360 @@
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records.redaction import Redactor, redact_urls
+from ppo_workbench.records.tracking import (
+    MAX_METRICS_PER_BATCH,
+    MAX_PARAM_LENGTH,
+    MlflowTracker,
+    NullTracker,
+    RunStatus,
+    Tracker,
+    TrackingError,
+    flatten_params,
+    open_tracker,
+    tracking_uri,
+)
+
+CANARY = "C4n4ry-pass%40word"
+MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for the whole module: creating a database takes seconds."""
+    return tmp_path_factory.mktemp("tracking")
+
+
+def _client(home: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{home / 'mlruns' / 'mlflow.db'}")
+
+
+def _run(home: Path, tracker: Tracker) -> Any:
+    assert tracker.run_id is not None
+    return _client(home).get_run(tracker.run_id)
+
+
+def _files_with(folder: Path, secret: str) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+class _DeadStore:
+    """Fails like a server that went away, its error naming the URI, password included."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.alive = False
+        self.metrics: list[Any] = []
+        self.status = ""
+
+    def _call(self) -> None:
+        self.calls += 1
+        if not self.alive:
+            raise ConnectionError(f"no route to https://user:{CANARY}@host/api")
+
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        self._call()
+        self.metrics += list(metrics)
+
+    def log_artifact(self, run_id: str, path: str, folder: str | None) -> None:
+        self._call()
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self._call()
+        self.status = status
+
+
+def _dead_tracker(home: Path) -> tuple[_DeadStore, MlflowTracker]:
+    redact = Redactor(f"https://user:{CANARY}@host/api")
+    store = _DeadStore()
+    return store, MlflowTracker(store, "run", "https://host", home / "spool" / "run.jsonl", redact)
+
+
+def test_open_tracker_records_params_metrics_tags_and_artifacts(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    params = {"model": {"type": "ppo", "net_arch": [64, 64]}, "output": None, "seed": 3}
+    with open_tracker(TrackingConfig(), home, "first", params, {"study": "s1"}) as tracker:
+        for step in range(3):
+            tracker.log_metrics({"rollout/ep_rew_mean": step * 0.5, "broken": math.nan}, step)
+        tracker.log_artifact(tmp_path / "notes.txt", "texts")
+        tracker.log_text("line", "console.log")
+    run = _run(home, tracker)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "first"
+    assert run.data.params == {
+        "model.type": "ppo",
+        "model.net_arch": "[64, 64]",
+        "output": "null",
+        "seed": "3",
+    }
+    assert run.data.tags["study"] == "s1"
+    history = _client(home).get_metric_history(tracker.run_id, "rollout/ep_rew_mean")
+    assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    folder = home / "mlruns" / "artifacts" / str(tracker.run_id) / "artifacts"
+    assert (folder / "texts" / "notes.txt").read_text() == "hello"
+    assert (folder / "console.log").read_text() == "line"
+    assert not (home / "mlruns" / "spool").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")]
+)
+def test_tracker_exception_in_the_block_ends_the_run_and_passes_on(
+    home: Path, error: type[BaseException], status: str
+) -> None:
+    tracker = open_tracker(TrackingConfig(), home, "ends")
+    tracker.log_metrics({"kept": 1.0}, 0)
+    with pytest.raises(error), tracker:
+        raise error
+    run = _run(home, tracker)
+    assert (run.info.status, run.data.metrics) == (status, {"kept": 1.0})
+
+
+def test_tracker_end_as_killed_without_an_exception_is_killed(home: Path) -> None:
+    with open_tracker(TrackingConfig(), home, "stopped") as tracker:
+        tracker.end_as(RunStatus.killed)
+    assert _run(home, tracker).info.status == "KILLED"
+
+
+def test_tracker_many_params_and_metrics_arrive_in_several_batches(home: Path) -> None:
+    params = {f"group{i}": {f"key{j}": j for j in range(10)} for i in range(25)}
+    metrics = {f"m{i}": float(i) for i in range(MAX_METRICS_PER_BATCH + 5)}
+    with open_tracker(TrackingConfig(), home, "many", params) as tracker:
+        tracker.log_metrics(metrics, 1)
+    run = _run(home, tracker)
+    assert (len(run.data.params), len(run.data.metrics)) == (250, len(metrics))
+
+
+def test_open_tracker_long_param_and_odd_key_are_cut_and_cleaned(home: Path) -> None:
+    params = {"data": {"columns": {"Close=Last": "x" * 10_000}}}
+    with open_tracker(TrackingConfig(), home, "long", params) as tracker:
+        pass
+    ((key, value),) = _run(home, tracker).data.params.items()
+    assert (key, len(value)) == ("data.columns.Close_Last", MAX_PARAM_LENGTH)
+
+
+def test_open_tracker_environment_names_store_and_experiment(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlruns' / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the environment")
+    with open_tracker(TrackingConfig(), tmp_path, "elsewhere") as tracker:
+        pass
+    experiment = _client(home).get_experiment_by_name("from the environment")
+    assert _run(home, tracker).info.experiment_id == experiment.experiment_id
+
+
+def test_tracking_uri_config_wins_over_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment:5000")
+    assert tracking_uri(TrackingConfig(), tmp_path) == "http://environment:5000"
+    assert tracking_uri(TrackingConfig(uri="http://config:5000"), tmp_path) == "http://config:5000"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", f"ftp://u:{CANARY}@host/x"])
+def test_tracking_uri_unusable_kind_is_refused_without_its_password(
+    tmp_path: Path, uri: str
+) -> None:
+    with pytest.raises(TrackingError, match="needs a database or a server") as caught:
+        open_tracker(TrackingConfig(uri=uri), tmp_path, "never")
+    assert CANARY not in str(caught.value)
+
+
+def test_open_tracker_disabled_records_nothing(tmp_path: Path) -> None:
+    with open_tracker(TrackingConfig(enabled=False), tmp_path, "none", {"a": 1}) as tracker:
+        tracker.log_metrics({"a": 1.0}, 0)
+        tracker.log_artifact(tmp_path / "absent")
+    assert isinstance(tracker, NullTracker)
+    assert tracker.run_id is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_null_tracker_offers_everything_that_mlflow_tracker_does() -> None:
+    public = {name for name in vars(MlflowTracker) if not name.startswith("_")}
+    assert public <= set(dir(NullTracker))
+
+
+def test_tracker_dead_store_spools_warns_once_and_never_raises(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, tracker = _dead_tracker(tmp_path)
+    with caplog.at_level(logging.WARNING), tracker:
+        for step in range(5):
+            tracker.log_metrics({"a": float(step), "b": math.inf}, step)
+            tracker.flush()
+        tracker.log_artifact(tmp_path / "plot.png")
+    rows = [json.loads(line) for line in (tmp_path / "spool" / "run.jsonl").open()]
+    assert [(row[0], row[1], row[3]) for row in rows[:2]] == [("a", "0.0", 0), ("b", "inf", 0)]
+    assert len(rows) == 10
+    assert len(caplog.records) == 1
+    assert "run.jsonl" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_tracker_dead_store_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    store, tracker = _dead_tracker(tmp_path)
+    for step in range(50):
+        tracker.log_metrics({"a": 1.0}, step)
+        tracker.flush()
+    assert store.calls == 1
+
+
+def test_tracker_store_back_at_the_end_receives_the_spool(tmp_path: Path) -> None:
+    store, tracker = _dead_tracker(tmp_path)
+    with tracker:
+        for step in range(5):
+            tracker.log_metrics({"a": float(step)}, step)
+            tracker.flush()
+        store.alive = True
+    assert sorted((m.key, m.step, m.value) for m in store.metrics) == [
+        ("a", step, float(step)) for step in range(5)
+    ]
+    assert store.status == "FINISHED"
+    assert not (tmp_path / "spool" / "run.jsonl").exists()
+
+
+def test_tracker_canary_password_is_stored_in_no_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"postgresql://user:{CANARY}@db.example/mlflow?sslpassword={CANARY}-2"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", f"{CANARY}-3")
+    params = {"tracking": {"uri": uri}, "list": [uri], "note": f"password is {CANARY}-3"}
+    with open_tracker(TrackingConfig(), home, f"run {uri}", params, {"uri": uri}) as tracker:
+        tracker.set_tags({"again": uri})
+        tracker.log_text(f"connected to {uri}", "console.log")
+    assert _files_with(home, "db.example")
+    assert _files_with(home, CANARY) == []
+
+
+def test_open_tracker_unreachable_server_is_one_sentence_without_password(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://user:{CANARY}@127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(TrackingError, match=r"tracking\.enabled=false") as caught:
+        open_tracker(TrackingConfig(uri=uri), tmp_path, "never")
+    output = capfd.readouterr()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    for text in (str(caught.value), output.out, output.err, caplog.text):
+        assert CANARY not in text
+        assert "C4n4ry-pass@word" not in text
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("postgresql://user:pw@host/db", "postgresql://***@host/db"),
+        ("https://token@host", "https://***@host"),
+        ("a https://u:p@h/x and http://v:q@i/y.", "a https://***@h/x and http://***@i/y."),
+        ("mysql://h/db?user=u&password=pw&x=1", "mysql://h/db?user=u&password=***&x=1"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("mail me@example.org", "mail me@example.org"),
+    ],
+)
+def test_redact_urls_known_forms_lose_their_secrets(text: str, clean: str) -> None:
+    assert redact_urls(text) == clean
+
+
+def test_redactor_password_with_at_and_slash_is_found_encoded_and_decoded() -> None:
+    redact = Redactor("postgresql://user:pa@ss/word%21@host/db")
+    assert redact("failed: pa@ss/word%21 or pa@ss/word!") == "failed: *** or ***"
+    assert "word" not in repr(redact)
+
+
+def test_flatten_params_unresolved_interpolation_stays() -> None:
+    flat = flatten_params({"tracking": {"uri": "${oc.env:MY_URI}"}, "data": {"columns": {}}})
+    assert flat == {"tracking.uri": "${oc.env:MY_URI}", "data.columns": "{}"}
+
+
+def test_import_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, ppo_workbench.records.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+_RACER = """
+import sys
+from pathlib import Path
+from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records.tracking import open_tracker
+with open_tracker(TrackingConfig(experiment="race"), Path(sys.argv[1]), "racer") as tracker:
+    tracker.log_metrics({"a": 1.0}, 0)
+"""
+
+
+def test_open_tracker_two_processes_create_one_store(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _RACER, str(tmp_path)]
+    racers = [subprocess.Popen(command) for _ in range(2)]
+    assert [racer.wait() for racer in racers] == [0, 0]
+    experiment = _client(tmp_path).get_experiment_by_name("race")
+    runs = _client(tmp_path).search_runs([experiment.experiment_id])
+    assert [run.data.metrics for run in runs] == [{"a": 1.0}] * 2
+
+
+@pytest.mark.slow
+def test_tracker_real_server_killed_midway_spools_and_keeps_the_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+        *("--artifacts-destination", str(tmp_path / "server")),
+    ]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, start_new_session=True, env=environment)
+    try:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        tracker = _connect(f"http://user:{CANARY}@127.0.0.1:{port}", tmp_path)
+        (tmp_path / "a.txt").write_text("a")
+        with tracker:
+            tracker.log_metrics({"a": 1.0}, 0)
+            tracker.flush()
+            tracker.log_artifact(tmp_path / "a.txt")
+            assert not caplog.records
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            tracker.log_metrics({"a": 2.0}, 1)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    spool = tmp_path / "mlruns" / "spool" / f"{tracker.run_id}.jsonl"
+    assert json.loads(spool.read_text())[1] == "2.0"
+    assert CANARY not in caplog.text
+    assert _files_with(tmp_path, CANARY) == []
+
+
+def _connect(uri: str, home: Path) -> Tracker:
+    """Wait for the server to come up."""
+    for _ in range(60):
+        try:
+            return open_tracker(TrackingConfig(uri=uri), home, "served", {"tracking.uri": uri})
+        except TrackingError:
+            time.sleep(1)
+    raise AssertionError("the server did not come up")

@@ -1,0 +1,50 @@
+"""Hand-made traces: everything flat, allowed and quiet unless a test says otherwise."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppo_workbench.scoring.trace import Trace
+
+TraceMaker = Callable[..., Trace]
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+def make_trace() -> TraceMaker:
+    """Return a function from the equity of n rows (and any other field) to a `Trace`."""
+
+    def make(equity: Sequence[float], **changes: Any) -> Trace:
+        n = len(equity)
+        end_ns = np.datetime64("2024-01-02T21:00", "ns").astype(np.int64) + DAY_NS * np.arange(n)
+        fields: dict[str, Any] = {
+            "end_ns": end_ns,
+            "session": np.arange(n),
+            "close": np.full(n, 100.0),
+            "action": np.ones(n, np.int8),
+            "mask": np.ones((n, 3), np.bool_),
+            "blocked_by": np.zeros((n, 3), np.int64),
+            "equity_usd": np.asarray(equity, np.float64),
+            "reward_components": np.zeros((n, 5)),
+            "regime": np.zeros(n, np.int8),
+            "initial_equity_usd": 100.0,
+            "action_names": ("SELL", "HOLD", "BUY"),
+            "rule_names": ("capital", "short_sale_restriction", "volatility"),
+            "rule_severity": ("impossible", "regulatory", "house"),
+            "bars_per_session": 1,
+            "sessions_per_year": 252,
+            "cash_interest_annual_bps": 0.0,
+        }
+        for name in ("fill_quantity", "fill_price", "cost_usd", "carry_usd", "exposure"):
+            fields[name] = np.zeros(n)
+        for name in ("rejected", "violated", "passive"):
+            fields[name] = np.zeros(n, np.int64)
+        for name, value in changes.items():
+            same_type = isinstance(fields.get(name), np.ndarray)
+            fields[name] = np.asarray(value, fields[name].dtype) if same_type else value
+        return Trace(**fields)
+
+    return make
