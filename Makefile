@@ -25,7 +25,7 @@ ui: .venv/.installed
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 \
-		--backend-store-uri sqlite:///mlruns/mlflow.db
+		--backend-store-uri "sqlite:///$${PPO_WORKBENCH_HOME:-.}/mlruns/mlflow.db"
 
 # torch comes first: it has the one version that a pip configuration may serve as several builds.
 .venv/.installed: pyproject.toml requirements.lock

@@ -1,6 +1,7 @@
 """Every preset composes and validates, and says what its name promises."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,23 +13,36 @@ from ppo_workbench.config import Config, Fill, ModelType, Severity
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
-OPTIONS = [
-    f"{group}='null'" if option == "null" else f"{group}={option}"
-    for group, options in groups().items()
-    for option in options
-]
+CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
+REST = {group: options for group, options in groups().items() if group not in CHOOSING}
 
 
+@functools.cache
 def _compose(*overrides: str) -> Config:
     path = ["data.path=bars.csv"] if READS_A_FILE & set(overrides) else []
     return compose([*overrides, *path])
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_preset_alone_composes_and_validates(option: str) -> None:
-    config = _compose(option)
+@pytest.mark.parametrize(
+    "option", [f"{group}={option}" for group in CHOOSING for option in groups()[group]]
+)
+def test_preset_that_chooses_others_composes_and_validates(option: str) -> None:
+    assert _compose(option).budget.minutes is not None
+
+
+@pytest.mark.parametrize("row", range(max(map(len, REST.values()))))
+def test_presets_of_the_other_groups_compose_and_validate(row: int) -> None:
+    """Row k takes the k-th preset of every group, round and round: each at least once."""
+    config = _compose(*(f"{name}={options[row % len(options)]}" for name, options in REST.items()))
 
     assert config.budget.minutes is not None
+
+
+def test_null_market_is_chosen_by_its_plain_name() -> None:
+    config = _compose("data=null")
+
+    assert config.data == _compose("data='null'").data
+    assert config.data.synthetic.edge == 0.0
 
 
 def test_conf_holds_every_promised_group() -> None:
@@ -41,7 +55,7 @@ def test_conf_holds_every_promised_group() -> None:
 
 
 def test_no_argument_is_maskable_ppo_on_the_synthetic_market_for_half_an_hour() -> None:
-    config = compose()
+    config = _compose()
 
     assert config.model.type is ModelType.maskable_ppo
     assert config.data.source == "synthetic"
@@ -92,7 +106,7 @@ COMMANDS: list[tuple[str, dict[str, object]]] = [
 
 @pytest.mark.parametrize(("command", "expected"), COMMANDS)
 def test_command_composes_to_its_values(command: str, expected: dict[str, object]) -> None:
-    config = compose(command.split())
+    config = _compose(*command.split())
 
     for key, value in expected.items():
         found: object = config
@@ -104,7 +118,7 @@ def test_command_composes_to_its_values(command: str, expected: dict[str, object
 @pytest.mark.parametrize("source", ["sp500", "nasdaq"])
 @pytest.mark.parametrize("way", ["data", "experiment"])
 def test_daily_data_alone_brings_daily_settings(way: str, source: str) -> None:
-    config = compose([f"{way}={source}"])
+    config = _compose(f"{way}={source}")
 
     assert config.data.source == source
     assert config.env.fill is Fill.next_close
@@ -112,25 +126,25 @@ def test_daily_data_alone_brings_daily_settings(way: str, source: str) -> None:
     assert config.env.episode_bars == 252
     assert config.splits.gap_bars == 20
     assert config.risk.drawdown.pause_bars == 20
-    assert config.costs == compose(["costs=us_etf"]).costs
-    assert config.features == compose(["features=daily"]).features
+    assert config.costs == _compose("costs=us_etf").costs
+    assert config.features == _compose("features=daily").features
 
 
 @pytest.mark.parametrize("way", ["data=sp500", "experiment=sp500"])
 def test_command_line_wins_over_what_the_data_brings(way: str) -> None:
-    config = compose([way, "env=hourly", "costs=futures", "splits.gap_bars=7"])
+    config = _compose(way, "env=hourly", "costs=futures", "splits.gap_bars=7")
 
     assert config.data.source == "sp500"
     assert config.env.episode_bars == 441
-    assert config.costs == compose(["costs=futures"]).costs
-    assert config.features == compose(["features=hourly"]).features
+    assert config.costs == _compose("costs=futures").costs
+    assert config.features == _compose("features=hourly").features
     assert config.splits.gap_bars == 7
 
 
 def test_command_line_features_win_over_what_the_bar_length_brings() -> None:
-    config = compose(["env=daily", "features=minute"])
+    config = _compose("env=daily", "features=minute")
 
-    assert config.features == compose().features
+    assert config.features == _compose().features
     assert config.env.episode_bars == 252
 
 
@@ -139,8 +153,8 @@ def test_user_file_takes_bar_length_columns_and_costs() -> None:
 
     assert config.data.path == "bars.csv"
     assert config.data.columns == {"close": "Last", "open": "First"}
-    assert config.features == compose(["features=hourly"]).features
-    assert config.costs == compose(["costs=us_equity"]).costs
+    assert config.features == _compose("features=hourly").features
+    assert config.costs == _compose("costs=us_equity").costs
 
 
 def test_crypto_trades_around_the_clock_without_securities_rules() -> None:
@@ -154,17 +168,17 @@ def test_crypto_trades_around_the_clock_without_securities_rules() -> None:
 
 
 def test_discount_rate_follows_the_bar_length_unless_given() -> None:
-    assert compose(["env=hourly"]).model.gamma == compose(["env=hourly"]).env.gamma == 0.97
-    assert compose(["env.gamma=0.9"]).model.gamma == 0.9
-    assert compose(["model.gamma=0.8"]).model.gamma == 0.8
+    assert _compose("env=hourly").model.gamma == _compose("env=hourly").env.gamma == 0.97
+    assert _compose("env.gamma=0.9").model.gamma == 0.9
+    assert _compose("model.gamma=0.8").model.gamma == 0.8
 
 
 def test_synthetic_costs_follow_the_market() -> None:
-    assert compose(["data.high_volatility_cost_multiplier=3"]).costs.high_volatility_multiplier == 3
+    assert _compose("data.high_volatility_cost_multiplier=3").costs.high_volatility_multiplier == 3
 
 
 def test_ppo_differs_from_maskable_ppo_in_type_only() -> None:
-    masked, plain = compose(["model=maskable_ppo"]).model, compose(["model=ppo"]).model
+    masked, plain = _compose("model=maskable_ppo").model, _compose("model=ppo").model
 
     assert plain.type is ModelType.ppo
     assert dataclasses.replace(plain, type=masked.type) == masked
@@ -177,15 +191,15 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, Severity]]:
 
 
 def test_unconstrained_keeps_exactly_the_impossible_rules() -> None:
-    moderate = {name: enabled for name, enabled, _ in _rules(compose(["risk=moderate"]))}
+    moderate = {name: enabled for name, enabled, _ in _rules(_compose("risk=moderate"))}
 
-    for name, enabled, severity in _rules(compose(["risk=unconstrained"])):
+    for name, enabled, severity in _rules(_compose("risk=unconstrained")):
         expected = moderate[name] if severity is Severity.impossible else False
         assert enabled == expected, name
 
 
 def test_risk_presets_are_ordered_from_tight_to_wide() -> None:
-    risks = [compose([f"risk={name}"]).risk for name in ("conservative", "moderate", "aggressive")]
+    risks = [_compose(f"risk={name}").risk for name in ("conservative", "moderate", "aggressive")]
 
     flatten = [risk.drawdown.flatten_frac for risk in risks]
     loss = [risk.daily_loss.max_loss_frac for risk in risks]

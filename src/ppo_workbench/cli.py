@@ -92,6 +92,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: A key, type, value, option or combination is not allowed.
     """
+    overrides = _with_null_options(overrides)
     try:
         _check_overrides(overrides)
         with _own_hydra():
@@ -118,6 +119,7 @@ def command(arguments: Sequence[str]) -> int:
     Args:
         arguments: What follows the program's name, Hydra's flags and overrides.
     """
+    arguments = _with_null_options(arguments)
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with _hydra_process(arguments):
@@ -174,6 +176,12 @@ def _checked(
         if option is not None and not group.startswith("hydra/")
     }
     return config, _masked(raw), own
+
+
+def _with_null_options(overrides: Sequence[str]) -> list[str]:
+    """Quote null where it names an option: Hydra reads a bare `data=null` as no option at all."""
+    quoted = {f"{group}=null": f"{group}='null'" for group in groups() if "null" in groups()[group]}
+    return [quoted.get(override, override) for override in overrides]
 
 
 @functools.cache
@@ -248,8 +256,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _choose(group: str) -> str:
-    names = (repr(name) if name == "null" else name for name in groups().get(group, ()))
-    return f"choose {group}=X with X one of {', '.join(names)}"
+    return f"choose {group}=X with X one of {', '.join(groups()[group])}"
 
 
 def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError | None:
@@ -317,7 +324,7 @@ def _composition(error: Exception, overrides: Sequence[str]) -> str:
 
 def _unknown(key: str) -> str:
     """Say what is near an unknown key, a group among them."""
-    near = difflib.get_close_matches(key, groups(), n=1)
+    near = [] if "." in key else difflib.get_close_matches(key, groups(), n=1)
     if near == [key]:  # only experiment is a group without being a section
         return "'# @package _global_' must be the first line of an experiment"
     if near:

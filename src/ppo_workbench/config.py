@@ -96,6 +96,13 @@ class ModelType(Enum):
     ppo = "ppo"
 
 
+class Learner(Enum):
+    """Who runs the algorithm: jitted kernels, or stable-baselines3 as it is."""
+
+    native = "native"
+    sb3 = "sb3"
+
+
 class Select(Enum):
     """Which checkpoint becomes the artefact."""
 
@@ -502,6 +509,7 @@ class ModelConfig:
     """Algorithm and hyperparameters under stable-baselines3's own names."""
 
     type: ModelType = ModelType.maskable_ppo
+    learner: Learner = Learner.native
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-4
     learning_rate_schedule: Schedule = Schedule.linear
     n_envs: Annotated[int, Field(ge=1, le=65_536)] = 64
@@ -600,7 +608,8 @@ def unknown_key(key: str) -> str:
     """Say what is near an unknown full key, and what its section holds."""
     keys = list(known_keys())
     leaf = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.75) or [
+    deep = [name for name in keys if name.count(".") >= key.count(".")]
+    near = difflib.get_close_matches(key, deep, n=1, cutoff=0.75) or [
         name for name in keys if difflib.get_close_matches(leaf, [name.rpartition(".")[2]], 1, 0.8)
     ]
     section = key.rpartition(".")[0]

@@ -159,8 +159,10 @@ def test_check_output_name_ordinary_names_are_allowed(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "a/b", "/a", "a\\b", "../a", "a..b", "a b", "a\n", "a\0", "ä"]
-    + ["x" * 101, "a:b", "a*"],
+    [
+        *("", ".", "..", ".hidden", "a/b", "/a", "a\\b", "../a", "a..b"),
+        *("a b", "a\n", "a\0", "ä", "a:b", "a*", "x" * 101),
+    ],
 )
 def test_check_output_name_paths_and_odd_characters_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError):
@@ -254,14 +256,9 @@ def test_save_artifact_diverged_weights_are_refused(tmp_path: Path, value: float
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "config", [{"x": math.nan}, {"series": [0.5] * MAX_METADATA_BYTES}], ids=["nan", "large"]
-)
-def test_save_artifact_metadata_not_finite_or_large_is_refused(
-    tmp_path: Path, config: dict[str, Any]
-) -> None:
-    with pytest.raises(ArtifactError):
-        _save(tmp_path, config=config)
+def test_save_artifact_large_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="keep series and tables out"):
+        _save(tmp_path, config={"series": "x" * MAX_METADATA_BYTES})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -404,6 +401,7 @@ def test_load_metadata_alone_needs_no_weights(tmp_path: Path) -> None:
         {"normalization": {"means": [0.0], "stds": [1.0]}},
         {"normalization": {"means": [0.0, 0.0], "stds": [1.0, 0.0]}},
         {"normalization": {"means": [0.0, math.nan], "stds": [1.0, 1.0]}},
+        {"config": {"x": math.nan}},
         {"feature_ranges": {"unknown": (0.0, 1.0)}},
         {"action_target_exposures": [None, None]},
         {"action_target_exposures": [None, None, 0.5]},

@@ -233,7 +233,7 @@ def test_file_bad_value_names_the_row_and_the_rule(
     table = minutes()
     cells: list[object] = list(table[column])
     cells[3] = value
-    table[column] = cells
+    table[column] = pd.Series(cells)
 
     message = refusal(table, tmp_path)
 
@@ -282,6 +282,8 @@ def _stamp(row: int, text: str | None) -> Damage:
         (_stamp(2, "2013-10-04T09:32:00"), ("data row 2", "no time zone, unlike row 0")),
         (_stamp(2, "yesterday"), ("data row 2", "'yesterday'", "ISO 8601")),
         (_stamp(2, None), ("data row 2", "is missing")),
+        (_stamp(5, "9999-12-31T00:00:00Z"), ("data row 5", "not in the years")),
+        (lambda t: t.assign(open=True), ("data row 0 has open='True'", "must be a number")),
         (_stamp(5, "2013-10-05T12:00:00-04:00"), ("data row 5", "without a session", "24/7")),
     ],
 )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from omegaconf import OmegaConf
 
-from ppo_workbench.config import Config, ConfigError, SyntheticConfig, validate_config
+from ppo_workbench.config import Config, ConfigError, DataConfig, SyntheticConfig, validate_config
 from ppo_workbench.market.bars import validate_bars
 from ppo_workbench.market.synthetic import SyntheticMarket, generate, oracle_exposure
 
@@ -186,6 +186,13 @@ def test_generate_deviation_is_the_distance_from_the_causal_ema() -> None:
         assert market.deviation[t] == pytest.approx(expected, abs=1e-9)
 
 
+def test_generate_volume_without_loadings_is_an_autocorrelated_lognormal() -> None:
+    noise = np.log(generate(_config(volume_loadings=[0.0] * 4)).bars.volume) - 11.0
+    assert noise.mean() == pytest.approx(0.0, abs=0.01)
+    assert noise.std() == pytest.approx(0.35, rel=0.02)
+    assert np.corrcoef(noise[:-1], noise[1:])[0, 1] == pytest.approx(0.7, abs=0.01)
+
+
 def test_generate_stylised_facts_lie_near_the_published_ones(
     markets: list[SyntheticMarket],
 ) -> None:
@@ -215,14 +222,17 @@ def test_generate_null_market_shows_no_edge(null_markets: list[SyntheticMarket])
         assert abs(np.mean(values)) < 3 / np.sqrt(np.sum(counts))
 
 
-@pytest.mark.parametrize("side", [-1.0, 1.0])
-def test_null_market_constant_side_earns_nothing_gross(side: float) -> None:
-    days = []
+def test_null_market_constant_sides_earn_nothing_gross() -> None:
+    days: dict[float, list[Floats]] = {-1.0: [], 1.0: []}
     for seed in range(30):
         market = generate(_config(seed=seed, **NULL))
-        wanted = benchmark.intraday_exposure(market, side)
-        days.append(np.expm1(benchmark.daily_returns(market, wanted)))
-    assert abs(_pooled_t(np.concatenate(days))) < 2
+        for side, rows in days.items():
+            wanted = benchmark.intraday_exposure(market, side)
+            rows.append(benchmark.daily_returns(market, wanted))
+    for rows in days.values():
+        sharpes = [benchmark.annual_sharpe(row) for row in rows]
+        assert abs(_pooled_t(np.concatenate(rows))) < 2
+        assert abs(np.mean(sharpes)) < 2 * np.std(sharpes, ddof=1) / np.sqrt(len(sharpes))
 
 
 def test_default_market_constant_short_earns_where_the_null_does_not(
@@ -268,21 +278,35 @@ def test_oracle_is_flat_from_bar_385_and_opens_nothing_late(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_presets_validate_and_trade_as_named(name: str) -> None:
-    values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "data" / f"{name}.yaml"))
-    assert isinstance(values, dict)
-    config = validate_config(asdict(Config()) | {"data": values}).data
+def test_presets_validate_and_the_oracle_earns_as_named(name: str) -> None:
+    config = _preset(name)
     market = generate(replace(config.synthetic, sessions=SESSIONS))
     assert market.bars.instrument == "SYNTHETIC-0" + ("" if name == "synthetic" else f"-{name}")
-    days = benchmark.daily_returns(
-        market, market.oracle_exposure, 1.0, config.high_volatility_cost_multiplier
-    )
-    high = market.true_regime[:-1] >= 2
-    active_high = np.abs(market.oracle_exposure[:-1])[high].sum()
-    active_all = np.abs(market.oracle_exposure).sum()
     if name == "null":
-        assert active_all == 0
+        assert not market.oracle_exposure.any()
     else:
+        multiplier = config.high_volatility_cost_multiplier
+        days = benchmark.daily_returns(market, market.oracle_exposure, 1.0, multiplier)
         assert benchmark.annual_sharpe(days) > 3
-    if name == "mask_adverse":
-        assert active_high > 0.5 * active_all
+
+
+@pytest.mark.parametrize(
+    ("name", "quiet_earns_more"), [("synthetic", True), ("mask_adverse", False)]
+)
+def test_presets_differ_in_the_volatility_that_pays(name: str, quiet_earns_more: bool) -> None:
+    config = _preset(name)
+    gains = {"quiet": 0.0, "high": 0.0}
+    for seed in SEEDS:
+        market = generate(replace(config.synthetic, sessions=SESSIONS, seed=seed))
+        high = market.true_regime >= 2
+        for side, chosen in (("high", high), ("quiet", ~high)):
+            wanted = np.where(chosen, market.oracle_exposure, 0.0)
+            multiplier = config.high_volatility_cost_multiplier
+            gains[side] += benchmark.daily_returns(market, wanted, 1.0, multiplier).sum()
+    assert bool(gains["quiet"] > gains["high"]) is quiet_earns_more
+
+
+def _preset(name: str) -> DataConfig:
+    values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "data" / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    return validate_config(asdict(Config()) | {"data": values}).data

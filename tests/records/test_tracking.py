@@ -200,7 +200,8 @@ def test_tracker_dead_store_spools_warns_once_and_never_raises(
             tracker.log_metrics({"a": float(step), "b": math.inf}, step)
             tracker.flush()
         tracker.log_artifact(tmp_path / "plot.png")
-    rows = [json.loads(line) for line in (tmp_path / "spool" / "run.jsonl").open()]
+    lines = (tmp_path / "spool" / "run.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [(row[0], row[1], row[3]) for row in rows[:2]] == [("a", "0.0", 0), ("b", "inf", 0)]
     assert len(rows) == 10
     assert len(caplog.records) == 1

@@ -4,7 +4,7 @@ from math import isfinite, sqrt
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ppo_workbench.scoring.metrics import (
@@ -335,6 +335,8 @@ def test_scorecard_of_a_ruined_account_is_finite(make_trace: TraceMaker) -> None
     st.floats(1e-3, 1e9),
     st.integers(0, 2**31),
 )
+@example([1e-308], 1.0, 0)
+@example([1e-229, 1.0], 1.0, 0)
 def test_scorecard_of_any_equity_is_finite(equity: list[float], initial: float, seed: int) -> None:
     n = len(equity)
     rng = np.random.default_rng(seed)

@@ -7,15 +7,18 @@ import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
-from ppo_workbench.config import Activation, ModelConfig, ModelType, Schedule
+from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO
-ALGORITHMS: dict[ModelType, type[MaskablePPO] | type[PPO]] = {
-    ModelType.maskable_ppo: MaskablePPO,
-    ModelType.ppo: PPO,
+ALGORITHMS: dict[tuple[ModelType, Learner], type[MaskablePPO] | type[PPO]] = {
+    (ModelType.maskable_ppo, Learner.native): NativeMaskablePPO,
+    (ModelType.maskable_ppo, Learner.sb3): MaskablePPO,
+    (ModelType.ppo, Learner.native): NativePPO,
+    (ModelType.ppo, Learner.sb3): PPO,
 }
 
 
@@ -40,7 +43,7 @@ def build_model(
         seed: Seeds torch, numpy and the environments.
     """
     activation = torch.nn.Tanh if config.activation is Activation.tanh else torch.nn.ReLU
-    return ALGORITHMS[config.type](
+    return ALGORITHMS[config.type, config.learner](
         "MlpPolicy",
         env,
         learning_rate=_schedule(config.learning_rate, config.learning_rate_schedule, budget),

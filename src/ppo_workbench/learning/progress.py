@@ -410,10 +410,11 @@ _COLUMNS = (
 def _result_table(rows: Sequence[ResultRow], splits: Sequence[str]) -> Table:
     cells = {(row.policy, row.split): _cells(row) for row in rows}
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
-    table.add_column("\n\n\npolicy", no_wrap=True)
+    alone = len(splits) == 1
+    table.add_column(f"{splits[0] if alone else ''}\n\n\npolicy", no_wrap=True)
     for split in splits:
         for index, name in enumerate(_COLUMNS):
-            head = split if index == 0 else ""
+            head = split if index == 0 and not alone else ""
             filler = "\n" * (3 - name.count("\n"))
             table.add_column(f"{head}{filler}{name}", justify="right", no_wrap=True)
     for policy in dict.fromkeys(row.policy for row in rows):

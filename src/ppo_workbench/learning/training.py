@@ -149,7 +149,6 @@ class _Supervisor(BaseCallback):
         self._config, self._budget, self._hooks = config, budget, hooks
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
         self._evaluation_due = 1
-        self._episodes = 0
         self._stop = False
         self._evaluations: list[tuple[int, float, dict[str, float]]] = []
         self._best_score = float("-inf")
@@ -159,10 +158,7 @@ class _Supervisor(BaseCallback):
         self._budget.start()
 
     def _on_step(self) -> bool:
-        if self._stop:
-            return False
-        self._episodes += int((self._env.batch.done > 0).sum())
-        return True
+        return not self._stop
 
     @property
     def _env(self) -> TradingVecEnv:
@@ -178,7 +174,7 @@ class _Supervisor(BaseCallback):
 
     def _after_update(self) -> None:
         budget = self._budget
-        budget.update(self.model.num_timesteps, self._episodes)
+        budget.update(self.model.num_timesteps, self._env.statistics.episodes)
         self._stop = budget.exhausted or self._interrupt.asked
         metrics = dict(self._capture.latest)
         metrics |= self._env.statistics.take(self._env.batch.market.space.names)
@@ -232,7 +228,7 @@ class _Supervisor(BaseCallback):
             last_tensors=last,
             selected_timesteps=step,
             timesteps=timesteps,
-            episodes=self._episodes,
+            episodes=self._budget.episodes,
             minutes=self._budget.elapsed_seconds / 60,
             planned_timesteps=self._budget.planned_timesteps,
             passes=timesteps / self._train_bars,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ppo_workbench.learning.native_rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.env import rules_in
 from ppo_workbench.trading.rewards import REWARD_NAMES
@@ -31,7 +32,7 @@ class TradingVecEnv(VecEnv):
             gymnasium.spaces.Discrete(market.space.size),
         )
         self.batch = batch
-        self.statistics = RolloutStatistics(len(batch))
+        self.statistics = RolloutStatistics()
         self._actions = np.zeros(len(batch), dtype=np.int64)
         self._plain_infos: list[dict[str, Any]] = [{} for _ in range(len(batch))]
 
@@ -53,6 +54,7 @@ class TradingVecEnv(VecEnv):
         self.statistics.count_decisions(batch.reasons, self._actions)
         finished = batch.step(self._actions)
         self.statistics.count_outcomes(batch.outcomes)
+        self.statistics.episodes += finished
         infos = self._plain_infos
         if finished:
             infos = list(infos)
@@ -119,9 +121,9 @@ class TradingVecEnv(VecEnv):
 class RolloutStatistics:
     """Mask activity, reward components and broken rules since the last `take`."""
 
-    def __init__(self, count: int) -> None:
-        """Start counting for `count` environments."""
-        self._rows = np.arange(count)
+    def __init__(self) -> None:
+        """Start counting; `episodes` is never set back."""
+        self.episodes = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -153,6 +155,18 @@ class RolloutStatistics:
         self.rejected += int(np.count_nonzero(outcomes["rejected"]))
         self.violated += int(np.count_nonzero(outcomes["violated"]))
         self.passive += int(np.count_nonzero(outcomes["passive"]))
+
+    def add(self, decisions: int, counts: Counts) -> None:
+        """Add what a jitted rollout of `decisions` decisions counted."""
+        self.decisions += decisions
+        self.masked += int(counts.totals[0])
+        self.blocked += counts.blocked
+        self.components += counts.components
+        self.rejected += int(counts.totals[1])
+        self.violated += int(counts.totals[2])
+        self.passive += int(counts.totals[3])
+        self.actions = counts.actions if self.actions.size == 0 else self.actions + counts.actions
+        self.episodes += int(counts.finished[0])
 
     def take(self, action_names: Sequence[str]) -> dict[str, float]:
         """Return shares and means per decision under their MLflow keys, and start anew."""

@@ -191,9 +191,9 @@ def _ema_distance_feature(
     """
     price = context[LOG_CLOSE]
     if state[0] == 0:
-        state[0], state[1] = 1.0, price
+        state[0], state[1] = ema_weight(halflife), price
     state[1] += gap_frac * context[GAP]
-    state[1] += ema_weight(halflife) * (price - state[1])
+    state[1] += state[0] * (price - state[1])
     return _in_units(price - state[1], context[CONTEXT_SIGMA] * math.sqrt(halflife), clip)
 
 

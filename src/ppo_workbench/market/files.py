@@ -269,11 +269,9 @@ def _place(
         day = rows.stamps.ns // NS_PER_DAY
         return place_daily(label, day, sessions, rows.describe), ["daily bars, stamps are dates"]
     is_end = config.timestamp is TimestampConvention.bar_end
-    # A bar that ends at midnight belongs to the day before.
-    day = local_days(rows.stamps.ns - int(is_end), sessions.timezone)
+    day = local_days(rows.stamps.ns, sessions.timezone)
     bar_seconds = find_bar_seconds(label, rows.stamps.ns, day)
     if bar_seconds * NS_PER_SECOND >= NS_PER_DAY:
-        day = local_days(rows.stamps.ns, sessions.timezone)
         note = f"daily bars, dates of the stamps in {sessions.timezone}"
         return place_daily(label, day, sessions, rows.describe), [note]
     start_ns = rows.stamps.ns - bar_seconds * NS_PER_SECOND * int(is_end)

@@ -89,6 +89,7 @@ class _Model(NamedTuple):
     jump_mean: Floats  # (4,)
     jump_variance: Floats  # (4,) per bar
     gap_size: Floats  # (4,)
+    gap_fair: float  # half the variance of a gap shock
     gap_ema_frac: float
     ema_step: float
     deviation_bars: float
@@ -189,7 +190,7 @@ def oracle_exposure(
 
 
 def _model(config: SyntheticConfig) -> _Model:
-    unit = config.sigma_bps * 1e-4
+    unit, freedom = config.sigma_bps * 1e-4, config.shock_degrees_of_freedom
     scale = unit * np.asarray(config.volatility_by_regime)
     jump_rate = np.asarray(config.jumps_per_session) / BARS_PER_SESSION
     jump_size = config.jump_size_sigmas * scale
@@ -208,6 +209,7 @@ def _model(config: SyntheticConfig) -> _Model:
         jump_mean=jump_mean,
         jump_variance=jump_rate * (jump_size**2 + jump_mean**2),
         gap_size=config.overnight_gap_scale * scale * math.sqrt(BARS_PER_SESSION),
+        gap_fair=freedom / (freedom - 2) / 2,
         gap_ema_frac=config.gap_ema_frac,
         ema_step=1 - 0.5 ** (1 / config.ema_halflife_bars),
         deviation_bars=config.ema_halflife_bars,
@@ -296,7 +298,8 @@ def _simulate(m: _Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
         slot = t % BARS_PER_SESSION
         sigma = m.scale[regime] * m.season[slot] * math.exp(h / 2 - m.h_mean)
         if slot == 0 and t > 0:
-            gap = gaps[t // BARS_PER_SESSION] * m.gap_size[regime] - m.gap_size[regime] ** 2 / 2
+            size = m.gap_size[regime]
+            gap = (gaps[t // BARS_PER_SESSION] - m.gap_fair * size) * size
             price += gap
             ema += m.gap_ema_frac * gap
             deviation = _deviation(m, price - ema, sigma)
@@ -354,7 +357,8 @@ def _bar(
     out.close[t] = math.exp(start + move)
     out.high[t] = max(math.exp(start + top), out.open[t], out.close[t])
     out.low[t] = min(math.exp(start + bottom), out.open[t], out.close[t])
-    return start + move
+    end: float = start + move
+    return end
 
 
 @kernel

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".feather")
+# Nanoseconds in 64 bits reach from 1677 to 2262.
+_YEARS = (1700, 2250)
 _ZONE = r"\d{2}:\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -137,6 +139,8 @@ def numbers(label: str, column: "pd.Series", name: str) -> FloatArray:
 
     values = np.array(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
     broken = np.isnan(values) & column.notna().to_numpy()
+    if pd.api.types.is_bool_dtype(column.dtype):
+        broken[:] = True
     if broken.any():
         row = int(np.argmax(broken))
         raise BarsError(
@@ -199,9 +203,9 @@ def _to_utc(label: str, column: "pd.Series") -> tuple["pd.DatetimeIndex", bool]:
 
     _refuse_rows(label, column, column.isna().to_numpy(), "is missing", "add it")
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return pd.DatetimeIndex(column).tz_convert("UTC").as_unit("ns"), True
+        return _as_ns(label, column, pd.DatetimeIndex(column).tz_convert("UTC")), True
     if pd.api.types.is_datetime64_dtype(column.dtype):
-        return pd.DatetimeIndex(column).as_unit("ns").tz_localize("UTC"), False
+        return _as_ns(label, column, pd.DatetimeIndex(column).tz_localize("UTC")), False
     rule = "is not an ISO 8601 stamp", "write stamps such as 2024-01-31T09:30:00-05:00"
     if pd.api.types.is_numeric_dtype(column.dtype):
         _refuse_rows(label, column, np.ones(len(column), np.bool_), *rule)
@@ -214,7 +218,16 @@ def _to_utc(label: str, column: "pd.Series") -> tuple["pd.DatetimeIndex", bool]:
         f"has {'no ' if zoned[0] else 'a '}time zone, unlike row 0 ({text.iloc[0]})",
         "write all stamps with an offset",
     )  # fmt: skip
-    return pd.DatetimeIndex(parsed).as_unit("ns"), bool(zoned[0])
+    return _as_ns(label, column, pd.DatetimeIndex(parsed)), bool(zoned[0])
+
+
+def _as_ns(label: str, column: "pd.Series", stamps: "pd.DatetimeIndex") -> "pd.DatetimeIndex":
+    years = np.asarray(stamps.year)
+    broken = (years < _YEARS[0]) | (years > _YEARS[1])
+    _refuse_rows(
+        label, column, broken, f"is not in the years {_YEARS[0]}-{_YEARS[1]}", "correct it"
+    )
+    return stamps.as_unit("ns")
 
 
 def _refuse_rows(

@@ -17,6 +17,7 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.actions import target_rung
 from ppo_workbench.trading.kernel import (
     TradingMarket,
     begin_episode,
@@ -73,22 +74,16 @@ def _rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
 
 @kernel
 def action_towards(rung: int, wanted: int, mask: npt.NDArray[np.bool_], p: Any) -> int:
-    """Return the allowed action nearest to the wish for rung `wanted`."""
-    action = p.hold
-    if p.is_step == 0:
-        action = wanted + 1 if wanted != rung else p.hold
-    elif wanted > rung:
-        action = 2
-    elif wanted < rung:
-        action = 0
-    if mask[action]:
-        return action  # type: ignore[no-any-return]
-    if mask[p.hold]:
-        return p.hold  # type: ignore[no-any-return]
-    for i in range(mask.shape[0]):
-        if mask[i]:
-            return i
-    return p.hold  # type: ignore[no-any-return]
+    """Return the allowed action that ends nearest to rung `wanted`, HOLD among equals."""
+    best, nearest = p.hold, p.n_levels + 1
+    for action in range(mask.shape[0]):
+        if not mask[action]:
+            continue
+        target = target_rung(action, rung, p.n_levels, p.flat_rung, p.is_step, False)
+        distance = abs(target - wanted)
+        if distance < nearest or (distance == nearest and action == p.hold):
+            best, nearest = action, distance
+    return best  # type: ignore[no-any-return]
 
 
 @kernel

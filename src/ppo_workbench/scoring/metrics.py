@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import kernel
-from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -318,10 +318,11 @@ def _trip_figures(trips: RoundTrips) -> dict[str, float]:
 def _trading_figures(trace: Trace) -> dict[str, float]:
     traded = float(np.abs(trace.fill_quantity) @ trace.fill_price)
     cost, equity = float(trace.cost_usd.sum()), float(trace.equity_usd.mean())
+    solvent = equity > RUIN_FRAC * trace.initial_equity_usd
     return {
         "exposure_mean_abs": float(np.abs(trace.exposure).mean()),
         "exposure_mean": float(trace.exposure.mean()),
-        "turnover_annual": traded / equity / _years(trace) if equity > 0 else 0.0,
+        "turnover_annual": traded / equity / _years(trace) if solvent else 0.0,
         "cost_usd": cost,
         "cost_bps_of_turnover": cost / traded * 1e4 if traded > 0 else 0.0,
         "carry_usd": float(trace.carry_usd.sum()),

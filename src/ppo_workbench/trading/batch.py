@@ -55,7 +55,7 @@ class TradingBatch:
         self.outcomes = np.zeros(count, dtype=OUTCOME_DTYPE)
         self.rewards = np.zeros(count, dtype=np.float32)
         self.done = np.zeros(count, dtype=np.int8)
-        self._inputs = (
+        self.inputs = (
             market.bars,
             market.features,
             market.scaler.means,
@@ -84,7 +84,7 @@ class TradingBatch:
         begin_episode(self.accounts[n], self.market.bars, start, stop, p)
         refresh(
             self.accounts[n],
-            *self._inputs,
+            *self.inputs,
             p,
             self.observations[n],
             self.masks[n],
@@ -95,7 +95,7 @@ class TradingBatch:
         """Step all environments; return how many episodes finished."""
         return step_batch(
             actions,
-            *self._inputs,
+            *self.inputs,
             self.market.params,
             self.starts,
             self.episode_bars,

@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import REGIME_NAMES, RULE_NAMES
+from ppo_workbench.trading.rules import RULE_NAMES
 
 ENV_ID = "MaskableTrading-v0"
 
@@ -64,7 +65,6 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self.action_space = gymnasium.spaces.Discrete(market.space.size)
         self._over = True
         self._actions = np.zeros(1, dtype=np.int64)
-        self._last_mask = self._batch.masks[0].copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -137,7 +137,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         return {name: float(out[name]) for name in (*REWARD_NAMES, "reward")}
 
     def detect_market_regime(self) -> str:
-        """Return the causal regime label at this close (`REGIME_NAMES`)."""
+        """Return the causal regime label at this close (`market.regimes.REGIME_NAMES`)."""
         return REGIME_NAMES[int(self.market.regime[self._batch.accounts[0]["t"]])]
 
 

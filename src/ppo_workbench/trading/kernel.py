@@ -25,6 +25,7 @@ from ppo_workbench.trading.account import (
     update_ladder,
 )
 from ppo_workbench.trading.actions import ActionSpace, action_space, target_rung
+from ppo_workbench.trading.market_rules import market_rule_bits
 from ppo_workbench.trading.rewards import risk_aware_reward
 from ppo_workbench.trading.rules import (
     STOPPED,
@@ -32,7 +33,6 @@ from ppo_workbench.trading.rules import (
     build_params,
     flatten_bits,
     is_increase,
-    market_rule_bits,
     passive_bits,
 )
 
@@ -146,7 +146,7 @@ def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: 
 
 
 @kernel
-def observe_account(a: Any, bar: Any, p: Any, row: npt.NDArray[np.float64]) -> None:
+def observe_account(a: Any, bar: Any, p: Any, row: npt.NDArray[np.float32]) -> None:
     """Write the unscaled account features (`ACCOUNT_FEATURES`) at this close into `row` (S,)."""
     held = a.shares * bar.close
     row[0] = held / a.equity if a.equity > 0 else 0.0
@@ -171,24 +171,35 @@ def observe(
 ) -> None:
     """Write the scaled observation at the account's bar into `row`, float32 (F + S,)."""
     n_market = features.shape[1]
-    n_account = row.shape[0] - n_market
     for i in range(n_market):
         row[i] = features[a.t, i]
-    raw = np.empty(n_account)
-    observe_account(a, bars[a.t], p, raw)
-    for i in range(n_account):
-        scaled = (raw[i] - means[n_market + i]) / stds[n_market + i]
-        row[n_market + i] = min(max(scaled, -p.observation_clip), p.observation_clip)
+    observe_account(a, bars[a.t], p, row[n_market:])
+    for i in range(n_market, row.shape[0]):
+        scaled = (row[i] - means[i]) / stds[i]
+        row[i] = min(max(scaled, -p.observation_clip), p.observation_clip)
 
 
 @kernel
-def desired_shares(a: Any, decided: Any, exposure: float, closer: bool, price: float, p: Any) -> float:
+def desired_shares(
+    a: Any, decided: Any, exposure: float, closer: bool, price: float, p: Any
+) -> float:
     """Return the target shares of an order at its fill price.
 
+    Sized after every cost: the impact of the largest order it can be, and on a flip what
+    closing the other side costs, so that an unlevered order never makes cash negative.
     A step towards flat never adds shares and a step away never sheds them, whatever the
     price did since the last fill.
     """
-    shares = sized_shares(exposure, a.cash + a.shares * price, price, cost_rate(decided, p, 0.0), p)
+    if exposure == 0.0:
+        return 0.0
+    equity = a.cash + a.shares * price
+    rate = cost_rate(decided, p, 0.0)
+    if p.impact_volatility_frac > 0.0 and decided.mean_volume > 0:
+        largest = abs(sized_shares(exposure, equity, price, rate, p) - a.shares)
+        rate = cost_rate(decided, p, largest / decided.mean_volume)
+    if exposure * a.shares < 0.0:
+        equity -= abs(a.shares) * (price * rate + p.fee_per_share)
+    shares = sized_shares(exposure, equity, price, rate, p)
     if shares * a.shares > 0.0:
         held, wanted = abs(a.shares), abs(shares)
         wanted = min(wanted, held) if closer else max(wanted, held)
@@ -205,7 +216,7 @@ def resolve_action(a: Any, bar: Any, action: int, reasons: int, p: Any, out: Any
     flatten rule in force is carried out by the broker.
     """
     flatten = flatten_bits(a, bar, p)
-    target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, (flatten & p.enforced) != 0)
+    target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, flatten != 0)
     if reasons == 0:
         return target
     if reasons & p.enforced == 0:
@@ -365,9 +376,7 @@ def step_batch(
             observe(a, bars, features, means, stds, p, terminal_observations[n])
             start = random_start(a, starts)
             begin_episode(a, bars, start, start + episode_bars, p)
-        refresh(
-            a, bars, features, means, stds, levels, p, observations[n], masks[n], reasons[n]
-        )
+        refresh(a, bars, features, means, stds, levels, p, observations[n], masks[n], reasons[n])
     return finished
 
 

@@ -2,7 +2,7 @@
 
 A static chain over flat parameters.  Rule k owns bit k; an action's reasons are the bits
 of every rule that forbids it, 0 means allowed.  Market-only rules are bits computed once
-per bar (`market_rule_bits`); the rest ask the account (`action_reasons`).
+per bar (trading/market_rules.py); the rest ask the account (`action_reasons`).
 
 In every state at least one action is legal: HOLD while the market is halted; under a
 flatten rule what flattens, then HOLD; HOLD otherwise.  Closing, or a smaller step towards
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ForbiddenAction, RiskConfig, Severity
+from ppo_workbench.config import (
+    Config,
+    ForbiddenAction,
+    RiskConfig,
+    Severity,
+)
 from ppo_workbench.jit import kernel
-from ppo_workbench.market.bars import Bars
-from ppo_workbench.market.features import MarketTable
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
 from ppo_workbench.trading.actions import ActionSpace, target_rung
 
@@ -73,7 +76,6 @@ COOLDOWN = BIT["cooldown"]
 
 STOPPED = HALT | CLOSED_SESSION
 MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT
-REGIME_NAMES = ("range_low", "trend_low", "range_high", "trend_high")
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
@@ -209,122 +211,6 @@ def _reward_params(config: Config) -> dict[str, float]:
     }
 
 
-def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDArray[np.int64]:
-    """Return the bits of the market-only rules for a decision at each close, int64 (T,)."""
-    risk, env = config.risk, config.env
-    conditions: dict[int, npt.NDArray[np.bool_]] = {
-        HALT: _halted(bars, config),
-        CLOSED_SESSION: ~bars.regular,
-        SESSION_FLATTEN: (bars.bars_left <= env.flat_last_bars) & (env.flat_last_bars > 0),
-        SESSION_NO_OPEN: (bars.bars_left <= env.no_open_last_bars) & (env.no_open_last_bars > 0),
-        SHORT_SALE: _short_sale_restricted(bars, risk.short_sale_restriction.fall_frac),
-        VOLATILITY: market.volatility_ratio > risk.volatility.max_ratio,
-        REGIME: np.isin(market.regime, [REGIME_NAMES.index(r) for r in risk.regime.blocked]),
-        EVENT: _near_event(bars, market, risk),
-    }
-    enabled = enabled_bits(risk)
-    bits = np.zeros(len(bars), dtype=np.int64)
-    for bit, fires in conditions.items():
-        if enabled & bit:
-            bits[fires] |= bit
-    return bits
-
-
-def _near_event(bars: Bars, market: MarketTable, risk: RiskConfig) -> npt.NDArray[np.bool_]:
-    rule = risk.event
-    since_move = bars_since(market.large_move)
-    near: npt.NDArray[np.bool_] = (since_move >= 0) & (since_move < rule.large_move_bars)
-    near |= (bars.events >= 0) & (bars.events < rule.event_after_bars)
-    near |= (bars.events_ahead >= 0) & (bars.events_ahead <= rule.event_before_bars)
-    return near
-
-
-def bars_since(flag: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the number of bars since `flag` was last true, -1 before the first time."""
-    index = np.arange(len(flag), dtype=np.int64)
-    last = np.maximum.accumulate(np.where(flag, index, -1))
-    return np.where(last >= 0, index - last, -1)
-
-
-def previous_session_close(bars: Bars) -> npt.NDArray[np.float64]:
-    """Return the close of the session before each bar's session, NaN in the first."""
-    first = np.flatnonzero(np.r_[True, bars.session[1:] != bars.session[:-1]])
-    closes = np.r_[np.nan, bars.close[first[1:] - 1]]
-    lengths = np.diff(np.r_[first, len(bars)])
-    return np.repeat(closes, lengths)
-
-
-def _short_sale_restricted(bars: Bars, fall_frac: float) -> npt.NDArray[np.bool_]:
-    """Regulation SHO 201: from the triggering bar to the end of the next session."""
-    fallen = bars.low <= (1.0 - fall_frac) * previous_session_close(bars)
-    fallen &= bars.regular
-    triggered = np.unique(bars.session[fallen])
-    today = np.zeros(len(bars), dtype=bool)
-    first = np.r_[True, bars.session[1:] != bars.session[:-1]]
-    start = np.maximum.accumulate(np.where(first, np.arange(len(bars)), 0))
-    count = np.cumsum(fallen)
-    before = np.where(start > 0, count[start - 1], 0)
-    today = (count - before) > 0
-    return today | np.isin(bars.session, triggered + 1)
-
-
-def _halted(bars: Bars, config: Config) -> npt.NDArray[np.bool_]:
-    """Bar approximation of limit-up limit-down pauses and market-wide breakers.
-
-    A pause follows a close outside the band around the mean close of the last five
-    minutes, or a hole in the session's bars.  Breakers (NYSE 7.12) use the instrument
-    itself as the index: 7 or 13 % before 15:25 stop 15 minutes, 20 % the rest of the day.
-    """
-    rule = config.risk.halt
-    seconds = bars.bar_seconds
-    same = np.r_[False, bars.session[1:] == bars.session[:-1]]
-    hole = same & (np.diff(bars.start_ns, prepend=bars.start_ns[:1]) > _hole_ns(config, seconds))
-    stopped = hole
-    if seconds <= rule.luld_pause_seconds:
-        window = max(1, int(300 // seconds))
-        reference = _session_mean_before(bars, window)
-        breach = np.abs(bars.close / reference - 1.0) > rule.luld_band_frac
-        pause = max(1, int(rule.luld_pause_seconds // seconds))
-        since = bars_since(breach)
-        stopped = stopped | ((since >= 0) & (since < pause) & same) | breach
-    if rule.market_wide:
-        stopped = stopped | _breakers(bars)
-    return stopped
-
-
-def _hole_ns(config: Config, seconds: int) -> float:
-    return (config.risk.halt.missing_bars + 1) * seconds * 1e9 - 1
-
-
-def _session_mean_before(bars: Bars, window: int) -> npt.NDArray[np.float64]:
-    """Mean close of the `window` bars before each bar, NaN where they span two sessions."""
-    total = np.cumsum(np.r_[0.0, bars.close])
-    t = np.arange(len(bars))
-    mean = np.full(len(bars), np.nan)
-    ok = t >= window
-    ok[window:] &= bars.session[window:] == bars.session[: len(bars) - window]
-    mean[ok] = (total[t[ok]] - total[t[ok] - window]) / window
-    return mean
-
-
-def _breakers(bars: Bars) -> npt.NDArray[np.bool_]:
-    """Market-wide circuit breakers, NYSE rule 7.12, on the instrument's own fall."""
-    fall = 1.0 - bars.low / previous_session_close(bars)
-    quarter_hour = max(1, int(900 // bars.bar_seconds))
-    late = bars.bars_left * bars.bar_seconds < 35 * 60
-    stopped = np.zeros(len(bars), dtype=bool)
-    for session in np.unique(bars.session[fall >= 0.07]):
-        rows = np.flatnonzero(bars.session == session)
-        for level in (0.07, 0.13):
-            hit = rows[(fall[rows] >= level) & ~late[rows]][:1]
-            if hit.size:
-                stopped[hit[0] : min(hit[0] + quarter_hour, rows[-1] + 1)] = True
-        day = rows[fall[rows] >= 0.20][:1]
-        if day.size:
-            stopped[day[0] : rows[-1] + 1] = True
-    return stopped
-
-
 @kernel
 def maintenance_breached(a: Any, price: float, p: Any) -> bool:
     """FINRA 4210(c): equity below 25 % of a long, or the short's larger requirement."""
@@ -387,10 +273,28 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     price = bar.close
     rate = cost_rate(bar, p, 0.0)
     shares = sized_shares(exposure, a.equity, price, rate, p)
-    notional = abs(shares) * price
+    bits = _size_bits(exposure, abs(shares) * price, p)
+    if shares == 0.0 or a.equity <= 0.0:
+        bits |= CAPITAL
+    if bar.mean_volume > 0 and abs(shares - a.shares) > p.max_volume_frac * bar.mean_volume:
+        bits |= LIQUIDITY
+    if exposure < 0 or exposure > 1.0:
+        bits |= _margin_bits(a, shares, price, p)
+    if exposure < 0:
+        if p.locate_available == 0:
+            bits |= LOCATE
+        bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
+    elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
+        bits |= SETTLEMENT
+    return bits
+
+
+@kernel
+def _size_bits(exposure: float, notional: float, p: Any) -> int:
+    """Return the bits of the limits on the size of a position, whoever sets them."""
     size = abs(exposure)
     bits = 0
-    if size > p.max_gross_exposure or shares == 0.0 or a.equity <= 0.0:
+    if size > p.max_gross_exposure:
         bits |= CAPITAL
     if size * (p.initial_long if exposure > 0 else p.initial_short) > 1.0:
         bits |= INITIAL_MARGIN
@@ -400,16 +304,6 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
         bits |= CONCENTRATION
     if notional > p.max_notional:
         bits |= POSITION
-    if bar.mean_volume > 0 and abs(shares - a.shares) > p.max_volume_frac * bar.mean_volume:
-        bits |= LIQUIDITY
-    if exposure < 0 or size > 1.0:
-        bits |= _margin_bits(a, shares, price, p)
-    if exposure < 0:
-        if p.locate_available == 0:
-            bits |= LOCATE
-        bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
-    elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
-        bits |= SETTLEMENT
     return bits
 
 
