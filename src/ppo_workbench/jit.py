@@ -43,7 +43,7 @@ def _prepare_cache() -> bool:
         probe.unlink()
     except OSError:
         return False
-    numba.config.CACHE_DIR = str(folder)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     return True
 
 
@@ -55,5 +55,6 @@ def kernel(function: F) -> F:
 
     The annotated Python signature is kept for type checkers.
     """
-    compiled: F = numba.njit(cache=CACHE_ENABLED, fastmath=False, error_model="numpy")(function)
+    compile_: Any = numba.njit(cache=CACHE_ENABLED, fastmath=False, error_model="numpy")
+    compiled: F = compile_(function)
     return compiled

@@ -174,18 +174,32 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
         raise ConfigError(f"split={split!r}: must be train, validation or test")
     folder, name = find_artifact(artifact)
     stored = load_artifact(folder, name)
-    bars, splits = split_bars(config)
     if split == "test":
-        opened = splits["test"]
-        span = [utc(int(bars.start_ns[i])).isoformat() for i in (opened.start, opened.stop - 1)]
-        why = f"backtest of {name}"
-        open_test(home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why)
-        experiment = prepare_with_test(config, bars, splits)
+        experiment = open_with_test(config, f"backtest of {name}")
     else:
-        experiment = prepare(config, bars, splits)
+        experiment = prepare(config, *split_bars(config))
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
     market = experiment.market
     return run_backtest(policy, experiment.bars, market, experiment.splits[split], config)
+
+
+def open_with_test(config: Config, why: str) -> Experiment:
+    """Open the test split: record the opening in the ledger, then lay out the experiment.
+
+    The only way to the test split (DESIGN.md, rule 4).
+
+    Args:
+        config: The experiment.
+        why: The reason, for the ledger.
+
+    Raises:
+        LedgerError: The opening cannot be recorded, so nothing is opened.
+    """
+    bars, splits = split_bars(config)
+    opened = splits["test"]
+    span = [utc(int(bars.start_ns[i])).isoformat() for i in (opened.start, opened.stop - 1)]
+    open_test(home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why)
+    return prepare_with_test(config, bars, splits)
 
 
 def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:

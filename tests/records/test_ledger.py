@@ -49,16 +49,19 @@ def test_open_test_second_look_counts_by_instrument_and_overlap(
 def test_open_test_record_is_synced_before_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[str] = []
+    synced: list[tuple[int, int]] = []
     real = os.fsync
 
     def spy(descriptor: int) -> None:
-        synced.append(ledger_path(tmp_path).read_text())
+        status = os.fstat(descriptor)
+        synced.append((status.st_ino, status.st_size))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", spy)
     _open(tmp_path)
-    assert "maskable_v1" in synced[0]
+    written = ledger_path(tmp_path).stat()
+    assert synced[0] == (written.st_ino, written.st_size)
+    assert synced[1][0] == ledger_path(tmp_path).parent.stat().st_ino
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])

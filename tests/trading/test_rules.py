@@ -90,7 +90,10 @@ def _flattening(config: Config, account: Account) -> set[str]:
 
 
 def _stopped(config: Config, account: Account) -> set[str]:
-    sections = {"halt": config.risk.halt, "closed_session": config.risk.closed_session}
+    sections: dict[str, Any] = {
+        "halt": config.risk.halt,
+        "closed_session": config.risk.closed_session,
+    }
     bits = int(account.rows["rule_bits"][0])
     return {name for name, rule in sections.items() if rule.enabled and bits & BIT[name]}
 
@@ -230,7 +233,12 @@ def test_rule_switched_off_lets_the_same_action_pass(rule: str) -> None:
 )
 def test_rule_at_its_limit_lets_the_action_pass(rule: str, change: dict[str, Any]) -> None:
     case = CASES[rule]
-    fields = {"changes": case.changes, "bar": case.bar, "state": case.state, "price": case.price}
+    fields: dict[str, Any] = {
+        "changes": case.changes,
+        "bar": case.bar,
+        "state": case.state,
+        "price": case.price,
+    }
     near = Case(case.action, **(fields | change))
     assert near.account(rule, enabled=True).legal()[case.action]
 

@@ -86,7 +86,7 @@ class TradingVecEnv(VecEnv):
         if method_name != "action_masks":
             raise AttributeError(f"TradingVecEnv has no environment method {method_name!r}")
         masks = self.action_masks()
-        return list(masks if indices is None else masks[self._get_indices(indices)])
+        return list(masks if indices is None else masks[list(self._get_indices(indices))])
 
     def has_attr(self, attr_name: str) -> bool:
         """Tell sb3-contrib that masks are supported."""

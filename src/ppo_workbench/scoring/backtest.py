@@ -83,7 +83,7 @@ def action_towards(rung: int, wanted: int, mask: npt.NDArray[np.bool_], p: Any) 
         distance = abs(target - wanted)
         if distance < nearest or (distance == nearest and action == p.hold):
             best, nearest = action, distance
-    return best  # type: ignore[no-any-return]
+    return best
 
 
 @kernel

@@ -123,7 +123,8 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Return which actions are allowed now, bool (A,), True = allowed, never all False."""
-        return self._batch.masks[0].copy()
+        masks: npt.NDArray[np.bool_] = self._batch.masks[0].copy()
+        return masks
 
     def blocked_by(self) -> dict[str, tuple[str, ...]]:
         """Return, for each action that is forbidden now, the rules that forbid it."""

@@ -224,8 +224,8 @@ def resolve_action(a: Any, bar: Any, action: int, reasons: int, p: Any, out: Any
         return target
     out.rejected = reasons
     if bar.rule_bits & STOPPED & p.enabled == 0 and flatten & p.enforced != 0:
-        return p.flat_rung  # type: ignore[no-any-return]
-    return a.rung  # type: ignore[no-any-return]
+        return p.flat_rung
+    return a.rung
 
 
 @kernel
@@ -273,7 +273,7 @@ def step_one(
     out.exposure = a.shares * bar.close / a.equity if a.equity > 0 else 0.0
     out.episode_reward = a.episode_reward
     out.episode_length = a.t - a.episode_start
-    return a.equity <= 0.0  # type: ignore[no-any-return]
+    return a.equity <= 0.0
 
 
 @kernel
@@ -299,7 +299,7 @@ def _mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
 
 
 @kernel
-def random_uint(a: Any) -> int:
+def random_uint(a: Any) -> np.uint64:
     """Advance the account's own xorshift64* generator (Vigna 2016); return 64 random bits."""
     x = np.uint64(a.rng)
     x ^= x >> np.uint64(12)

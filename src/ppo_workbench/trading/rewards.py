@@ -51,7 +51,7 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
         + p.w_drawdown * out.drawdown
         + p.w_turnover * out.turnover
     )
-    return out.reward  # type: ignore[no-any-return]
+    return out.reward
 
 
 @kernel

@@ -215,9 +215,9 @@ def _reward_params(config: Config) -> dict[str, float]:
 def maintenance_breached(a: Any, price: float, p: Any) -> bool:
     """FINRA 4210(c): equity below 25 % of a long, or the short's larger requirement."""
     if a.shares > 0:
-        return a.equity < p.maintenance_long * a.shares * price  # type: ignore[no-any-return]
+        return a.equity < p.maintenance_long * a.shares * price
     if a.shares < 0:
-        return a.equity < _short_requirement(-a.shares, price, p)  # type: ignore[no-any-return]
+        return a.equity < _short_requirement(-a.shares, price, p)
     return False
 
 
@@ -236,12 +236,12 @@ def flatten_bits(a: Any, bar: Any, p: Any) -> int:
         bits |= DRAWDOWN
     if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
         bits |= DAILY_LOSS
-    return bits & p.enabled  # type: ignore[no-any-return]
+    return bits & p.enabled
 
 
 @kernel
 def _daily_loss_hit(a: Any, p: Any) -> bool:
-    return a.equity <= a.session_equity * (1.0 - p.max_daily_loss)  # type: ignore[no-any-return]
+    return a.equity <= a.session_equity * (1.0 - p.max_daily_loss)
 
 
 @kernel
@@ -375,4 +375,4 @@ def passive_bits(a: Any, price: float, p: Any) -> int:
             bits |= DAILY_LOSS
         if a.flatten_drawdown != 0:
             bits |= DRAWDOWN
-    return bits & p.enabled  # type: ignore[no-any-return]
+    return bits & p.enabled
