@@ -50,6 +50,9 @@ FLAGS_OF_OLD = {
 }
 
 
+KEPT_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite")
+
+
 class _Refused(BaseException):
     """Carries a failure past Hydra, which would report any Exception itself and exit 1."""
 
@@ -160,6 +163,8 @@ def _checked(
     cfg: DictConfig, choices: dict[str, Any]
 ) -> tuple[Config, dict[str, Any], dict[str, str]]:
     """Return the checked configuration, its unresolved record and the chosen group options."""
+    if cfg.get("resume"):
+        cfg = _resumed(cfg)
     for group in groups():
         if choices.get(group) is None and group != "experiment":
             raise ConfigError(f"{group}: no option is chosen, {_choose(group)}")
@@ -182,6 +187,30 @@ def _with_null_options(overrides: Sequence[str]) -> list[str]:
     """Quote null where it names an option: Hydra reads a bare `data=null` as no option at all."""
     quoted = {f"{group}=null": f"{group}='null'" for group in groups() if "null" in groups()[group]}
     return [quoted.get(override, override) for override in overrides]
+
+
+def _resumed(cfg: DictConfig) -> DictConfig:
+    """Return the configuration that the run to resume was started with."""
+    from ppo_workbench.learning.checkpoints import find_checkpoint, read_header
+    from ppo_workbench.pipeline import checkpoint_folder, home_folder
+
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in given:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] not in (*KEPT_ON_RESUME, "tracking"):
+            allowed = ", ".join(KEPT_ON_RESUME)
+            raise ConfigError(
+                f"{override}: cannot be changed on resume, the run keeps its own configuration; "
+                f"only {allowed} and tracking.* may be given"
+            )
+    stored = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))["config"]
+    # What was masked for the record, such as a password, is taken from this command.
+    kept = {key: cfg[key] for key in KEPT_ON_RESUME}
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.data.columns, False)
+    merged = OmegaConf.merge(schema, stored, kept, {"tracking": cfg.tracking})
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 @functools.cache

@@ -548,6 +548,13 @@ class BudgetConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """How often a training run is saved, so that it can be killed and resumed."""
+
+    every_seconds: Annotated[float | None, Field(ge=0, le=1e9)] = 60.0
+
+
+@dataclass
 class SplitsConfig:
     """Shares of the bars, in time order, with a gap between neighbours."""
 
@@ -579,6 +586,7 @@ class Config:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     select: Select = Select.best
     artifact: str | None = None
+    resume: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -589,6 +597,7 @@ class Config:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     splits: SplitsConfig = field(default_factory=SplitsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 DEFAULT_MINUTES = 30.0

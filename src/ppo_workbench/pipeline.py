@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ppo_workbench.config import Config, ConfigError, Interrupted, ModelType, Task
+from ppo_workbench.config import Activation, Config, ConfigError, Interrupted, ModelType, Task
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
     check_free,
@@ -22,9 +22,26 @@ from ppo_workbench.delivery.artifact import (
 from ppo_workbench.delivery.describe import describe_model, plain, utc
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.delivery.metadata import Metadata, Scorecards, Training
+from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.checkpoints import (
+    SUFFIX,
+    Checkpoint,
+    CheckpointError,
+    find_checkpoint,
+    read_checkpoint,
+    read_header,
+    write_checkpoint,
+)
 from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.learning.progress import ProgressState, ResultRow, WorkbenchConsole
-from ppo_workbench.learning.training import Hooks, Standing, TrainingResult, Validation, train_model
+from ppo_workbench.learning.training import (
+    Hooks,
+    Standing,
+    TrainingResult,
+    Validation,
+    interruptible,
+    train_model,
+)
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.records.ledger import open_test
 from ppo_workbench.records.redaction import Redactor
@@ -41,6 +58,7 @@ from ppo_workbench.trading.experiment import (
     prepare_with_test,
     split_bars,
 )
+from ppo_workbench.trading.kernel import Scaler, TradingMarket
 
 MODEL_NAMES = {ModelType.maskable_ppo: "MaskablePPO", ModelType.ppo: "PPO"}
 FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
@@ -116,32 +134,40 @@ def train(
             nothing was written then.
     """
     home, console = home_folder(), console or WorkbenchConsole()
-    raw = raw or _masked(config)
-    name = config.output or default_name(config)
+    resumed = _Resumed.find(home, config.resume)
+    raw = _without_secrets(raw or plain(asdict(config)), config)
+    name = resumed.name if resumed else config.output or default_name(config)
     folder = home / FOLDERS[config.model.type]
     check_free(folder, name, config.overwrite)
     _check_result_path(config.result_json)
     experiment = prepare(config, *split_bars(config))
+    if resumed:
+        resumed.check(experiment)
     env = TradingVecEnv(experiment.batch())
     console.show_banner(config.model.type.value)
     tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
-    with open_tracker(config.tracking, home, name, raw, tags) as tracker:
+    run_id = resumed.run_id if resumed else None
+    with open_tracker(config.tracking, home, name, raw, tags, run_id) as tracker:
         console.show_choices(_choices(experiment, name, folder, home, tracker, choices or {}))
-        result = _learn(experiment, env, console, tracker)
-        scores, traces = _score(experiment, result)
-        train_bars = len(experiment.splits["train"])
-        cards = {split: plain(asdict(card)) for split, card in _own(config, scores).items()}
-        training = _training(config, result, train_bars)
-        metadata = describe_model(
-            experiment, training, Scorecards(**cards), raw, tracker.run_id
-        )
-        tensors = artifact_tensors(experiment, result.tensors)
-        paths = save_artifact(folder, name, tensors, metadata, config.overwrite)
+        keeper = _Keeper(home, name, raw, dict(choices or {}), experiment, tracker, console)
+        result = _learn(experiment, env, console, tracker, keeper, resumed)
+        with interruptible():  # a late Ctrl-C must not cost the model that training left
+            scores, traces = _score(experiment, result)
+            train_bars = len(experiment.splits["train"])
+            cards = {split: plain(asdict(card)) for split, card in _own(config, scores).items()}
+            training = _training(config, result, train_bars)
+            metadata = describe_model(
+                experiment, training, Scorecards(**cards), raw, tracker.run_id
+            )
+            tensors = artifact_tensors(experiment, result.tensors)
+            paths = save_artifact(folder, name, tensors, metadata, config.overwrite)
         console.show_results(_rows(scores))
         _say_end(console, result, paths, tracker)
         _record(tracker, config, console, scores, traces, paths, result)
         if result.interrupted:
             tracker.end_as(RunStatus.killed)
+        else:
+            keeper.path.unlink(missing_ok=True)
     own = _own(config, scores)["validation"]
     outcome = Outcome(
         score=lower_bound(own),
@@ -152,7 +178,7 @@ def train(
         run_id=tracker.run_id,
         interrupted=result.interrupted,
     )
-    _write_result(config.result_json, outcome)
+    _write_result(config.result_json, _result(outcome))
     return outcome
 
 
@@ -179,7 +205,7 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
     else:
         experiment = prepare(config, *split_bars(config))
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
-    market = experiment.market
+    market = _rescaled(experiment, stored.tensors)
     return run_backtest(policy, experiment.bars, market, experiment.splits[split], config)
 
 
@@ -207,9 +233,12 @@ def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scoreca
     console = console or WorkbenchConsole()
     if config.artifact is None:
         raise ConfigError("artifact: a value is needed, write artifact=NAME")
+    _check_result_path(config.result_json)
     card = scorecard(backtest(config, config.artifact))
     console.show(f"{config.artifact} on the validation split of {config.data.source}")
     console.show_choices(card.describe())
+    scorecards = {config.artifact: {"validation": card.to_dict()}}
+    _write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
     return card
 
 
@@ -259,6 +288,10 @@ def stored_policy(
         "action names": (metadata.action_names, list(space.names)),
         "exposure levels": (metadata.exposure_levels, [float(x) for x in space.levels]),
         "market features": (metadata.observation.market_names, list(market.feature_names)),
+        "feature settings": (
+            metadata.feature_specification,
+            plain(asdict(experiment.config.features)),
+        ),
     }
     for what, (stored, here) in pairs.items():
         if stored != here:
@@ -266,9 +299,17 @@ def stored_policy(
                 f"artifact={metadata.name}: its {what} are {stored}, the configuration has {here}; "
                 "compose the configuration that it was trained with"
             )
-    activation = experiment.config.model.activation
+    activation = Activation(metadata.architecture.activation)
     weights = policy_weights(tensors, activation, POLICY_PREFIX)
     return _policy(metadata.model_type, weights)
+
+
+def _rescaled(experiment: Experiment, tensors: Mapping[str, torch.Tensor]) -> TradingMarket:
+    """Return the market as a stored model saw it: scaled as in its own training."""
+    means, stds = (tensors[name].numpy() for name in (SCALER_MEANS, SCALER_STDS))
+    scaler = Scaler(means, stds, experiment.market.scaler.clip)
+    features = scaler.transform_market(experiment.table.features)
+    return replace(experiment.market, features=features, scaler=scaler)
 
 
 def lower_bound(card: Scorecard) -> float:
@@ -292,7 +333,12 @@ def _backtest(experiment: Experiment, policy: Policy, split: str) -> Trace:
 
 
 def _learn(
-    experiment: Experiment, env: TradingVecEnv, console: WorkbenchConsole, tracker: Tracker
+    experiment: Experiment,
+    env: TradingVecEnv,
+    console: WorkbenchConsole,
+    tracker: Tracker,
+    keeper: "_Keeper",
+    resumed: "_Resumed | None",
 ) -> TrainingResult:
     """Train with live progress on the console and metrics in the record."""
     config, latest = experiment.config, _Latest()
@@ -307,15 +353,80 @@ def _learn(
         evaluate=look,
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
+        save=keeper.save,
     )
     train_bars = len(experiment.splits["train"])
-    from ppo_workbench.learning.budget import Budget
-
     progress.start(Budget(config.budget).describe())
     try:
-        return train_model(config, env, train_bars, hooks)
+        checkpoint = resumed.checkpoint if resumed else None
+        return train_model(config, env, train_bars, hooks, checkpoint)
     finally:
         progress.stop()
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Writes the checkpoints of one run; a full disk costs a warning, not the training."""
+
+    home: Path
+    name: str
+    raw: Mapping[str, Any]
+    choices: dict[str, str]
+    experiment: Experiment
+    tracker: Tracker
+    console: WorkbenchConsole
+
+    @property
+    def path(self) -> Path:
+        return checkpoint_folder(self.home) / f"{self.name}{SUFFIX}"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.tracker.flush()  # the record is never behind a checkpoint
+        header = {
+            "name": self.name,
+            "run_id": self.tracker.run_id,
+            "fingerprint": self.experiment.bars.fingerprint,
+            "config": plain(self.raw),
+            "choices": self.choices,
+        }
+        try:
+            write_checkpoint(self.path, checkpoint, header)
+        except OSError as error:
+            self.console.show(
+                f"checkpoint not written ({error.strerror}), training goes on; free space in "
+                f"{self.path.parent}"
+            )
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """The run that is resumed."""
+
+    name: str
+    run_id: str | None
+    fingerprint: str
+    checkpoint: Checkpoint
+
+    @classmethod
+    def find(cls, home: Path, resume: str | None) -> "_Resumed | None":
+        if resume is None:
+            return None
+        path = find_checkpoint(checkpoint_folder(home), resume)
+        header = read_header(path)
+        name, run_id, fingerprint = (header.get(k) for k in ("name", "run_id", "fingerprint"))
+        return cls(str(name), run_id, str(fingerprint), read_checkpoint(path))
+
+    def check(self, experiment: Experiment) -> None:
+        if experiment.bars.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"resume={self.name}: the bars are not those that the run was started with; "
+                "give it the same data"
+            )
+
+
+def checkpoint_folder(home: Path) -> Path:
+    """Return where runs keep their checkpoints."""
+    return home / "mlruns" / "checkpoints"
 
 
 class _Latest:
@@ -495,24 +606,31 @@ def _record(
     tracker.log_text(console.log_text, "console.log")
 
 
-def _masked(config: Config) -> dict[str, Any]:
-    raw: dict[str, Any] = plain(asdict(config))
-    uri = config.tracking.uri
-    if uri:
-        raw["tracking"]["uri"] = Redactor(uri)(uri)
-    return raw
+def _without_secrets(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Copy the configuration for the record, passwords and tokens of URIs masked."""
+    redact = Redactor(config.tracking.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return redact(value) if isinstance(value, str) else value
+
+    return {key: clean(value) for key, value in raw.items()}
 
 
 def _check_result_path(path: str | None) -> None:
-    if path is not None and not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"result_json={path}: its folder does not exist; create it first")
-
-
-def _write_result(path: str | None, outcome: Outcome) -> None:
-    """Write the outcome for scripts, whole or not at all."""
     if path is None:
         return
-    document = {
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(f"result_json={path}: its folder does not exist; create it first")
+    if Path(path).is_dir():
+        raise ConfigError(f"result_json={path}: is a folder; name a file in it")
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    return {
         "score": outcome.score,
         "model": str(outcome.paths.pth),
         "metadata": str(outcome.paths.metadata),
@@ -524,6 +642,12 @@ def _write_result(path: str | None, outcome: Outcome) -> None:
             for name, cards in outcome.scorecards.items()
         },
     }
+
+
+def _write_result(path: str | None, document: Mapping[str, Any]) -> None:
+    """Write the outcome for scripts, whole or not at all."""
+    if path is None:
+        return
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")

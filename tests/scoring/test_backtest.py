@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_trace_equity_is_cash_and_position_rebuilt_from_its_own_fills() -> None:
 def _network(sizes: list[int], activation: Activation, seed: int = 0) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     layers: list[torch.nn.Module] = []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in pairwise(sizes):
         layers += [torch.nn.Linear(n_in, n_out)]
         layers += [torch.nn.Tanh() if activation is Activation.tanh else torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])

@@ -274,7 +274,8 @@ def _batch(count: int, seed: int = 3) -> TradingBatch:
 
 
 def _draw(masks: npt.NDArray[np.bool_], random: np.random.Generator) -> npt.NDArray[np.int64]:
-    return np.where(masks, random.random(masks.shape), -1.0).argmax(axis=1)
+    chosen: npt.NDArray[np.int64] = np.where(masks, random.random(masks.shape), -1.0).argmax(1)
+    return chosen
 
 
 def test_batch_of_n_equals_n_single_environments() -> None:

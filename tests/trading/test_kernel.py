@@ -118,7 +118,7 @@ def test_future_planted_as_a_feature_is_caught_by_the_same_test() -> None:
 def test_walk_of_the_causality_test_trades_and_is_masked() -> None:
     seen = _trading(_bars().slice(0, 3500))
     assert len(np.unique(seen["equity"])) > 300
-    assert 0.05 < np.mean(seen["mask"][TRAIN.stop :, BUY] == 0) < 0.95  # type: ignore[index]
+    assert 0.05 < np.mean(seen["mask"][TRAIN.stop :, BUY] == 0) < 0.95
 
 
 def test_prepare_without_the_test_split_equals_the_one_with_it() -> None:

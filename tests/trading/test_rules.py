@@ -1,6 +1,6 @@
 """Masks: what is legal in any state (DESIGN, rule 3), and why it is not."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -233,13 +233,7 @@ def test_rule_switched_off_lets_the_same_action_pass(rule: str) -> None:
 )
 def test_rule_at_its_limit_lets_the_action_pass(rule: str, change: dict[str, Any]) -> None:
     case = CASES[rule]
-    fields: dict[str, Any] = {
-        "changes": case.changes,
-        "bar": case.bar,
-        "state": case.state,
-        "price": case.price,
-    }
-    near = Case(case.action, **(fields | change))
+    near = replace(case, **change)
     assert near.account(rule, enabled=True).legal()[case.action]
 
 

@@ -6,7 +6,8 @@ drives the schedules; time stays as the hard stop.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ppo_workbench.config import BudgetConfig
 
@@ -30,14 +31,32 @@ class Budget:
         self.timesteps = self.episodes = 0
         self._clock = clock
         self._started = clock()
+        self._used_seconds = 0.0
         self._first: tuple[float, int] | None = None
 
     def _is_plain(self) -> bool:
         return self.seconds is None and self.max_episodes is None
 
     def start(self) -> None:
-        """Start the clock."""
-        self._started = self._clock()
+        """Start the clock; what was used before a resume stays used."""
+        self._started = self._clock() - self._used_seconds
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as JSON values."""
+        return {
+            "used_seconds": self.elapsed_seconds,
+            "planned_timesteps": self.planned_timesteps,
+            "first": self._first,
+            "timesteps": self.timesteps,
+            "episodes": self.episodes,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over `state()` of the run that is resumed."""
+        self._used_seconds = state["used_seconds"]
+        self.planned_timesteps = state["planned_timesteps"]
+        self._first = None if state["first"] is None else tuple(state["first"])
+        self.timesteps, self.episodes = state["timesteps"], state["episodes"]
 
     @property
     def elapsed_seconds(self) -> float:
@@ -63,7 +82,8 @@ class Budget:
             estimates.append(self.timesteps + rate * max(self.seconds - self.elapsed_seconds, 0.0))
         if self.max_episodes is not None and self.episodes:
             estimates.append(self.timesteps * self.max_episodes / self.episodes)
-        return max(int(min(estimates, default=2.0**53)), self.timesteps + 1)
+        planned = max(int(min(estimates, default=2.0**53)), self.timesteps + 1)
+        return min(planned, self.max_timesteps or planned)
 
     @property
     def fraction(self) -> float:
@@ -73,9 +93,8 @@ class Budget:
             shares.append(self.elapsed_seconds / self.seconds)
         if self.max_episodes is not None:
             shares.append(self.episodes / self.max_episodes)
-        limit = self.planned_timesteps or self.max_timesteps
-        if limit is not None:
-            shares.append(self.timesteps / limit)
+        limits = (self.planned_timesteps, self.max_timesteps)
+        shares += [self.timesteps / limit for limit in limits if limit is not None]
         return min(max(shares), 1.0)
 
     @property

@@ -10,58 +10,13 @@ A network is described by `shape`, int64 (L, 3): inputs, outputs, offset of the 
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.delivery.inference import RELU, TANH, relu_in_place, tanh_in_place
 from ppo_workbench.jit import kernel
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-TANH, RELU = 0, 1
-
-# Rational approximation of tanh, exact to a few ulp of float32: the coefficients of
-# Eigen's generic_fast_tanh_float (odd numerator of degree 13, even denominator of degree 6).
-_LIMIT = np.float32(7.90531110763549805)
-_A1, _A3, _A5, _A7, _A9, _A11, _A13 = (
-    np.float32(x)
-    for x in (
-        4.89352455891786e-03,
-        6.37261928875436e-04,
-        1.48572235717979e-05,
-        5.12229709037114e-08,
-        -8.60467152213735e-11,
-        2.00018790482477e-13,
-        -2.76076847742355e-16,
-    )
-)
-_B0, _B2, _B4, _B6 = (
-    np.float32(x)
-    for x in (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
-)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-
-
-@kernel
-def tanh_in_place(values: Floats) -> None:
-    """Replace a flat float32 array by its hyperbolic tangent."""
-    for i in range(values.shape[0]):
-        x = min(max(values[i], -_LIMIT), _LIMIT)
-        s = x * x
-        p = _A13 * s + _A11
-        p = p * s + _A9
-        p = p * s + _A7
-        p = p * s + _A5
-        p = p * s + _A3
-        p = p * s + _A1
-        q = _B6 * s + _B4
-        q = q * s + _B2
-        q = q * s + _B0
-        values[i] = x * p / q
-
-
-@kernel
-def relu_in_place(values: Floats) -> None:
-    """Replace a flat float32 array by its positive part."""
-    for i in range(values.shape[0]):
-        values[i] = max(values[i], _ZERO)
 
 
 @kernel

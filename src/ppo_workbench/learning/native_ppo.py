@@ -146,6 +146,21 @@ class _Native:
         self._last_starts = np.asarray(model._last_episode_starts, dtype=np.float32).copy()
         self._bound_policy = model.policy
 
+    def native_state(self) -> dict[str, Any]:
+        """Return the state of the generators, as JSON values."""
+        return {
+            "sampling_rng": int(self._generator[0]["rng"]),
+            "order_rng": self._order_generator.bit_generator.state,
+            "episode_starts": [int(x) for x in self._last_starts],
+        }
+
+    def restore_native(self, state: dict[str, Any]) -> None:
+        """Bind the arrays to the policy as it is now and set the generators."""
+        self._bind()
+        self._generator["rng"] = state["sampling_rng"]
+        self._order_generator.bit_generator.state = state["order_rng"]
+        self._last_starts[:] = state["episode_starts"]
+
     def collect_rollouts(
         self,
         env: TradingVecEnv,

@@ -116,7 +116,9 @@ def _policy_loss(
 ) -> None:
     """Add policy loss, entropy loss, KL and clip fraction; write the gradient by logit."""
     batch, n_actions = logits.shape
-    low, high = 1.0 - h.clip_range, 1.0 + h.clip_range
+    # In float32 like the ratio: a float64 bound would make the clipped product differ from
+    # the plain one by rounding, and the comparison below would drop half the gradients.
+    low, high = np.float32(1.0 - h.clip_range), np.float32(1.0 + h.clip_range)
     log_p = np.empty(n_actions, np.float32)
     for i in range(batch):
         row = rows[i]

@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from ppo_workbench.config import Config, ModelType, Select
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
 from ppo_workbench.learning.models import Algorithm, build_model, policy_weights
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
@@ -44,11 +45,13 @@ class Hooks:
         evaluate: Score the present weights on the validation split.
         record: Take metrics at a number of timesteps.
         progress: Show where training is (called after every rollout).
+        save: Keep a checkpoint; called every `checkpoint.every_seconds`.
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
     record: Callable[[dict[str, float], int], None]
     progress: Callable[["Standing"], None]
+    save: Callable[[Checkpoint], None] = lambda checkpoint: None
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class _Interrupt:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Interrupt]:
+def interruptible() -> Iterator[_Interrupt]:
+    """Turn the first Ctrl-C or SIGTERM inside the block into a wish, `asked`."""
     interrupt = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # signals belong to the main thread
@@ -150,6 +154,8 @@ class _Supervisor(BaseCallback):
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
         self._evaluation_due = 1
         self._stop = False
+        self._saved_at = 0.0
+        self._resumed_at = 0
         self._evaluations: list[tuple[int, float, dict[str, float]]] = []
         self._best_score = float("-inf")
         self._best: tuple[int, dict[str, torch.Tensor]] | None = None
@@ -168,15 +174,16 @@ class _Supervisor(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         """Runs after the update that followed the last rollout."""
-        if self.model.num_timesteps == 0:
-            return
-        self._after_update()
+        if self.model.num_timesteps > self._resumed_at:
+            self._after_update()
 
     def _after_update(self) -> None:
         budget = self._budget
         budget.update(self.model.num_timesteps, self._env.statistics.episodes)
         self._stop = budget.exhausted or self._interrupt.asked
         metrics = dict(self._capture.latest)
+        # SB3 writes the figures of an update only after the next rollout: take them now.
+        metrics |= {key: float(value) for key, value in self.logger.name_to_value.items()}
         metrics |= self._env.statistics.take(self._env.batch.market.space.names)
         metrics["time/passes"] = self._passes()
         validation = None
@@ -186,6 +193,43 @@ class _Supervisor(BaseCallback):
             metrics["validation/score"] = validation.score
         self._hooks.record(metrics, self.model.num_timesteps)
         self._hooks.progress(self._standing(metrics, validation))
+        every = self._config.checkpoint.every_seconds
+        due = every is not None and budget.elapsed_seconds - self._saved_at >= every
+        if due or self._interrupt.asked:
+            self._hooks.save(self._checkpoint())
+            self._saved_at = budget.elapsed_seconds
+
+    def _checkpoint(self) -> Checkpoint:
+        """Copy the whole state of the run, between two rollouts."""
+        checkpoint = capture_model(self.model, self._env)  # type: ignore[arg-type]
+        document, tensors = checkpoint.document, checkpoint.tensors
+        document["budget"] = self._budget.state()
+        document["evaluation_due"] = self._evaluation_due
+        document["evaluations"] = [list(row) for row in self._evaluations]
+        document["stopped"] = self._budget.exhausted
+        if self._best is not None:
+            document["best"] = {"score": self._best_score, "timesteps": self._best[0]}
+            tensors |= {f"best.{key}": value for key, value in self._best[1].items()}
+        return checkpoint
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of the run that is resumed."""
+        document = checkpoint.document
+        self._budget.restore(document["budget"])
+        self._saved_at = document["budget"]["used_seconds"]
+        self._resumed_at = document["num_timesteps"]
+        self._evaluation_due = document["evaluation_due"]
+        self._evaluations = [(row[0], row[1], row[2]) for row in document["evaluations"]]
+        self._stop = document["stopped"]
+        best = document.get("best")
+        if best is not None:
+            prefix = "best."
+            tensors = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint.tensors.items()
+                if key.startswith(prefix)
+            }
+            self._best_score, self._best = best["score"], (best["timesteps"], tensors)
 
     def _passes(self) -> float:
         return self.model.num_timesteps / self._train_bars
@@ -237,7 +281,13 @@ class _Supervisor(BaseCallback):
         )
 
 
-def train_model(config: Config, env: TradingVecEnv, train_bars: int, hooks: Hooks) -> TrainingResult:
+def train_model(
+    config: Config,
+    env: TradingVecEnv,
+    train_bars: int,
+    hooks: Hooks,
+    resume: Checkpoint | None = None,
+) -> TrainingResult:
     """Train the configured algorithm on `env` until the budget ends.
 
     Args:
@@ -245,21 +295,25 @@ def train_model(config: Config, env: TradingVecEnv, train_bars: int, hooks: Hook
         env: Batched environment over the training split.
         train_bars: Bars of the training split, for the number of passes.
         hooks: Evaluation, recording and display.
+        resume: Go on from this state, bit for bit where the budget is in timesteps.
     """
     torch.set_num_threads(config.threads)
     budget = Budget(config.budget)
     model = build_model(config.model, env, budget, config.seed)
     capture = _Capture()
     model.set_logger(Logger(folder=None, output_formats=[capture]))
-    with _interruptible() as interrupt:
+    with interruptible() as interrupt:
         supervisor = _Supervisor(config, budget, hooks, capture, train_bars, interrupt)
-        _learn(model, config, supervisor)
+        if resume is not None:
+            restore_model(model, env, resume)
+            supervisor.resume(resume)
+        _learn(model, config, supervisor, fresh=resume is None)
     return supervisor.result()
 
 
-def _learn(model: Algorithm, config: Config, supervisor: _Supervisor) -> None:
-    endless = 2**62  # the supervisor ends training, SB3's own limit never does
+def _learn(model: Algorithm, config: Config, supervisor: _Supervisor, fresh: bool) -> None:
+    options: dict[str, Any] = {"callback": supervisor, "reset_num_timesteps": fresh}
     if config.model.type is ModelType.maskable_ppo:
-        model.learn(endless, callback=supervisor, use_masking=True)  # type: ignore[call-arg]
-    else:
-        model.learn(endless, callback=supervisor)
+        options["use_masking"] = True
+    # The supervisor ends training, SB3's own limit never does.
+    model.learn(2**62, **options)

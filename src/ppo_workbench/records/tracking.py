@@ -132,6 +132,7 @@ class MlflowTracker(Tracker):
         self._client = client
         self._redact = redact
         self._spool = spool
+        self._arrived: dict[str, int] = {}
         self._buffer: list[MetricPoint] = []
         self._flushed_at = time.monotonic()
         self._down_until = 0.0
@@ -159,10 +160,22 @@ class MlflowTracker(Tracker):
         self._buffer += [
             MetricPoint(_legal_key(key), float(value), now_ms, step)
             for key, value in metrics.items()
+            if step > self._arrived.get(_legal_key(key), -1)
         ]
         full = len(self._buffer) >= MAX_METRICS_PER_BATCH
         if full or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
+
+    def resume(self) -> None:
+        """Go on with a run that was killed: what arrived after its checkpoint is not sent twice."""
+        self._client.update_run(self._run, status="RUNNING")
+        for key in self._client.get_run(self._run).data.metrics:
+            history = self._client.get_metric_history(self._run, key)
+            self._arrived[key] = max(point.step for point in history)
+        if self._spool.exists():
+            for line in self._spool.read_text("utf-8").splitlines():
+                key, _, _, step = json.loads(line)
+                self._arrived[key] = max(step, self._arrived.get(key, -1))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file, or everything in a folder, into `folder` of the run."""
@@ -264,8 +277,9 @@ def open_tracker(
     run_name: str,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    resume_run_id: str | None = None,
 ) -> Tracker:
-    """Create the record of one run.
+    """Create the record of one run, or go on with an existing one.
 
     Args:
         config: Its `uri` and `experiment` win over MLFLOW_TRACKING_URI and
@@ -274,6 +288,7 @@ def open_tracker(
         run_name: Shown in the MLflow UI.
         params: The unresolved configuration.
         tags: Tags of the run, such as `mlflow.parentRunId`.
+        resume_run_id: Go on with this run instead of creating one.
 
     Raises:
         TrackingError: The store cannot be reached or used; nothing was trained yet.
@@ -285,16 +300,21 @@ def open_tracker(
     redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
     experiment = config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     try:
-        client, run_id = _create_run(uri, redact(experiment), home, redact(run_name))
-        _send_params(client, run_id, params or {}, redact)
+        if resume_run_id is None:
+            client, run_id = _create_run(uri, redact(experiment), home, redact(run_name))
+            _send_params(client, run_id, params or {}, redact)
+        else:
+            client, run_id = _mlflow_client_class()(tracking_uri=uri), resume_run_id
+        spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
+        tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
+        if resume_run_id is not None:
+            tracker.resume()
     except Exception as error:
         raise TrackingError(
             f"tracking.uri={redact(uri)}: the run cannot be recorded "
             f"({type(error).__name__}: {_first_line(redact(str(error)))}); mend the store, "
             "choose another tracking.uri or set tracking.enabled=false"
         ) from None
-    spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
-    tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
     tracker.set_tags(tags or {})
     return tracker
 

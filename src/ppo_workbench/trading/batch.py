@@ -82,10 +82,18 @@ class TradingBatch:
         p = self.market.params[0]
         stop = start + self.episode_bars
         begin_episode(self.accounts[n], self.market.bars, start, stop, p)
+        self._refresh_one(n)
+
+    def refresh(self) -> None:
+        """Observe all environments anew, after `accounts` were replaced."""
+        for n in range(len(self)):
+            self._refresh_one(n)
+
+    def _refresh_one(self, n: int) -> None:
         refresh(
             self.accounts[n],
             *self.inputs,
-            p,
+            self.market.params[0],
             self.observations[n],
             self.masks[n],
             self.reasons[n],

@@ -1,0 +1,93 @@
+"""Ctrl-C, a late Ctrl-C and a tracking store that dies: the model is kept."""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from ppo_workbench import pipeline
+from tests.e2e.workbench import TINY, Workbench, process
+
+
+def _read_until(run: "subprocess.Popen[str]", words: str, seconds: float) -> str:
+    """Return what the process has printed once `words` are in it."""
+    assert run.stdout is not None
+    text, limit = "", time.monotonic() + seconds
+    while words not in text and time.monotonic() < limit:
+        if select.select([run.stdout], [], [], 1.0)[0]:
+            part = os.read(run.stdout.fileno(), 65_536).decode()
+            if not part:
+                break
+            text += part
+    assert words in text, text
+    return text
+
+
+def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(tmp_path: Path) -> None:
+    arguments = [*TINY, "budget.minutes=20", "output=stopped", "tracking.plots=false"]
+    run = subprocess.Popen(
+        **process(arguments, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        _read_until(run, " steps, ", 240)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=240)
+    finally:
+        run.kill()
+
+    assert run.returncode == 130, out + err
+    assert "interrupted, the model so far is kept" in out
+    assert "Traceback" not in err
+    workbench = Workbench(tmp_path)
+    assert (tmp_path / "trained_models" / "stopped.pth").is_file()
+    metadata = workbench.metadata("stopped")
+    assert metadata["training"]["timesteps"] > 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    record = client.get_run(metadata["mlflow_run_id"])
+    assert record.info.status == "KILLED"
+    assert record.data.tags["interrupted"] == "true"
+    assert "final_validation/sharpe_annual" in record.data.metrics
+    assert workbench.run(*TINY, "task=evaluate", "artifact=stopped").code == 0
+
+
+def test_ctrl_c_during_the_final_scoring_keeps_the_model(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.tuned_threshold
+
+    def interrupted(experiment):  # type: ignore[no-untyped-def]
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(experiment)
+
+    monkeypatch.setattr(pipeline, "tuned_threshold", interrupted)
+
+    result = workbench.train("tracking.enabled=false", "output=late")
+
+    assert result.code == 0, result.err
+    assert (workbench.home / "trained_models" / "late.pth").is_file()
+
+
+def test_tracking_store_that_dies_midway_costs_one_warning_and_no_model(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = pipeline.train_model
+
+    def broken(*arguments, **named):  # type: ignore[no-untyped-def]
+        (workbench.home / "mlruns" / "mlflow.db").write_bytes(b"no database any more" * 1000)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(pipeline, "train_model", broken)
+
+    result = workbench.train("output=survivor")
+
+    assert result.code == 0, result.err
+    assert workbench.metadata("survivor")["status"] == "candidate"
+    warnings = [r for r in caplog.records if "tracking failed and work goes on" in r.message]
+    assert len(warnings) == 1
+    (spool,) = (workbench.home / "mlruns" / "spool").iterdir()
+    assert "final_validation/sharpe_annual" in spool.read_text(encoding="utf-8")

@@ -1,0 +1,84 @@
+"""A canary in the tracking URI, given in any way, is found in nothing that is written."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ppo_workbench import compose, train
+from tests.e2e.workbench import BUDGET, TINY, Result, Workbench
+
+CANARY = "canary-7f3a9c"
+
+
+def _found(folder: Path) -> list[Path]:
+    secret = CANARY.encode()
+    return [p for p in folder.rglob("*") if p.is_file() and secret in p.read_bytes()]
+
+
+def _uri(home: Path, key: str = "password") -> str:
+    return f"sqlite:///{home}/own.db?{key}={CANARY}"
+
+
+def _check_clean(result: Result, home: Path, code: int = 0) -> None:
+    assert result.code == code, result.err
+    assert CANARY not in result.out + result.err
+    assert [p for p in home.rglob("*") if CANARY in p.name] == []
+    assert _found(home) == []
+
+
+@pytest.mark.parametrize("way", ["override", "override_of_environment", "environment"])
+def test_canary_in_the_tracking_uri_is_in_no_file_and_on_no_screen(
+    way: str,
+    workbench: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uri = _uri(workbench.home)
+    given = {
+        "override": [f"tracking.uri='{uri}'"],
+        "override_of_environment": ["tracking.uri='${oc.env:CANARY_URI}'"],
+        "environment": [],
+    }[way]
+    monkeypatch.setenv("CANARY_URI", uri)
+    if way == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    result_json = workbench.home / "result.json"
+
+    with caplog.at_level(logging.DEBUG):
+        result = workbench.train(*given, "output=secret", f"result_json={result_json}")
+
+    _check_clean(result, workbench.home)
+    assert (workbench.home / "own.db").is_file()
+    assert "secret" in workbench.metadata("secret")["name"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"postgresql://user:{CANARY}@127.0.0.1:1/db",
+        f"http://user:{CANARY}@127.0.0.1:1",
+        f"ftp://user:{CANARY}@host/x",
+        f"sqlite:////proc/nowhere/own.db?token={CANARY}",
+    ],
+)
+def test_canary_in_a_uri_that_fails_is_not_in_the_message(
+    uri: str, workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    _check_clean(workbench.train(f"tracking.uri='{uri}'"), workbench.home, code=2)
+
+
+def test_canary_in_a_python_configuration_is_in_no_file(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(workbench.home))
+    uri = _uri(workbench.home, "api_key")
+    config = compose([*TINY, *BUDGET, f"tracking.uri='{uri}'", "output=python"])
+    assert config.tracking.uri == uri
+
+    train(config)
+
+    out, err = capsys.readouterr()
+    _check_clean(Result(0, out, err), workbench.home)
