@@ -1,14 +1,15 @@
 """Compile the numeric kernels with numba, with a cache that never goes stale.
 
 numba's own cache notices a change in the file of a kernel, but not in a kernel that it
-calls from another file.  So the cache folder is named after a hash of every source file
-of the package: any change starts a new folder.  Where no folder can be written (a
+calls from another file.  So the cache folder is named after a hash of all the sources
+that kernels depend on: any change starts a new folder.  Where no folder can be written (a
 read-only disk) the kernels compile in memory and nothing else changes.
 """
 
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,13 +22,28 @@ _PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def source_hash() -> str:
-    """Return 16 hex digits that change with any source file of the package."""
+    """Return 16 hex digits that change with any source that compiled code can depend on.
+
+    Those are the files with kernels and whatever they import from this package.
+    """
     digest = hashlib.sha256(f"{numba.__version__} {platform.machine()}".encode())
-    for path in sorted(_PACKAGE_DIR.rglob("*.py")):
-        if b"kernel" in (source := path.read_bytes()):
-            digest.update(path.relative_to(_PACKAGE_DIR).as_posix().encode())
-            digest.update(source)
+    sources = {path: path.read_bytes() for path in _PACKAGE_DIR.rglob("*.py")}
+    waiting = [path for path, source in sources.items() if b"@kernel" in source]
+    found = {Path(__file__).resolve()}
+    while waiting:
+        path = waiting.pop()
+        if path in sources and path not in found:
+            found.add(path)
+            waiting += _imported_files(sources[path])
+    for path in sorted(found):
+        digest.update(path.relative_to(_PACKAGE_DIR).as_posix().encode())
+        digest.update(sources[path])
     return digest.hexdigest()[:16]
+
+
+def _imported_files(source: bytes) -> list[Path]:
+    modules = re.findall(rb"^\s*(?:from|import) ppo_workbench\.([\w.]+)", source, re.MULTILINE)
+    return [_PACKAGE_DIR / f"{name.decode().replace('.', '/')}.py" for name in modules]
 
 
 def _prepare_cache() -> bool:
