@@ -43,7 +43,9 @@ def source_hash() -> str:
 
 def _imported_files(source: bytes) -> list[Path]:
     modules = re.findall(rb"^\s*(?:from|import) ppo_workbench\.([\w.]+)", source, re.MULTILINE)
-    return [_PACKAGE_DIR / f"{name.decode().replace('.', '/')}.py" for name in modules]
+    places = [_PACKAGE_DIR / name.decode().replace(".", "/") for name in modules]
+    files = [place.with_suffix(".py") for place in places]
+    return files + [path for place in places if place.is_dir() for path in place.glob("*.py")]
 
 
 def _prepare_cache() -> bool:
