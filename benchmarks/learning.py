@@ -32,7 +32,6 @@ ARMS: dict[str, list[str]] = {
     "ppo_reject": ["model=ppo"],
     "null": ["data='null'"],
 }
-TARGETS = {"sharpe_annual": 1.5, "max_drawdown_frac": 0.08, "win_rate_frac": 0.60}
 SHOWN = (
     ("sharpe_annual", "Sharpe", "{:+.2f}"),
     ("max_drawdown_frac", "max drawdown", "{:.1%}"),
@@ -46,9 +45,9 @@ SHOWN = (
 def run_cell(arm: str, seed: int, timesteps: int, overrides: list[str], path: Path) -> None:
     """Train and score one arm on one market and write its scorecards."""
     from ppo_workbench import compose
-    from ppo_workbench.pipeline import open_with_test, stored_policy, train
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.market.synthetic import generate
+    from ppo_workbench.pipeline import open_with_test, stored_policy, train
     from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
     from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
     from ppo_workbench.scoring.metrics import scorecard
@@ -77,9 +76,7 @@ def run_cell(arm: str, seed: int, timesteps: int, overrides: list[str], path: Pa
         policies |= {p.name: p for p in yardsticks(len(experiment.bars), seed)}
     cards = {
         name: scorecard(
-            backtest(
-                policy, experiment.bars, experiment.market, experiment.splits["test"], config
-            )
+            backtest(policy, experiment.bars, experiment.market, experiment.splits["test"], config)
         ).to_dict()
         for name, policy in policies.items()
     }
@@ -121,14 +118,20 @@ def report(rows: dict[str, dict[str, list[float]]]) -> str:
         for key, _, form in SHOWN:
             values = np.array(row[key])
             low, high = interval(values)
-            cells.append(f"{form.format(np.median(values))} [{form.format(low)}, {form.format(high)}]")
+            cells.append(
+                f"{form.format(np.median(values))} [{form.format(low)}, {form.format(high)}]"
+            )
         broken = sum(sum(row[k]) for k in row if k.startswith("violations/"))
-        lines.append(f"| {arm} (n={len(row['sharpe_annual'])}) | " + " | ".join(cells) + f" | {broken:.0f} |")
+        lines.append(
+            f"| {arm} (n={len(row['sharpe_annual'])}) | " + " | ".join(cells) + f" | {broken:.0f} |"
+        )
     masked = rows.get("masked", {})
     for other in ("ppo_execute", "ppo_reject", "threshold"):
         if other in rows and masked:
             sharpe = np.array(masked["sharpe_annual"]) - np.array(rows[other]["sharpe_annual"])
-            fall = np.array(masked["max_drawdown_frac"]) - np.array(rows[other]["max_drawdown_frac"])
+            fall = np.array(masked["max_drawdown_frac"]) - np.array(
+                rows[other]["max_drawdown_frac"]
+            )
             both = int(np.sum((sharpe > 0) & (fall < 0)))
             lines.append(
                 f"\nmasked against {other}: Sharpe better in {np.sum(sharpe > 0)}, drawdown in "
@@ -167,7 +170,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--one", cell[0], str(cell[1])]
         command += ["--work", str(work), "--timesteps", str(args.timesteps), *overrides]
         log = work / f"{cell[0]}_{cell[1]}.log"
-        threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         with log.open("w") as stream:
             code = subprocess.run(
                 command, stdout=stream, stderr=stream, env=os.environ | threads, check=False

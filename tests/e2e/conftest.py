@@ -1,8 +1,6 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 
@@ -29,8 +27,8 @@ def shared(shared_home: Path, capsys: pytest.CaptureFixture[str]) -> Workbench:
 
 
 @pytest.fixture
-def workbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Workbench]:
+def workbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Workbench:
     """Run commands in an empty home."""
     home = tmp_path / "home"
     home.mkdir()
-    yield Workbench(home, capsys)
+    return Workbench(home, capsys)

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.pipeline import find_artifact
-from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
 
 HEADER = "timestamp,open,high,low,close,volume"
 STAMP = "2013-10-04 09:{minute:02}:00-04:00"
-FEATURES = ["features.names=[return_1]", "features.volatility_slow_bars=5"]
+FEATURES = ["features.names=[return_1]", "features.volatility_slow_bars=5", "env.fill=next_close"]
 
 
 def _lines() -> list[str]:
@@ -81,7 +81,8 @@ def _check_refused(result: Result, *words: str) -> None:
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
     assert "Traceback" not in result.err + result.out
-    assert result.out == ""
+    # The tracking store is asked after the banner, and before anything else is shown.
+    assert "experiment " not in result.out
     for word in words:
         assert word in result.err
 

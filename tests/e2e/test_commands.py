@@ -6,10 +6,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from tests.e2e.workbench import BUDGET, Workbench
 
 from ppo_workbench.cli import FLAGS_OF_OLD, compose
 from ppo_workbench.config import ModelType
-from tests.e2e.workbench import BUDGET, Workbench
 
 ROOT = Path(__file__).parents[2]
 MODULE = "python -m ppo_workbench"

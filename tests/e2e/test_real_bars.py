@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.workbench import BUDGET, SMALL_MODEL, Workbench
 
 BARS = Path(__file__).parents[2] / ".." / "shared" / "data"

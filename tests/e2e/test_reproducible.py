@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e.workbench import BUDGET, TINY, Workbench, process
 
-from tests.e2e.workbench import BUDGET, TINY, process
+SEED = 3
 
 
-def _train(home: Path, *overrides: str) -> "subprocess.Popen[str]":
+def _arguments(home: Path, model: str, seed: int) -> list[str]:
     home.mkdir()
-    arguments = [*TINY, *BUDGET, "budget.timesteps=512", "tracking.enabled=false", *overrides]
-    arguments += ["output=same", f"result_json={home}/result.json"]
-    return subprocess.Popen(
-        **process(arguments, home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    arguments = [*TINY, *BUDGET, "budget.timesteps=512", "tracking.enabled=false"]
+    return [
+        *arguments,
+        f"model={model}",
+        f"seed={seed}",
+        "output=same",
+        f"result_json={home}/result.json",
+    ]
 
 
 def _outcome(home: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -30,21 +34,22 @@ def _outcome(home: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def test_same_seed_in_two_processes_gives_identical_weights_and_scorecards(
     model: str, tmp_path: Path
 ) -> None:
-    homes = [tmp_path / "one", tmp_path / "two", tmp_path / "other"]
-    seeds = [3, 3, 4] if model == "maskable_ppo" else [3, 3]
-    runs = [
-        _train(home, f"model={model}", f"seed={seed}")
-        for home, seed in zip(homes, seeds, strict=False)
-    ]
-    for run in runs:
-        _, errors = run.communicate(timeout=300)
-        assert run.returncode == 0, errors
+    here, there, other = (tmp_path / name for name in ("here", "there", "other"))
+    run = subprocess.Popen(
+        **process(_arguments(there, model, SEED), there),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert Workbench(here).run(*_arguments(here, model, SEED)).code == 0
+    assert Workbench(other).run(*_arguments(other, model, SEED + 1)).code == 0
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
 
-    (first, cards), (second, same_cards) = map(_outcome, homes[:2])
+    first, cards = _outcome(here)
+    second, same_cards = _outcome(there)
+    third, _ = _outcome(other)
 
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert cards == same_cards
-    if len(seeds) == 3:
-        other, _ = _outcome(homes[2])
-        assert not all(torch.equal(first[key], other[key]) for key in first)
+    assert not all(torch.equal(first[key], third[key]) for key in first)

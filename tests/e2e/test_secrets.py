@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
-
-from ppo_workbench import compose, train
 from tests.e2e.workbench import BUDGET, TINY, Result, Workbench
 
+from ppo_workbench import compose, train
+
 CANARY = "canary-7f3a9c"
+# SQLite has no passwords; SQLAlchemy says so, naming the key only.
+pytestmark = pytest.mark.filterwarnings("ignore:Query string argument")
 
 
 def _found(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.e2e.workbench import BUDGET, TINY, Workbench, process
 
 from ppo_workbench import backtest, compose, evaluate, pipeline, train
 from ppo_workbench.config import Config, ConfigError
@@ -17,7 +18,6 @@ from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading import experiment as layout
 from ppo_workbench.trading.kernel import TradingMarket
-from tests.e2e.workbench import BUDGET, TINY, Workbench, process
 
 
 @pytest.fixture

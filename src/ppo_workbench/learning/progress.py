@@ -224,6 +224,9 @@ class WorkbenchConsole:
             for table in [wide] if fits else [_result_table(rows, [split]) for split in splits]:
                 console.print(table)
         self.show("Sharpe: annual, from daily returns over cash, with its 95 % interval")
+        for label, detail in dict(map(_label, (row.policy for row in rows))).items():
+            if detail:
+                self.show(f"{label}: {detail}")
         self.show("test split: closed")
 
     def training_progress(self) -> "TrainingProgress":
@@ -420,8 +423,14 @@ def _result_table(rows: Sequence[ResultRow], splits: Sequence[str]) -> Table:
     for policy in dict.fromkeys(row.policy for row in rows):
         empty = ("-",) * len(_COLUMNS)
         values = [text for split in splits for text in cells.get((policy, split), empty)]
-        table.add_row(Text(policy), *values)
+        table.add_row(Text(_label(policy)[0]), *values)
     return table
+
+
+def _label(policy: str) -> tuple[str, str]:
+    """Split "threshold rule (against ...)" into what the table has room for and the rest."""
+    label, _, detail = policy.partition(" (")
+    return label, detail.removesuffix(")")
 
 
 def _cells(row: ResultRow) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def threshold_candidates(experiment: Experiment) -> list[Policy]:
             series = sign * table.features[:, index]
             candidates += [
                 Policy(
-                    f"threshold rule ({kind} {name} at {entry:g})",
+                    f"threshold rule ({kind} {name} at {entry:g}, tuned on train)",
                     THRESHOLD,
                     series=series,
                     entry=entry,
