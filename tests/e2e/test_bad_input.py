@@ -11,7 +11,12 @@ from ppo_workbench.pipeline import find_artifact
 
 HEADER = "timestamp,open,high,low,close,volume"
 STAMP = "2013-10-04 09:{minute:02}:00-04:00"
-FEATURES = ["features.names=[return_1]", "features.volatility_slow_bars=5", "env.fill=next_close"]
+FEATURES = [
+    "features.names=[return_1]",
+    "features.volatility_fast_bars=2",
+    "features.volatility_slow_bars=5",
+    "env.fill=next_close",
+]
 
 
 def _lines() -> list[str]:

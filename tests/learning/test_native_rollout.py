@@ -12,7 +12,7 @@ from tests.learning.builders import evaluate, learning_config, make_env, make_mo
 from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.native_rollout import sample, uniform
-from ppo_workbench.learning.native_update import masked_log_softmax
+from ppo_workbench.learning.native_update import masked_softmax
 from ppo_workbench.trading.kernel import seed_accounts
 
 LAST = 1.0 - 2.0**-53
@@ -133,16 +133,24 @@ def test_rollout_with_more_episodes_than_are_kept_counts_them_all() -> None:
     assert len(native.ep_info_buffer) == 100
 
 
+def _probabilities(
+    logits: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    log_p, p = np.empty((1, len(logits)), np.float32), np.empty((1, len(logits)), np.float32)
+    masked_softmax(logits[None], mask[None], log_p, p)
+    return p[0]
+
+
 @kernel
 def _draw(
-    log_p: npt.NDArray[np.float32],
+    p: npt.NDArray[np.float32],
     mask: npt.NDArray[np.bool_],
     generator: npt.NDArray[np.void],
     counts: npt.NDArray[np.int64],
     draws: int,
 ) -> None:
     for _ in range(draws):
-        counts[sample(log_p, mask, uniform(generator[0]))] += 1
+        counts[sample(p, mask, uniform(generator[0]))] += 1
 
 
 @pytest.mark.parametrize("mask", [[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 1]])
@@ -152,10 +160,9 @@ def test_sample_frequencies_pass_a_chi_square_test_against_the_masked_softmax(
     logits = np.array([0.3, -1.2, 0.9, -2.5], dtype=np.float32)
     allowed = np.array(mask, dtype=np.bool_)
     weights = np.where(allowed, np.exp(logits.astype(np.float64)), 0.0)
-    log_p, counts = np.empty_like(logits), np.zeros(4, dtype=np.int64)
-    masked_log_softmax(logits, allowed, log_p)
+    p, counts = _probabilities(logits, allowed), np.zeros(4, dtype=np.int64)
     draws = 200_000
-    _draw(log_p, allowed, seed_accounts(1, 7), counts, draws)
+    _draw(p, allowed, seed_accounts(1, 7), counts, draws)
     assert counts[~allowed].sum() == 0
     expected = weights / weights.sum() * draws
     if allowed.sum() > 1:
@@ -173,19 +180,20 @@ def test_uniform_numbers_are_uniform_and_below_one() -> None:
 def _masked_draws(rows: int, draws: int, generator: npt.NDArray[np.void], last: float) -> int:
     """Count draws of masked actions, over random logits up to +-80 and random masks."""
     n_actions, wrong = 5, 0
-    logits, log_p = np.empty(n_actions, np.float32), np.empty(n_actions, np.float32)
-    mask = np.empty(n_actions, np.bool_)
+    logits = np.empty((1, n_actions), np.float32)
+    log_p, p = np.empty_like(logits), np.empty_like(logits)
+    mask = np.empty((1, n_actions), np.bool_)
     for row in range(rows):
         for k in range(n_actions):
             u = uniform(generator[0])
-            logits[k] = 80.0 if u < 0.3 else (-80.0 if u < 0.6 else 20.0 * u - 16.0)
-            mask[k] = uniform(generator[0]) < 0.5
-        mask[row % n_actions] = True
-        masked_log_softmax(logits, mask, log_p)
+            logits[0, k] = 80.0 if u < 0.3 else (-80.0 if u < 0.6 else 20.0 * u - 16.0)
+            mask[0, k] = uniform(generator[0]) < 0.5
+        mask[0, row % n_actions] = True
+        masked_softmax(logits, mask, log_p, p)
         for draw in range(draws):
             u = uniform(generator[0])
             u = 0.0 if draw == 0 else (last if draw == 1 else u)
-            wrong += not mask[sample(log_p, mask, u)]
+            wrong += not mask[0, sample(p[0], mask[0], u)]
     return wrong
 
 
@@ -197,8 +205,6 @@ def test_masked_action_is_never_drawn_in_a_million_draws() -> None:
 @pytest.mark.parametrize("logit", [-80.0, 0.0, 80.0])
 def test_sample_at_both_ends_of_the_uniform_numbers_is_legal(number: float, logit: float) -> None:
     logits = np.array([logit, -logit, logit, -logit], dtype=np.float32)
-    log_p = np.empty_like(logits)
     for bits in range(1, 16):
         mask = np.array([bits >> k & 1 for k in range(4)], dtype=np.bool_)
-        masked_log_softmax(logits, mask, log_p)
-        assert mask[sample(log_p, mask, number)]
+        assert mask[sample(_probabilities(logits, mask), mask, number)]
