@@ -548,6 +548,34 @@ class BudgetConfig:
 
 
 @dataclass
+class ObjectiveConfig:
+    """What a trial of a sweep is judged by, on the validation split alone.
+
+    Mean over seeds and windows less `standard_errors` times its standard error (more, where
+    less of the metric is better).
+    """
+
+    metrics: Annotated[list[str], Field(min_length=1, max_length=3)] = field(
+        default_factory=lambda: ["sharpe_annual"]
+    )
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0, 1]
+    )
+    windows: Annotated[int, Field(ge=1, le=100)] = 4
+    standard_errors: Annotated[float, Field(ge=0, le=10)] = 1.0
+    max_drawdown_frac: Annotated[float | None, Field(gt=0, le=1)] = None
+
+
+@dataclass
+class TrialConfig:
+    """Which trial of which study this run is; set by the sweeper."""
+
+    study: str | None = None
+    number: Annotated[int | None, Field(ge=0)] = None
+    storage: str | None = None
+
+
+@dataclass
 class CheckpointConfig:
     """How often a training run is saved, so that it can be killed and resumed."""
 
@@ -598,6 +626,8 @@ class Config:
     splits: SplitsConfig = field(default_factory=SplitsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
 
 
 DEFAULT_MINUTES = 30.0

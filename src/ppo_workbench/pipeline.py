@@ -59,6 +59,7 @@ from ppo_workbench.trading.experiment import (
     split_bars,
 )
 from ppo_workbench.trading.kernel import Scaler, TradingMarket
+from ppo_workbench.trials import run_trial
 
 MODEL_NAMES = {ModelType.maskable_ppo: "MaskablePPO", ModelType.ppo: "PPO"}
 FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
@@ -107,6 +108,8 @@ def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> f
     Raises:
         Interrupted: The user ended training; the model so far was kept.
     """
+    if config.trial.study is not None:
+        return run_trial(config, raw, home_folder())
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
     outcome = train(config, raw, choices)

@@ -154,17 +154,20 @@ class _Supervisor(BaseCallback):
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
         self._evaluation_due = 1
         self._stop = False
+        self._pauses = False
+        self._paused = False
         self._saved_at = 0.0
-        self._resumed_at = 0
+        self._seen_timesteps = 0
         self._evaluations: list[tuple[int, float, dict[str, float]]] = []
         self._best_score = float("-inf")
         self._best: tuple[int, dict[str, torch.Tensor]] | None = None
 
     def _on_training_start(self) -> None:
-        self._budget.start()
+        if not self._pauses or self.model.num_timesteps == 0:
+            self._budget.start()
 
     def _on_step(self) -> bool:
-        return not self._stop
+        return not (self._stop or self._paused)
 
     @property
     def _env(self) -> TradingVecEnv:
@@ -174,7 +177,8 @@ class _Supervisor(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         """Runs after the update that followed the last rollout."""
-        if self.model.num_timesteps > self._resumed_at:
+        if self.model.num_timesteps > self._seen_timesteps:
+            self._seen_timesteps = self.model.num_timesteps
             self._after_update()
 
     def _after_update(self) -> None:
@@ -191,6 +195,7 @@ class _Supervisor(BaseCallback):
             validation = self._evaluate()
             metrics |= {f"validation/{k}": v for k, v in validation.metrics.items()}
             metrics["validation/score"] = validation.score
+            self._paused = self._pauses
         self._hooks.record(metrics, self.model.num_timesteps)
         self._hooks.progress(self._standing(metrics, validation))
         every = self._config.checkpoint.every_seconds
@@ -212,12 +217,21 @@ class _Supervisor(BaseCallback):
             tensors |= {f"best.{key}": value for key, value in self._best[1].items()}
         return checkpoint
 
+    def pause_at_evaluation(self) -> None:
+        """Let `learn` return after the next evaluation."""
+        self._pauses, self._paused = True, False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget, or the user, has ended training."""
+        return self._stop
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take over the state of the run that is resumed."""
         document = checkpoint.document
         self._budget.restore(document["budget"])
         self._saved_at = document["budget"]["used_seconds"]
-        self._resumed_at = document["num_timesteps"]
+        self._seen_timesteps = document["num_timesteps"]
         self._evaluation_due = document["evaluation_due"]
         self._evaluations = [(row[0], row[1], row[2]) for row in document["evaluations"]]
         self._stop = document["stopped"]
@@ -281,6 +295,79 @@ class _Supervisor(BaseCallback):
         )
 
 
+class Training:
+    """One learner that is trained to its end, or from evaluation to evaluation.
+
+    Several of them can so advance in lockstep in one process, as the seeds of a trial do.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        env: TradingVecEnv,
+        train_bars: int,
+        hooks: Hooks,
+        resume: Checkpoint | None = None,
+        interrupt: _Interrupt | None = None,
+    ) -> None:
+        """Build the learner.
+
+        Args:
+            config: The experiment; `config.seed` seeds everything.
+            env: Batched environment over the training split.
+            train_bars: Bars of the training split, for the number of passes.
+            hooks: Evaluation, recording and display.
+            resume: Go on from this state, bit for bit where the budget is in timesteps.
+            interrupt: Asked between rollouts whether to end.
+        """
+        torch.set_num_threads(config.threads)
+        budget = Budget(config.budget)
+        self._config = config
+        self._model = build_model(config.model, env, budget, config.seed)
+        capture = _Capture()
+        self._model.set_logger(Logger(folder=None, output_formats=[capture]))
+        self._supervisor = _Supervisor(
+            config, budget, hooks, capture, train_bars, interrupt or _Interrupt()
+        )
+        self._env = env
+        self._fresh = resume is None
+        if resume is not None:
+            restore_model(self._model, env, resume)
+            self._supervisor.resume(resume)
+
+    def run(self) -> None:
+        """Train until the budget ends."""
+        self._learn()
+
+    def advance(self) -> bool:
+        """Train until the next evaluation was made; return whether there is more to train."""
+        self._supervisor.pause_at_evaluation()
+        self._learn()
+        return not self._supervisor.finished
+
+    @property
+    def timesteps(self) -> int:
+        """Timesteps trained so far."""
+        return self._model.num_timesteps
+
+    def result(self) -> TrainingResult:
+        """Collect what training leaves."""
+        return self._supervisor.result()
+
+    def _learn(self) -> None:
+        options: dict[str, Any] = {
+            "callback": self._supervisor,
+            "reset_num_timesteps": self._fresh,
+        }
+        if self._config.model.type is ModelType.maskable_ppo:
+            options["use_masking"] = True
+        self._fresh = False
+        # The supervisor ends training, SB3's own limit never does.
+        self._model.learn(2**62, **options)
+        # A learner that was stopped within a rollout has moved the environments since.
+        self._model._last_obs = self._env.batch.observations.copy()
+
+
 def train_model(
     config: Config,
     env: TradingVecEnv,
@@ -288,32 +375,11 @@ def train_model(
     hooks: Hooks,
     resume: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Train the configured algorithm on `env` until the budget ends.
+    """Train the configured algorithm on `env` until the budget ends or the user does.
 
-    Args:
-        config: The experiment; `config.seed` seeds everything.
-        env: Batched environment over the training split.
-        train_bars: Bars of the training split, for the number of passes.
-        hooks: Evaluation, recording and display.
-        resume: Go on from this state, bit for bit where the budget is in timesteps.
+    See `Training` for the arguments.
     """
-    torch.set_num_threads(config.threads)
-    budget = Budget(config.budget)
-    model = build_model(config.model, env, budget, config.seed)
-    capture = _Capture()
-    model.set_logger(Logger(folder=None, output_formats=[capture]))
     with interruptible() as interrupt:
-        supervisor = _Supervisor(config, budget, hooks, capture, train_bars, interrupt)
-        if resume is not None:
-            restore_model(model, env, resume)
-            supervisor.resume(resume)
-        _learn(model, config, supervisor, fresh=resume is None)
-    return supervisor.result()
-
-
-def _learn(model: Algorithm, config: Config, supervisor: _Supervisor, fresh: bool) -> None:
-    options: dict[str, Any] = {"callback": supervisor, "reset_num_timesteps": fresh}
-    if config.model.type is ModelType.maskable_ppo:
-        options["use_masking"] = True
-    # The supervisor ends training, SB3's own limit never does.
-    model.learn(2**62, **options)
+        training = Training(config, env, train_bars, hooks, resume, interrupt)
+        training.run()
+    return training.result()

@@ -298,7 +298,7 @@ def open_tracker(
     home = home.absolute()
     uri = tracking_uri(config, home)
     redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
-    experiment = config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    experiment = _experiment_name(config)
     try:
         if resume_run_id is None:
             client, run_id = _create_run(uri, redact(experiment), home, redact(run_name))
@@ -426,3 +426,41 @@ def _first_line(text: str) -> str:
 
 def _parts(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A recorded run: id, status in MLflow's words, tags."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+
+def find_runs(config: TrackingConfig, home: Path, tags: Mapping[str, str]) -> list[RunInfo]:
+    """Return the runs of the experiment that carry all `tags`, the oldest first.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    uri = tracking_uri(config, home.absolute())
+    redact = Redactor(uri)
+    try:
+        with _creation_lock(uri, home.absolute()):
+            client = _mlflow_client_class()(tracking_uri=uri)
+            experiment = client.get_experiment_by_name(_experiment_name(config))
+        if experiment is None:
+            return []
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        order = ["attributes.start_time ASC"]
+        found = client.search_runs([experiment.experiment_id], wanted, 1, 10_000, order)
+    except Exception as error:
+        text = _first_line(redact(str(error)))
+        raise TrackingError(
+            f"tracking.uri={redact(uri)}: runs cannot be searched ({text}); mend the store"
+        ) from None
+    return [RunInfo(run.info.run_id, run.info.status, dict(run.data.tags)) for run in found]
+
+
+def _experiment_name(config: TrackingConfig) -> str:
+    return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
