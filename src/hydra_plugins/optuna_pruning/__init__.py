@@ -1,0 +1,1 @@
+"""Hydra sweeper `optuna_pruning`; modules that begin with `_` are not scanned by Hydra."""

@@ -1,0 +1,97 @@
+"""Launchers as the sweep drives them: `submit` does not block, `wait` returns what has ended."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+
+class Ended(Protocol):
+    """A job that has ended; `hydra_plugins.pool._processes.Job` explains the attributes."""
+
+    index: int
+    kind: str | None
+    value: Any
+    reason: str | None
+
+
+@dataclass
+class BatchJob:
+    """A job of a blocking launcher."""
+
+    index: int
+    overrides: list[str]
+    kind: str | None = None
+    value: Any = None
+    reason: str | None = None
+
+
+class Batches:
+    """Drives a launcher whose `launch` blocks, such as basic, joblib or submitit."""
+
+    def __init__(self, launcher: Launcher, config: DictConfig, batch_size: int | None) -> None:
+        """Find out how many jobs the launcher runs at once."""
+        self._launcher, self._waiting = launcher, list[BatchJob]()
+        self.n_jobs = batch_size or _parallel(config.hydra.launcher)
+
+    def submit(self, overrides: Sequence[str], index: int) -> BatchJob:
+        """Put a job into the next batch."""
+        self._waiting.append(BatchJob(index, list(overrides)))
+        return self._waiting[-1]
+
+    def wait(self, timeout: float | None) -> list[BatchJob]:
+        """Run the batch; blocks until all of it has ended."""
+        batch, self._waiting = self._waiting, []
+        if not batch:
+            return []
+        try:
+            returns = self._launcher.launch([job.overrides for job in batch], batch[0].index)
+        except KeyboardInterrupt:
+            for job in batch:
+                job.kind, job.reason = "interrupted", "interrupted"
+            return batch
+        except Exception as error:  # the launcher itself broke, such as a killed joblib worker
+            for job in batch:
+                job.kind, job.reason = "error", f"{type(error).__name__}: {error}"
+            return batch
+        for job, result in zip(batch, returns, strict=True):
+            _settle(job, result)
+        return batch
+
+    def interrupt(self) -> None:
+        """Do nothing: the launcher's own processes have had the signal."""
+
+    def close(self) -> None:
+        """Forget what has not begun."""
+        self._waiting = []
+
+
+def _parallel(launcher: DictConfig) -> int:
+    """Read how many jobs a stock launcher runs at once from its settings."""
+    for key in ("n_jobs", "array_parallelism"):
+        value = launcher.get(key)
+        if value is not None:
+            return int(value) if value > 0 else len(os.sched_getaffinity(0))
+    return 1
+
+
+def _settle(job: BatchJob, result: JobReturn) -> None:
+    import optuna
+
+    from ppo_workbench.config import Interrupted
+    from ppo_workbench.records.study import describe
+
+    if result.status is JobStatus.COMPLETED:
+        job.kind, job.value = "value", result.return_value
+        return
+    error = result._return_value
+    if isinstance(error, optuna.TrialPruned):
+        job.kind = "pruned"
+    elif isinstance(error, Interrupted):
+        job.kind, job.reason = "interrupted", "interrupted"
+    else:
+        job.kind, job.reason = "error", describe(error)

@@ -1,0 +1,1 @@
+"""Hydra launcher `pool`; modules that begin with `_` are not scanned by Hydra."""

@@ -1,0 +1,262 @@
+"""The analysis of a study: one page for a person, one JSON file for a program.
+
+The page needs no network: plotly.js stands in it once, and its content security policy
+forbids every request.  optuna, plotly and jinja2 are imported on first use.
+"""
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppo_workbench.records.analysis_importance import Importance, measure_importances
+from ppo_workbench.records.analysis_plateau import Plateau, find_plateau
+from ppo_workbench.records.analysis_trials import (
+    Cost,
+    Parameter,
+    TrialRow,
+    count_states,
+    measure_cost,
+    read_parameters,
+    read_trials,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+COMMAND = "python -m ppo_workbench"
+Command = Callable[[Mapping[str, Any]], str] | str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The setting to train.
+
+    Attributes:
+        number: The trial that had it.
+        params: Its parameters, exactly as sampled.
+        values: What the trial itself reached, one an objective.
+        expected: What the surface expects there, luck taken out.
+        expected_sd: Standard deviation of `expected`.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    values: tuple[float, ...]
+    expected: tuple[float, ...]
+    expected_sd: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a study tells.
+
+    Attributes:
+        counts: Trials a state, adding up to all trials.
+        best: Number of the trial with the best first objective, None without a complete one.
+        best_value: Its value.
+        best_error: Its recorded standard error.
+        pareto: Numbers of the Pareto front, empty for one objective.
+        importances: Largest first, empty for too few trials.
+        plateau: Trial numbers that cannot be told from the best, best expected first.
+        cost: What pruning saved, None without recorded timesteps.
+        summary: Sentences for a person.
+        command: Trains the recommendation; empty without one.
+    """
+
+    study: str
+    objective_names: tuple[str, ...]
+    directions: tuple[str, ...]
+    written_utc: str
+    counts: Mapping[str, int]
+    best: int | None
+    best_value: float | None
+    best_error: float | None
+    pareto: tuple[int, ...]
+    importances: tuple[Importance, ...]
+    plateau: tuple[int, ...]
+    plateau_definition: str
+    recommended: Recommendation | None
+    cost: Cost | None
+    summary: tuple[str, ...]
+    command: str
+    html_path: Path
+    json_path: Path
+
+
+def analyse(
+    study: "optuna.Study", folder: Path, *, objective_name: str, command: Command = COMMAND
+) -> Analysis:
+    """Analyse a study and write `analysis.html` and `analysis.json`.
+
+    Args:
+        study: The study, finished or not; trials still running are only counted.
+        folder: Where to write; earlier analyses there are replaced whole.
+        objective_name: What the trials return; for several objectives names separated by
+            commas, such as "sharpe_annual, max_drawdown_frac".
+        command: Makes the command that trains given parameters, or the text before (or, with
+            "{overrides}" in it, around) the `key=value`s.
+
+    Returns:
+        What was found.  Studies without a complete trial have no recommendation.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    from ppo_workbench.records.analysis_page import render_page
+
+    rows, parameters = read_trials(study), read_parameters(study)
+    signs = [1 if d.name == "MAXIMIZE" else -1 for d in study.directions]
+    complete = [row for row in rows if row.state == "complete"]
+    names = [parameter.name for parameter in parameters]
+    importances = measure_importances(study, [row.number for row in complete], names)
+    rank = {importance.name: i for i, importance in enumerate(importances)}
+    parameters.sort(key=lambda p: (rank.get(p.name, len(rank)), p.name))
+    plateau = find_plateau(rows, parameters, signs) if parameters or complete else None
+    best = max(complete, key=lambda row: signs[0] * row.values[0], default=None)
+    recommended = _recommendation(plateau, rows)
+    draft = Analysis(
+        study=study.study_name,
+        objective_names=_objective_names(objective_name, len(signs)),
+        directions=tuple(d.name.lower() for d in study.directions),
+        written_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        counts=count_states(rows),
+        best=best.number if best else None,
+        best_value=best.values[0] if best else None,
+        best_error=best.errors[0] if best else None,
+        pareto=_pareto(complete, signs),
+        importances=importances,
+        plateau=plateau.numbers if plateau else (),
+        plateau_definition=plateau.definition if plateau else "",
+        recommended=recommended,
+        cost=measure_cost(rows),
+        summary=(),
+        command=_command(command, recommended.params) if recommended else "",
+        html_path=folder / "analysis.html",
+        json_path=folder / "analysis.json",
+    )
+    analysis = _with_summary(draft, plateau)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
+    record = _finite(_record(analysis, rows, parameters, plateau))
+    _write(analysis.json_path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return analysis
+
+
+def overrides_of(params: Mapping[str, Any]) -> list[str]:
+    """Return parameters as Hydra overrides, quoted for Hydra but not for the shell."""
+    return [f"{key}={_hydra_value(value)}" for key, value in params.items()]
+
+
+def _command(command: Command, params: Mapping[str, Any]) -> str:
+    if not isinstance(command, str):
+        return command(params)
+    overrides = " ".join(shlex.quote(text) for text in overrides_of(params))
+    if "{overrides}" in command:
+        return command.replace("{overrides}", overrides)
+    return f"{command} {overrides}".rstrip()
+
+
+def _hydra_value(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_hydra_value(item) for item in value)}]"
+    if isinstance(value, str) and not value.startswith(("[", "{")):
+        plain = all(c.isalnum() or c in "_-./" for c in value) and value
+        return value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)
+
+
+def _recommendation(plateau: Plateau | None, rows: Sequence[TrialRow]) -> Recommendation | None:
+    if plateau is None:
+        return None
+    row = next(row for row in rows if row.number == plateau.recommended)
+    return Recommendation(
+        number=row.number,
+        params=dict(row.params),
+        values=row.values,
+        expected=plateau.expected[row.number],
+        expected_sd=plateau.expected_sd[row.number],
+    )
+
+
+def _pareto(complete: Sequence[TrialRow], signs: Sequence[int]) -> tuple[int, ...]:
+    """Return the trials that no other beats or equals in everything and beats in something."""
+    if len(signs) == 1:
+        return ()
+    scores = {r.number: [s * v for s, v in zip(signs, r.values, strict=True)] for r in complete}
+    return tuple(
+        number
+        for number, mine in scores.items()
+        if not any(
+            other != mine and all(o >= m for o, m in zip(other, mine, strict=True))
+            for other in scores.values()
+        )
+    )
+
+
+def _objective_names(text: str, count: int) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()] if count > 1 else [text]
+    return tuple(names[k] if k < len(names) else f"objective {k + 1}" for k in range(count))
+
+
+def _with_summary(draft: Analysis, plateau: Plateau | None) -> Analysis:
+    from dataclasses import replace
+
+    from ppo_workbench.records.analysis_words import summarise
+
+    return replace(draft, summary=summarise(draft, plateau))
+
+
+def _record(
+    analysis: Analysis,
+    rows: Sequence[TrialRow],
+    parameters: Sequence[Parameter],
+    plateau: Plateau | None,
+) -> dict[str, Any]:
+    """Return everything as JSON values; the paths are left out, the files may move."""
+    record = asdict(analysis)
+    del record["html_path"], record["json_path"]
+    record["parameters"] = [asdict(parameter) for parameter in parameters]
+    record["plateau_region"] = [
+        {"name": e.parameter.name, "low": e.low, "high": e.high, "counts": dict(e.counts)}
+        | {"width_frac": e.width_frac, "at_border": e.at_border}
+        for e in (plateau.extents if plateau else ())
+    ]
+    record["fallback_error"] = plateau.fallback_error if plateau else None
+    record["trials"] = [
+        {name: value for name, value in vars(row).items() if name != "params"}
+        | {"params": dict(row.params)}
+        | {"expected": plateau.expected.get(row.number) if plateau else None}
+        for row in rows
+    ]
+    return record
+
+
+def _finite(value: Any) -> Any:
+    """Return a copy that JSON can hold: what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole, so that a reader never sees half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

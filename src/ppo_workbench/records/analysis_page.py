@@ -1,0 +1,160 @@
+"""The analysis as one self-contained HTML page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppo_workbench.records.analysis_figures import (
+    Scene,
+    contour_figures,
+    history_figure,
+    importance_figure,
+    intermediate_figure,
+    parallel_figure,
+    pareto_figure,
+    slice_figures,
+)
+from ppo_workbench.records.analysis_plateau import Extent, Plateau
+from ppo_workbench.records.analysis_traces import Figure
+from ppo_workbench.records.analysis_trials import Parameter, TrialRow
+from ppo_workbench.records.analysis_words import cost_sentence, error_note
+
+if TYPE_CHECKING:
+    from ppo_workbench.records.analysis import Analysis
+
+BORDERS = {
+    "": "",
+    "both": "the whole search",
+    "lowest": "reaches the lowest value",
+    "highest": "reaches the highest value",
+}
+TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
+
+
+def render_page(
+    analysis: "Analysis",
+    rows: Sequence[TrialRow],
+    parameters: Sequence[Parameter],
+    signs: Sequence[int],
+    plateau: Plateau | None,
+) -> str:
+    """Return the page; it makes no request and needs nothing beside it."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    scene = Scene(
+        rows, parameters, analysis.objective_names, signs, analysis.importances, plateau,
+        analysis.pareto,
+    )  # fmt: skip
+    figures, slices, contours = _figures(scene)
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        a=analysis,
+        plateau=plateau,
+        tiles=_tiles(analysis),
+        figures=figures,
+        slices=slices,
+        contours=contours,
+        extents=[_extent_cells(e, scene.setting) for e in (plateau.extents if plateau else ())],
+        error_note=error_note(plateau, analysis.counts["complete"]) if plateau else "",
+        cost_note=cost_sentence(analysis.cost) if analysis.cost else "",
+        has_errors=any(row.errors[0] for row in rows),
+        names=names,
+        trials=[_trial_cells(row, analysis, plateau, names) for row in rows],
+        # `</script>` in a parameter's option must not end the element.
+        figures_json=Markup(json.dumps(figures, allow_nan=False).replace("<", "\\u003c")),
+        plotly_js=Markup(get_plotlyjs()),
+    )
+
+
+def _figures(scene: Scene) -> tuple[dict[str, Figure], list[list[str]], list[list[str]]]:
+    """Return all figures by element, and which are slices and contours of each objective."""
+    found: dict[str, Figure | None] = {
+        "intermediate": intermediate_figure(scene),
+        "pareto": pareto_figure(scene),
+        "importance": importance_figure(scene),
+        "parallel": parallel_figure(scene),
+    }
+    slices: list[list[str]] = []
+    contours: list[list[str]] = []
+    for k in range(len(scene.objectives)):
+        found[f"history{k}"] = history_figure(scene, k)
+        for kind, made, listed in (
+            ("slice", slice_figures(scene, k), slices),
+            ("contour", contour_figures(scene, k), contours),
+        ):
+            ids = [f"{kind}{k}-{i}" for i in range(len(made))] if scene.complete else []
+            found |= dict(zip(ids, made, strict=False))
+            listed.append(ids)
+    return {name: figure for name, figure in found.items() if figure}, slices, contours
+
+
+def _tiles(analysis: "Analysis") -> list[tuple[str, str]]:
+    counts = analysis.counts
+    rest = [f"{n} {state}" for state, n in counts.items() if n and state != "complete"]
+    tiles = [(str(counts["complete"]), f"complete trials; {', '.join(rest) or 'no others'}")]
+    chosen = analysis.recommended
+    if chosen is not None:
+        for name, value, sd in zip(
+            analysis.objective_names, chosen.expected, chosen.expected_sd, strict=True
+        ):
+            tiles.append((f"{value:.3g} ± {sd:.1g}", f"{name} expected of the recommendation"))
+        tiles.append((f"trial {chosen.number}", "recommended setting"))
+        tiles.append((f"{analysis.best_value:.3g}", f"best single value, trial {analysis.best}"))
+    if analysis.cost is not None and counts["pruned"]:
+        tiles.append((f"{analysis.cost.saved_frac:.0%}", "of the timesteps saved by pruning"))
+    return tiles
+
+
+def _extent_cells(extent: Extent, setting: Mapping[str, Any]) -> dict[str, Any]:
+    parameter = extent.parameter
+    cells: dict[str, Any] = {
+        "name": parameter.name,
+        "chosen": _shown(setting.get(parameter.name)),
+        "border": BORDERS[extent.at_border],
+        "left": None,
+    }
+    if extent.low is None or extent.high is None:
+        plateau = ", ".join(f"{option} ({n})" for option, n in extent.counts.items())
+        return cells | {"plateau": plateau or "-", "searched": ", ".join(parameter.choices)}
+    return cells | {
+        "plateau": f"{extent.low:.4g} to {extent.high:.4g}",
+        "searched": f"{parameter.low:.4g} to {parameter.high:.4g}"
+        + (" (log)" if parameter.log else ""),
+        "left": round(100 * parameter.position(extent.low), 1),
+        "width": round(100 * extent.width_frac, 1),
+    }
+
+
+def _trial_cells(
+    row: TrialRow, analysis: "Analysis", plateau: Plateau | None, names: Sequence[str]
+) -> dict[str, Any]:
+    cells: list[str] = []
+    for k in range(len(analysis.objective_names)):
+        value = row.values[k] if row.values else (row.shown_value if k == 0 else None)
+        expected = plateau.expected.get(row.number) if plateau else None
+        cells += [_shown(value), _shown(row.errors[k]), _shown(expected[k] if expected else None)]
+    cells += [_shown(row.params[name]) if name in row.params else "" for name in names]
+    cells.append("" if row.timesteps is None else f"{row.timesteps:,.0f}")
+    cells.append("" if row.seconds is None else f"{row.seconds:.1f}")
+    chosen = analysis.recommended is not None and analysis.recommended.number == row.number
+    inside = plateau is not None and row.number in plateau.numbers
+    return {
+        "number": row.number,
+        "state": row.state,
+        "cells": cells,
+        "seeds": row.seeds,
+        "run_id": row.run_id,
+        "reason": row.reason,
+        "css": " ".join(name for name, on in (("chosen", chosen), ("inside", inside)) if on),
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

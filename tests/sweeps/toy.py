@@ -1,0 +1,173 @@
+"""A task that costs nothing, as the tests sweep it: in this process's Hydra or as a program."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import optuna
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from ppo_workbench.config import ConfigError
+from ppo_workbench.records.study import TrialSession, load_study, open_storage
+
+LIGHT = "hydra.launcher.preload=[]"
+SMALL = ["hydra.sweeper.study_name=toy", "hydra.sweeper.n_trials=4"]
+ROOT = Path(__file__).parents[2]
+CONFIG: dict[str, Any] = {
+    "x": 0.0,
+    "n": 1,
+    "word": None,
+    "items": [0],
+    "mode": "value",
+    "trial": {"study": None, "number": None, "storage": None},
+    "defaults": [
+        "_self_",
+        {"override hydra/sweeper": "optuna_pruning"},
+        {"override hydra/launcher": "pool"},
+        {"override hydra/hydra_logging": "none"},
+        {"override hydra/job_logging": "none"},
+    ],
+    "hydra": {
+        "output_subdir": None,
+    },
+}
+ConfigStore.instance().store(name="toy", node=CONFIG)
+
+
+def objective(x: float) -> float:
+    """Return the value of a point, largest at 0.3."""
+    return -((x - 0.3) ** 2)
+
+
+def task(cfg: DictConfig) -> Any:
+    """Do what `mode` says."""
+    print(f"trial {cfg.trial.number}", flush=True)
+    act = {"session": _session, "front": _front, "sleep": _sleep, "kill": _kill}.get(cfg.mode)
+    if act is not None:
+        return act(cfg)
+    if cfg.mode == "raise":
+        raise ValueError("no luck")
+    if cfg.mode == "exit":
+        raise SystemExit(3)
+    if cfg.mode == "pruned":
+        raise optuna.TrialPruned
+    return {"nothing": float("nan"), "text": "seven"}.get(cfg.mode, objective(cfg.x))
+
+
+def session(cfg: DictConfig) -> TrialSession:
+    """Open the trial as a job does."""
+    home = Path(os.environ["PPO_WORKBENCH_HOME"])
+    return TrialSession(cfg.trial.storage, cfg.trial.study, cfg.trial.number, home)
+
+
+def _session(cfg: DictConfig) -> float:
+    with session(cfg) as trial:
+        for step in range(3):
+            if trial.report(objective(cfg.x), step):
+                trial.pruned({"pruned_at": step})
+                return 0.0
+        trial.complete([objective(cfg.x)], {"seeds": [0]}, [cfg.x - 0.5])
+    return 0.0
+
+
+def _front(cfg: DictConfig) -> list[float]:
+    with session(cfg) as trial:
+        assert not trial.report(cfg.x, 0)
+    return [cfg.x, cfg.x]
+
+
+def _sleep(cfg: DictConfig) -> float:
+    with session(cfg):
+        (Path(os.environ["PPO_WORKBENCH_HOME"]) / f"asleep_{cfg.trial.number}").touch()
+        time.sleep(60)
+    return 0.0
+
+
+def _kill(cfg: DictConfig) -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def check(cfg: DictConfig, choices: dict[str, str]) -> None:
+    """Refuse points outside of the unit interval."""
+    if not 0 <= cfg.x <= 1:
+        raise ConfigError(f"x={cfg.x}: must be from 0 to 1")
+
+
+class Observer:
+    """Remembers what it is told."""
+
+    def __init__(self, *about: Any) -> None:
+        """Begin."""
+        OBSERVERS.append(self)
+        self.about = about
+        self.events: list[Sequence[Any]] = []
+
+    def trial_started(self, *facts: Any) -> str:
+        """Remember a start."""
+        self.events.append(("started", *facts))
+        return f"run {facts[0]}"
+
+    def trial_finished(self, *facts: Any) -> None:
+        """Remember an end."""
+        self.events.append(("finished", *facts))
+
+    def close(self, *facts: Any) -> None:
+        """Remember the end of the sweep, and fail at it."""
+        self.events.append(("closed", *facts))
+        raise OSError("the server is down")
+
+
+OBSERVERS: list[Observer] = []
+
+
+def sweep(home: Path, *overrides: str) -> Any:
+    """Sweep the toy in this process; the pool's jobs load no more than they need."""
+    first = [] if "hydra/launcher=basic" in overrides else [LIGHT]
+    first += [] if "hydra/sweeper=basic" in overrides else SMALL
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPO_WORKBENCH_HOME", str(home))
+        with hydra.initialize(version_base="1.3", config_path=None):
+            main = GlobalHydra.instance().hydra
+            assert main is not None
+            return main.multirun("toy", task, [*first, *overrides], with_log_configuration=False)
+
+
+def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":
+    """Start a sweep of the toy as a program."""
+    home.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.sweeps.toy", "--multirun", LIGHT, *SMALL, *overrides],
+        env={**os.environ, "PYTHONPATH": path, "PPO_WORKBENCH_HOME": str(home)},
+        cwd=home,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def study(home: Path, name: str = "toy", uri: str | None = None) -> optuna.Study:
+    """Load a study of this home."""
+    return load_study(open_storage(uri, home, name), name)
+
+
+def trials(home: Path, name: str = "toy", uri: str | None = None) -> list[tuple[Any, ...]]:
+    """Return state, values and parameters of a study's trials."""
+    return [(one.state.name, one.values, one.params) for one in study(home, name, uri).trials]
+
+
+main = hydra.main(version_base="1.3", config_path=None, config_name="toy")(task)
+
+if __name__ == "__main__":
+    main()
