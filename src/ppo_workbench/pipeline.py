@@ -3,16 +3,26 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numba
 import torch
 
-from ppo_workbench.config import Activation, Config, ConfigError, Interrupted, ModelType, Task
+from ppo_workbench.config import (
+    Activation,
+    BudgetConfig,
+    CheckpointConfig,
+    Config,
+    ConfigError,
+    Interrupted,
+    ModelType,
+    Task,
+)
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
     check_free,
@@ -22,6 +32,7 @@ from ppo_workbench.delivery.artifact import (
 from ppo_workbench.delivery.describe import describe_model, plain, utc
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.delivery.metadata import Metadata, Scorecards, Training
+from ppo_workbench.jit import CACHE_ENABLED
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import (
     SUFFIX,
@@ -359,12 +370,41 @@ def _learn(
         save=keeper.save,
     )
     train_bars = len(experiment.splits["train"])
+    if not _is_compiled():
+        console.show("compiling for about a minute, on the first run only ...")
+    _warm_up(experiment, look)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
         return train_model(config, env, train_bars, hooks, checkpoint)
     finally:
         progress.stop()
+
+
+def _is_compiled() -> bool:
+    """Say whether an earlier run has left its machine code in the cache."""
+    if not CACHE_ENABLED:
+        return False
+    return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
+
+
+def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
+    """Compile all kernels before the clock starts: train once on as little as can be.
+
+    Else the first run of a budget of minutes would spend it on compiling, and calibrate its
+    schedules by that.
+
+    Raises:
+        KeyboardInterrupt: The user does not want to wait; there is no model to keep yet.
+    """
+    config = experiment.config
+    model = replace(config.model, n_envs=2, n_steps=2, batch_size=2, n_epochs=1)
+    budget = BudgetConfig(timesteps=4, evaluations=1)
+    small = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
+    env = TradingVecEnv(replace(experiment, config=small).batch())
+    hooks = Hooks(look, lambda metrics, timesteps: None, lambda standing: None)
+    if train_model(small, env, 1, hooks).interrupted:
+        raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)

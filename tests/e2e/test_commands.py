@@ -50,7 +50,7 @@ def test_command_of_the_readme_trains_and_leaves_its_pair(
     overrides = shlex.split(arguments)
     config = compose([*BUDGET, *overrides])
 
-    result = shared.train("tracking.plots=false", "overwrite=true", *overrides)
+    result = shared.train("tracking.enabled=false", "overwrite=true", *overrides)
 
     assert result.code == 0, result.err
     first = result.out.splitlines()[0]

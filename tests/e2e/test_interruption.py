@@ -6,13 +6,14 @@ import select
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import mlflow
 import pytest
 from tests.e2e.workbench import TINY, Workbench, process
 
 from ppo_workbench import pipeline
+from ppo_workbench.learning.training import train_model
+from ppo_workbench.scoring.baselines import tuned_threshold
 
 
 def _read_until(run: "subprocess.Popen[str]", words: str, seconds: float) -> str:
@@ -29,10 +30,13 @@ def _read_until(run: "subprocess.Popen[str]", words: str, seconds: float) -> str
     return text
 
 
-def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(
+    recording: Workbench,
+) -> None:
+    home = recording.home
     arguments = [*TINY, "budget.minutes=20", "output=stopped", "tracking.plots=false"]
     run = subprocess.Popen(
-        **process(arguments, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        **process(arguments, home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         _read_until(run, r" steps, \d+/s", 240)
@@ -44,26 +48,23 @@ def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(tmp_path
     assert run.returncode == 130, out + err
     assert "interrupted, the model so far is kept" in out
     assert "Traceback" not in err
-    workbench = Workbench(tmp_path)
-    assert (tmp_path / "trained_models" / "stopped.pth").is_file()
-    metadata = workbench.metadata("stopped")
+    assert (home / "trained_models" / "stopped.pth").is_file()
+    metadata = recording.metadata("stopped")
     assert metadata["training"]["timesteps"] > 0
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
     record = client.get_run(metadata["mlflow_run_id"])
     assert record.info.status == "KILLED"
     assert record.data.tags["interrupted"] == "true"
     assert "final_validation/sharpe_annual" in record.data.metrics
-    assert workbench.run(*TINY, "task=evaluate", "artifact=stopped").code == 0
+    assert recording.run(*TINY, "task=evaluate", "artifact=stopped").code == 0
 
 
 def test_ctrl_c_during_the_final_scoring_keeps_the_model(
     workbench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.tuned_threshold
-
     def interrupted(experiment):  # type: ignore[no-untyped-def]
         os.kill(os.getpid(), signal.SIGINT)
-        return real(experiment)
+        return tuned_threshold(experiment)
 
     monkeypatch.setattr(pipeline, "tuned_threshold", interrupted)
 
@@ -74,21 +75,19 @@ def test_ctrl_c_during_the_final_scoring_keeps_the_model(
 
 
 def test_tracking_store_that_dies_midway_costs_one_warning_and_no_model(
-    workbench: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    recording: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = pipeline.train_model
-
     def broken(*arguments, **named):  # type: ignore[no-untyped-def]
-        (workbench.home / "mlruns" / "mlflow.db").write_bytes(b"no database any more" * 1000)
-        return real(*arguments, **named)
+        (recording.home / "mlruns" / "mlflow.db").write_bytes(b"no database any more" * 1000)
+        return train_model(*arguments, **named)
 
     monkeypatch.setattr(pipeline, "train_model", broken)
 
-    result = workbench.train("output=survivor")
+    result = recording.train("output=survivor")
 
     assert result.code == 0, result.err
-    assert workbench.metadata("survivor")["status"] == "candidate"
+    assert recording.metadata("survivor")["status"] == "candidate"
     warnings = [r for r in caplog.records if "tracking failed and work goes on" in r.message]
     assert len(warnings) == 1
-    (spool,) = (workbench.home / "mlruns" / "spool").iterdir()
+    (spool,) = (recording.home / "mlruns" / "spool").iterdir()
     assert "final_validation/sharpe_annual" in spool.read_text(encoding="utf-8")

@@ -1,55 +1,64 @@
-"""Same seed and timesteps, two processes: the same weights and the same scorecards."""
+"""A second process trains the same model again, and scores a stored one exactly the same."""
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tests.e2e.workbench import BUDGET, TINY, Workbench, process
 
 SEED = 3
+MODELS = {"maskable_ppo": "trained_models", "ppo": "baselines"}
+# One process for several commands: starting one takes longer than they do.
+SCRIPT = """
+import json, sys
+from ppo_workbench.cli import command
+print(*(command(arguments) for arguments in json.loads(sys.argv[1])), file=sys.stderr)
+"""
 
 
-def _arguments(home: Path, model: str, seed: int) -> list[str]:
-    home.mkdir()
-    arguments = [*TINY, *BUDGET, "budget.timesteps=512", "tracking.enabled=false"]
+def _training(home: Path, model: str, seed: int = SEED) -> list[str]:
     return [
-        *arguments,
-        f"model={model}",
-        f"seed={seed}",
-        "output=same",
-        f"result_json={home}/result.json",
+        *[*TINY, *BUDGET, "budget.timesteps=512", "tracking.enabled=false", f"model={model}"],
+        *[f"seed={seed}", f"output={model}", f"result_json={home}/{model}.json"],
     ]
 
 
-def _outcome(home: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    (path,) = home.glob("*/same.pth")
-    result = json.loads((home / "result.json").read_text(encoding="utf-8"))
+def _outcome(home: Path, model: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    result = json.loads((home / f"{model}.json").read_text(encoding="utf-8"))
+    path = home / MODELS[model] / f"{model}.pth"
     return torch.load(path, weights_only=True), result["scorecards"]
 
 
-@pytest.mark.parametrize("model", ["maskable_ppo", "ppo"])
-def test_same_seed_in_two_processes_gives_identical_weights_and_scorecards(
-    model: str, tmp_path: Path
+def test_second_process_gives_identical_weights_and_scorecards(
+    trained: Workbench, tmp_path: Path
 ) -> None:
     here, there, other = (tmp_path / name for name in ("here", "there", "other"))
-    run = subprocess.Popen(
-        **process(_arguments(there, model, SEED), there),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    assert Workbench(here).run(*_arguments(here, model, SEED)).code == 0
-    assert Workbench(other).run(*_arguments(other, model, SEED + 1)).code == 0
+    for home in (here, there, other):
+        home.mkdir()
+    stored = trained.home / "trained_models" / "first"
+    evaluation = [*TINY, "task=evaluate", f"artifact={stored}", f"result_json={there}/first.json"]
+    commands = [*(_training(there, model) for model in MODELS), evaluation]
+    options = process([], there) | {"args": [sys.executable, "-c", SCRIPT, json.dumps(commands)]}
+    run = subprocess.Popen(**options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for model in MODELS:
+        assert Workbench(here).run(*_training(here, model)).code == 0
+        assert Workbench(other).run(*_training(other, model, SEED + 1)).code == 0
     _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
+    assert errors == "0 0 0\n"
 
-    first, cards = _outcome(here)
-    second, same_cards = _outcome(there)
-    third, _ = _outcome(other)
-
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert cards == same_cards
-    assert not all(torch.equal(first[key], third[key]) for key in first)
+    for model in MODELS:
+        first, cards = _outcome(here, model)
+        second, same_cards = _outcome(there, model)
+        third, _ = _outcome(other, model)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert cards == same_cards
+        assert not all(torch.equal(first[key], third[key]) for key in first)
+    reloaded = json.loads((there / "first.json").read_text(encoding="utf-8"))
+    original = json.loads((trained.home / "first.json").read_text(encoding="utf-8"))
+    assert reloaded["score"] == original["score"]
+    (card,) = reloaded["scorecards"].values()
+    assert card["validation"] == original["scorecards"]["MaskablePPO"]["validation"]

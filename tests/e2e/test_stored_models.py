@@ -1,15 +1,15 @@
 """A model that was written is the model that was trained, from the command line and Python."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.e2e.workbench import BUDGET, TINY, Workbench, process
+from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench import backtest, compose, evaluate, pipeline, train
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.pipeline import Outcome
 from ppo_workbench.records.ledger import past_openings
@@ -44,25 +44,6 @@ def test_result_json_agrees_with_metadata_and_names_the_files(trained: Workbench
     assert {"flat", "buy-and-hold", "random-legal"} < set(result["scorecards"])
 
 
-def test_reloaded_in_a_fresh_process_scores_exactly_the_same(
-    trained: Workbench, tmp_path: Path
-) -> None:
-    first = json.loads((trained.home / "first.json").read_text(encoding="utf-8"))
-    again = tmp_path / "again.json"
-    arguments = [*TINY, "task=evaluate", "artifact=first", f"result_json={again}"]
-
-    done = subprocess.run(
-        **process(arguments, trained.home), check=False, capture_output=True, timeout=300
-    )
-
-    assert done.returncode == 0, done.stderr
-    second = json.loads(again.read_text(encoding="utf-8"))
-    assert second["scorecards"]["first"] == {
-        "validation": first["scorecards"]["MaskablePPO"]["validation"]
-    }
-    assert second["score"] == first["score"]
-
-
 def test_python_functions_return_typed_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +71,11 @@ def test_training_never_holds_a_bar_of_the_test_split(
     config = _small("output=cut", "overwrite=true")
     every = load_bars(config.data)
     seen: list[int] = []
-    real = layout.compute_market
 
     def spy(bars, features):  # type: ignore[no-untyped-def]
         seen.append(len(bars))
         assert bars.close.base is None  # a copy: nothing behind it
-        return real(bars, features)
+        return compute_market(bars, features)
 
     monkeypatch.setattr(layout, "compute_market", spy)
 
@@ -114,7 +94,6 @@ def test_backtest_of_the_test_split_is_in_the_ledger_first_and_counted(
     monkeypatch.setenv("PPO_WORKBENCH_HOME", str(workbench.home))
     config = _small("output=looked")
     outcome = train(config)
-    real = layout.compute_market
 
     def refuse(bars, features):  # type: ignore[no-untyped-def]
         raise RuntimeError("the bars are about to be read")
@@ -123,7 +102,7 @@ def test_backtest_of_the_test_split_is_in_the_ledger_first_and_counted(
     with pytest.raises(RuntimeError, match="about to be read"):
         backtest(config, "looked", "test")
     (first,) = past_openings(workbench.home)
-    monkeypatch.setattr(layout, "compute_market", real)
+    monkeypatch.setattr(layout, "compute_market", compute_market)
 
     trace = backtest(config, "looked", "test")
 

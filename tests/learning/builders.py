@@ -63,14 +63,15 @@ def random_rollout(
     model: Algorithm, rows: int, masked: bool, random: np.random.Generator
 ) -> Rollout:
     """Return rows of random data; old log-probabilities are near the present policy's."""
-    n_actions = int(model.action_space.n)  # type: ignore[union-attr]
-    observations = random.standard_normal((rows, *(model.observation_space.shape or ())))
+    space: Any = model.action_space
+    n_actions = int(space.n)
+    shape = (rows, *(model.observation_space.shape or ()))
+    observations = random.standard_normal(shape).astype(np.float32)
     masks = np.ones((rows, n_actions), dtype=np.bool_)
     if masked:
         masks = random.random((rows, n_actions)) < 0.6
         masks[np.arange(rows), random.integers(0, n_actions, rows)] = True
     actions = np.array([random.choice(np.flatnonzero(row)) for row in masks], dtype=np.int64)
-    observations = observations.astype(np.float32)
     values, log_p, _ = evaluate(model, observations, actions, masks if masked else None)
     noise = random.standard_normal((4, rows)).astype(np.float32)
     return Rollout(
@@ -159,7 +160,7 @@ def learning_config(
 ) -> Config:
     """Return a small experiment whose volatility rule masks; `section__field=value` changes."""
     settings: dict[str, Any] = {
-        "risk__volatility.enabled": True,
+        "risk__volatility__enabled": True,
         "model__n_envs": 4,
         "model__n_steps": 32,
         "model__batch_size": 32,

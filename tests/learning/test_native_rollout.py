@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy import stats
-from tests.learning.builders import evaluate, learning_config, make_env, make_model
+from tests.learning.builders import evaluate, learning_config, make_model
 
 from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.jit import kernel
@@ -138,7 +138,8 @@ def _probabilities(
 ) -> npt.NDArray[np.float32]:
     log_p, p = np.empty((1, len(logits)), np.float32), np.empty((1, len(logits)), np.float32)
     masked_softmax(logits[None], mask[None], log_p, p)
-    return p[0]
+    probabilities: npt.NDArray[np.float32] = p[0]
+    return probabilities
 
 
 @kernel

@@ -206,7 +206,7 @@ class _FixedOrder:
         self._orders = iter(orders)
 
     def permutation(self, count: int) -> npt.NDArray[np.int64]:
-        order = next(self._orders)
+        order: npt.NDArray[np.int64] = next(self._orders)
         assert len(order) == count
         return order
 

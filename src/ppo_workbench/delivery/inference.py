@@ -5,6 +5,7 @@ training may differ from it in the last digits.  Inputs are the scaled observati
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,21 +42,27 @@ _B0, _B2, _B4, _B6 = (
 
 
 @kernel
+def rational_tanh(value: Any) -> Any:
+    """Return the hyperbolic tangent of a float32."""
+    x = min(max(value, -_LIMIT), _LIMIT)
+    s = x * x
+    p = _A13 * s + _A11
+    p = p * s + _A9
+    p = p * s + _A7
+    p = p * s + _A5
+    p = p * s + _A3
+    p = p * s + _A1
+    q = _B6 * s + _B4
+    q = q * s + _B2
+    q = q * s + _B0
+    return x * p / q
+
+
+@kernel
 def tanh_in_place(values: npt.NDArray[np.float32]) -> None:
     """Replace a flat float32 array by its hyperbolic tangent."""
     for i in range(values.shape[0]):
-        x = min(max(values[i], -_LIMIT), _LIMIT)
-        s = x * x
-        p = _A13 * s + _A11
-        p = p * s + _A9
-        p = p * s + _A7
-        p = p * s + _A5
-        p = p * s + _A3
-        p = p * s + _A1
-        q = _B6 * s + _B4
-        q = q * s + _B2
-        q = q * s + _B0
-        values[i] = x * p / q
+        values[i] = rational_tanh(values[i])
 
 
 @kernel

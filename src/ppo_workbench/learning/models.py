@@ -1,5 +1,6 @@
 """Build MaskablePPO or PPO from the configuration, under SB3's own argument names."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -10,10 +11,11 @@ from stable_baselines3 import PPO
 from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.budget import Budget
-from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
+from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO
+_LOG = logging.getLogger(__name__)
 ALGORITHMS: dict[tuple[ModelType, Learner], type[MaskablePPO] | type[PPO]] = {
     (ModelType.maskable_ppo, Learner.native): NativeMaskablePPO,
     (ModelType.maskable_ppo, Learner.sb3): MaskablePPO,
@@ -23,18 +25,20 @@ ALGORITHMS: dict[tuple[ModelType, Learner], type[MaskablePPO] | type[PPO]] = {
 
 
 def _schedule(value: float, kind: Schedule, budget: Budget) -> float | Callable[[float], float]:
-    """Return a constant, or a schedule over the budget (SB3's own progress is ignored:
-    it would need the number of timesteps before training).
+    """Return a constant, or a schedule over the budget.
+
+    SB3's own progress is ignored: it would need the number of timesteps before training.
     """
     if kind is Schedule.constant:
         return value
     return lambda _progress_remaining: value * budget.progress_remaining
 
 
-def build_model(
-    config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int
-) -> Algorithm:
+def build_model(config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int) -> Algorithm:
     """Build the algorithm that `config.type` names.
+
+    Where `learner: native` cannot train the policy, stable-baselines3's own code does, and
+    one logged line says why.
 
     Args:
         config: Hyperparameters.
@@ -42,8 +46,20 @@ def build_model(
         budget: Drives the schedules.
         seed: Seeds torch, numpy and the environments.
     """
+    model = _build(config, config.learner, env, budget, seed)
+    if config.learner is Learner.native:
+        reason = why_not_native(model.policy)
+        if reason is not None:
+            _LOG.warning("learner: sb3 instead of native, because %s", reason)
+            return _build(config, Learner.sb3, env, budget, seed)
+    return model
+
+
+def _build(
+    config: ModelConfig, learner: Learner, env: TradingVecEnv, budget: Budget, seed: int
+) -> Algorithm:
     activation = torch.nn.Tanh if config.activation is Activation.tanh else torch.nn.ReLU
-    return ALGORITHMS[config.type, config.learner](
+    return ALGORITHMS[config.type, learner](
         "MlpPolicy",
         env,
         learning_rate=_schedule(config.learning_rate, config.learning_rate_schedule, budget),

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import explained_variance
 
-from ppo_workbench.learning.native_network import RELU, TANH
+from ppo_workbench.delivery.inference import RELU, TANH
 from ppo_workbench.learning.native_rollout import Buffer, Counts, Environments, collect
 from ppo_workbench.learning.native_update import (
     ADAM_BETA1,
@@ -38,12 +39,15 @@ _ACTIVATIONS = {torch.nn.Tanh: TANH, torch.nn.ReLU: RELU}
 MAX_EPISODES_KEPT = 1000  # of one rollout, for SB3's episode statistics
 
 
-def why_not_native(policy: ActorCriticPolicy) -> str | None:
+def why_not_native(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> str | None:
     """Return why the jitted learner cannot train this policy, or None if it can."""
     if policy.device.type != "cpu":
         return f"device {policy.device} is not the CPU"
     extractor = policy.mlp_extractor
-    if type(policy.features_extractor) is not FlattenExtractor or type(extractor) is not MlpExtractor:
+    if (
+        type(policy.features_extractor) is not FlattenExtractor
+        or type(extractor) is not MlpExtractor
+    ):
         return "it has a features extractor of its own"
     if type(policy.optimizer) is not torch.optim.Adam:
         return f"its optimizer is {type(policy.optimizer).__name__}, not Adam"
@@ -58,7 +62,7 @@ def why_not_native(policy: ActorCriticPolicy) -> str | None:
     return None
 
 
-def bind_network(policy: ActorCriticPolicy) -> Network:
+def bind_network(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> Network:
     """Move the policy's parameters into one flat vector and make them views of it.
 
     The optimizer's moments become views too, so `policy.optimizer` can be saved as ever.
@@ -91,6 +95,7 @@ def bind_network(policy: ActorCriticPolicy) -> Network:
         gradients=np.zeros_like(flat),
         first_moment=first,
         second_moment=second,
+        turned=np.empty_like(flat),
         actor=_shape(extractor.policy_net, policy.action_net, offsets),
         critic=_shape(extractor.value_net, policy.value_net, offsets),
         activation=activation,
@@ -141,10 +146,33 @@ class _Native:
             np.ones((*shape, n_actions), np.bool_),
             *plain,
         )
-        self._generator = seed_accounts(1, (model.seed or 0) + 1)
-        self._order_generator = np.random.default_rng(model.seed)
+        if not hasattr(self, "_generator"):
+            self._generator = seed_accounts(1, (model.seed or 0) + 1)
+            self._order_generator = np.random.default_rng(model.seed)
         self._last_starts = np.asarray(model._last_episode_starts, dtype=np.float32).copy()
-        self._bound_policy = model.policy
+        self._bound_batch = batch
+
+    def _is_bound(self) -> bool:
+        """Whether parameters, moments and environments are still the arrays of the kernels.
+
+        SB3's `load`, `set_parameters` and `set_env` put others in their place.
+        """
+        model: Any = self
+        if getattr(self, "_bound_batch", None) is not model.env.batch:
+            return False
+        first = next(model.policy.parameters())
+        moment = model.policy.optimizer.state[first]["exp_avg"]
+        arrays = (self._network.params, self._network.first_moment)
+        tensors = (first, moment)
+        return all(
+            tensor.data_ptr() == array.ctypes.data
+            for tensor, array in zip(tensors, arrays, strict=True)
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        """Leave what `_bind` makes anew out of SB3's zip; the generators stay in it."""
+        arrays = ["_network", "_environments", "_buffer", "_bound_batch"]
+        return [*super()._excluded_save_params(), *arrays]  # type: ignore[misc]
 
     def native_state(self) -> dict[str, Any]:
         """Return the state of the generators, as JSON values."""
@@ -171,8 +199,9 @@ class _Native:
     ) -> bool:
         """Collect one rollout; the callback's `on_step` is asked once, before it."""
         model: Any = self
-        if getattr(self, "_bound_policy", None) is not model.policy:
+        if not self._is_bound():
             self._bind()
+        self._last_starts[:] = model._last_episode_starts
         callback.on_rollout_start()
         if not callback.on_step():
             return False
@@ -195,12 +224,14 @@ class _Native:
             model.gamma,
             model.gae_lambda,
         )
+        model._last_obs = env.batch.observations.copy()
+        model._last_episode_starts = self._last_starts > 0
         decisions = self._buffer.actions.size
         model.num_timesteps += decisions
         env.statistics.add(decisions, counts)
-        finished = min(int(counts.finished[0]), MAX_EPISODES_KEPT)
-        for k in range(max(0, finished - model._stats_window_size), finished):
-            reward, length = counts.episodes[:, k]
+        finished, kept = int(counts.finished[0]), min(model._stats_window_size, MAX_EPISODES_KEPT)
+        for k in range(max(0, finished - kept), finished):
+            reward, length = counts.episodes[:, k % MAX_EPISODES_KEPT]
             model.ep_info_buffer.append({"r": float(reward), "l": int(length), "t": 0.0})
         callback.on_rollout_end()
         return True

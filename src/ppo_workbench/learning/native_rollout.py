@@ -1,6 +1,6 @@
 """The rollout, jitted: masked forward, sampling, environment step, bootstrapping and GAE."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,12 @@ import numpy.typing as npt
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.native_network import Floats, Ints, forward
 from ppo_workbench.learning.native_update import (
+    TILE,
     Bools,
     Network,
     hidden_size,
-    masked_log_softmax,
+    masked_softmax,
+    turn_weights,
 )
 from ppo_workbench.trading.kernel import random_uint, step_batch
 
@@ -61,8 +63,9 @@ class Counts(NamedTuple):
         totals: int64 (4,): decisions with any mask, rejected, violated, passive.
         components: float64 (5,), reward components.
         actions: int64 (A,), actions sent.
-        episodes: float64 (2, K), reward and length of finished episodes, in order.
-        finished: int64 (1,), how many of them there are.
+        episodes: float64 (2, K), reward and length of finished episodes; number i is in
+            column i % K.
+        finished: int64 (1,), how many of them there were.
     """
 
     blocked: Ints
@@ -74,18 +77,28 @@ class Counts(NamedTuple):
 
 
 @kernel
-def sample(log_p: Floats, mask: Bools, uniform: float) -> int:
-    """Return the allowed action at the quantile `uniform`, in [0, 1), of its distribution.
+def uniform(generator: Any) -> float:
+    """Return 53 random bits of a generator (one account record) as a number in [0, 1)."""
+    return (random_uint(generator) >> np.uint64(11)) * TWO_TO_MINUS_53
 
-    Forbidden actions are skipped, whatever rounding does to the sum of probabilities.
+
+@kernel
+def sample(p: Floats, mask: Bools, number: float) -> int:
+    """Return the allowed action at the quantile `number`, in [0, 1), of probabilities `p`.
+
+    Forbidden actions are skipped, whatever rounding does to the sum of probabilities, and
+    so are allowed ones whose probability is 0.
     """
     total = 0.0
+    for k in range(p.shape[0]):
+        total += p[k]
+    quantile, reached = number * total, 0.0
     chosen = -1
-    for k in range(log_p.shape[0]):
-        if mask[k]:
+    for k in range(p.shape[0]):
+        if mask[k] and p[k] > 0.0:
             chosen = k
-            total += np.exp(np.float64(log_p[k]))
-            if uniform < total:
+            reached += p[k]
+            if quantile < reached:
                 break
     return chosen
 
@@ -115,9 +128,10 @@ def _count_outcomes(env: Environments, counts: Counts) -> None:
         counts.components[2] += out.differential_sharpe
         counts.components[3] += out.drawdown
         counts.components[4] += out.turnover
-        if env.done[n] != 0 and counts.finished[0] < counts.episodes.shape[1]:
-            counts.episodes[0, counts.finished[0]] = out.episode_reward
-            counts.episodes[1, counts.finished[0]] = out.episode_length
+        if env.done[n] != 0:  # of very many, the last ones are kept
+            slot = counts.finished[0] % counts.episodes.shape[1]
+            counts.episodes[0, slot] = out.episode_reward
+            counts.episodes[1, slot] = out.episode_length
             counts.finished[0] += 1
 
 
@@ -148,24 +162,20 @@ def collect(
     """
     steps, n_envs, n_actions = buffer.masks.shape
     actor_hidden = np.empty(max(n_envs * hidden_size(net.actor), 1), np.float32)
-    critic_hidden = np.empty(max(n_envs * hidden_size(net.critic), 1), np.float32)
     logits = np.empty((n_envs, n_actions), np.float32)
-    values = np.empty((n_envs, 1), np.float32)
-    log_p = np.empty(n_actions, np.float32)
+    log_p, p = np.empty_like(logits), np.empty_like(logits)
+    turn_weights(net)
     for t in range(steps):
         buffer.observations[t] = env.observations
         buffer.episode_starts[t] = last_starts
         if use_mask:
             buffer.masks[t] = env.masks
-        forward(env.observations, net.params, net.actor, net.activation, actor_hidden, logits)
-        forward(env.observations, net.params, net.critic, net.activation, critic_hidden, values)
+        forward(env.observations, net.turned, net.actor, net.activation, actor_hidden, logits)
+        masked_softmax(logits, buffer.masks[t], log_p, p)
         for n in range(n_envs):
-            masked_log_softmax(logits[n], buffer.masks[t, n], log_p)
-            uniform = (random_uint(generator[0]) >> np.uint64(11)) * TWO_TO_MINUS_53
-            action = sample(log_p, buffer.masks[t, n], uniform)
+            action = sample(p[n], buffer.masks[t, n], uniform(generator[0]))
             buffer.actions[t, n] = action
-            buffer.log_probs[t, n] = log_p[action]
-            buffer.values[t, n] = values[n, 0]
+            buffer.log_probs[t, n] = log_p[n, action]
         _count(env, buffer.actions[t], counts)
         finished = step_batch(
             buffer.actions[t], env.bars, env.features, env.means, env.stds, env.levels,
@@ -179,20 +189,36 @@ def collect(
             bootstrap(env, net, buffer.rewards[t], gamma)
         for n in range(n_envs):
             last_starts[n] = 1.0 if env.done[n] != 0 else 0.0
-    forward(env.observations, net.params, net.critic, net.activation, critic_hidden, values)
-    advantages(buffer, values[:, 0], last_starts, gamma, gae_lambda)
+    flat = buffer.observations.reshape(steps * n_envs, buffer.observations.shape[2])
+    state_values(net, flat, buffer.values.reshape(steps * n_envs))
+    last_values = np.empty(n_envs, np.float32)
+    state_values(net, env.observations, last_values)
+    advantages(buffer, last_values, last_starts, gamma, gae_lambda)
+
+
+@kernel
+def state_values(net: Network, observations: Floats, out: Floats) -> None:
+    """Write V of each row (M, n) into `out` (M,).
+
+    No decision needs the values, so they are computed after the rollout, in large pieces.
+    """
+    hidden = np.empty(TILE * hidden_size(net.critic), np.float32)
+    values = np.empty((TILE, 1), np.float32)
+    for start in range(0, out.shape[0], TILE):
+        rows = observations[start : min(start + TILE, out.shape[0])]
+        n = rows.shape[0]
+        forward(rows, net.turned, net.critic, net.activation, hidden, values[:n])
+        out[start : start + n] = values[:n, 0]
 
 
 @kernel
 def bootstrap(env: Environments, net: Network, rewards: Floats, gamma: float) -> None:
     """Add gamma V(last observation) to the reward of truncated episodes (Pardo et al. 2018)."""
-    hidden = np.empty(max(hidden_size(net.critic), 1), np.float32)
-    value = np.empty((1, 1), np.float32)
+    value = np.empty(1, np.float32)
     for n in range(env.done.shape[0]):
         if env.done[n] == 1:
-            last = env.terminal_observations[n : n + 1]
-            forward(last, net.params, net.critic, net.activation, hidden, value)
-            rewards[n] += np.float32(gamma) * value[0, 0]
+            state_values(net, env.terminal_observations[n : n + 1], value)
+            rewards[n] += np.float32(gamma) * value[0]
 
 
 @kernel

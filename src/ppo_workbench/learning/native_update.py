@@ -11,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import kernel
-from ppo_workbench.learning.native_network import Floats, Ints, backward, forward
+from ppo_workbench.learning.native_network import Floats, Ints, backward, forward, turn
 
 Bools = npt.NDArray[np.bool_]
 
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 MASKED_LOGIT = np.float32(-1e8)  # sb3_contrib.common.maskable.distributions
+TILE = 256  # rows of a minibatch that are worked on together: their activations stay in cache
 ADAM_BETA1, ADAM_BETA2, ADAM_EPS = 0.9, 0.999, 1e-5  # SB3's ActorCriticPolicy sets eps
 LOSSES = ("policy_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
 
 
 class Rollout(NamedTuple):
-    """One rollout, flattened to M rows.
+    """Rows of a rollout: all M of it, or those of a minibatch.
 
     Attributes:
         observations: float32 (M, n).
@@ -44,6 +46,7 @@ class Network(NamedTuple):
 
     Attributes:
         params, gradients, first_moment, second_moment: float32 (P,).
+        turned: float32 (P,), what `native_network.turn` makes of params for a forward pass.
         actor, critic: int64 (L, 3), see `native_network`.
         activation: 0 tanh, 1 relu.
         steps: int64 (1,), Adam steps taken.
@@ -53,6 +56,7 @@ class Network(NamedTuple):
     gradients: Floats
     first_moment: Floats
     second_moment: Floats
+    turned: Floats
     actor: Ints
     critic: Ints
     activation: int
@@ -74,18 +78,25 @@ class Hyperparameters(NamedTuple):
 
 
 @kernel
-def masked_log_softmax(logits: Floats, mask: Bools, out: Floats) -> None:
-    """Write log probabilities of one row; forbidden actions count with logit -1e8."""
-    top = MASKED_LOGIT
-    for k in range(logits.shape[0]):
-        out[k] = logits[k] if mask[k] else MASKED_LOGIT
-        top = max(top, out[k])
-    total = np.float32(0.0)
-    for k in range(logits.shape[0]):
-        total += np.exp(out[k] - top)
-    shift = top + np.log(total)
-    for k in range(logits.shape[0]):
-        out[k] -= shift
+def masked_softmax(logits: Floats, masks: Bools, log_p: Floats, p: Floats) -> None:
+    """Write log-probabilities and probabilities of N rows, each (N, A).
+
+    Forbidden actions count with logit -1e8, so their probability is exactly 0.
+    """
+    n_actions = logits.shape[1]
+    for n in range(logits.shape[0]):
+        top = MASKED_LOGIT
+        for k in range(n_actions):
+            if masks[n, k]:
+                top = max(top, logits[n, k])
+        total = _ZERO
+        for k in range(n_actions):
+            p[n, k] = np.exp(logits[n, k] - top) if masks[n, k] else _ZERO
+            total += p[n, k]
+        shift, scale = top + np.log(total), _ONE / total
+        for k in range(n_actions):
+            log_p[n, k] = (logits[n, k] if masks[n, k] else MASKED_LOGIT) - shift
+            p[n, k] *= scale
 
 
 @kernel
@@ -106,97 +117,75 @@ def _normalise(values: Floats) -> None:
 
 @kernel
 def _policy_loss(
-    rollout: Rollout,
-    rows: Ints,
-    advantages: Floats,
-    logits: Floats,
+    batch: Rollout,
+    log_p: Floats,
+    p: Floats,
+    share: float,
     h: Hyperparameters,
     gradient: Floats,
     losses: npt.NDArray[np.float64],
 ) -> None:
-    """Add policy loss, entropy loss, KL and clip fraction; write the gradient by logit."""
-    batch, n_actions = logits.shape
+    """Add policy loss, entropy loss, KL and clip fraction; write the gradient by logit.
+
+    `share` is the weight of a row in the mean over its minibatch.
+    """
+    actions, advantages, old_log_p = batch.actions, batch.advantages, batch.log_probs
     # In float32 like the ratio: a float64 bound would make the clipped product differ from
     # the plain one by rounding, and the comparison below would drop half the gradients.
     low, high = np.float32(1.0 - h.clip_range), np.float32(1.0 + h.clip_range)
-    log_p = np.empty(n_actions, np.float32)
-    for i in range(batch):
-        row = rows[i]
-        mask, action, advantage = rollout.masks[row], rollout.actions[row], advantages[i]
-        masked_log_softmax(logits[i], mask, log_p)
-        log_ratio = log_p[action] - rollout.log_probs[row]
+    weight, bonus = np.float32(share), np.float32(share * h.ent_coef)
+    for i in range(log_p.shape[0]):
+        log_ratio = log_p[i, actions[i]] - old_log_p[i]
         ratio = np.exp(log_ratio)
-        plain, clipped = advantage * ratio, advantage * min(max(ratio, low), high)
+        plain, clipped = advantages[i] * ratio, advantages[i] * min(max(ratio, low), high)
+        entropy = _ZERO
+        for k in range(log_p.shape[1]):
+            entropy -= p[i, k] * log_p[i, k]  # a forbidden action has p = 0
         losses[0] -= min(plain, clipped)
-        losses[3] += (ratio - 1.0) - log_ratio
-        losses[4] += 1.0 if abs(ratio - 1.0) > h.clip_range else 0.0
-        entropy = 0.0
-        for k in range(n_actions):
-            if mask[k]:
-                entropy -= np.exp(log_p[k]) * log_p[k]
         losses[2] -= entropy
+        losses[3] += (ratio - _ONE) - log_ratio
+        losses[4] += abs(ratio - _ONE) > h.clip_range
         # The minimum passes the gradient of the plain term unless the clipped one is less.
-        by_log_prob = -plain if plain <= clipped else 0.0
-        for k in range(n_actions):
-            if mask[k]:
-                p = np.exp(log_p[k])
-                one = 1.0 if k == action else 0.0
-                by_logit = by_log_prob * (one - p) + h.ent_coef * p * (log_p[k] + entropy)
-                gradient[i, k] = by_logit / batch
-            else:
-                gradient[i, k] = 0.0
+        by_log_prob = plain * weight if plain <= clipped else _ZERO
+        for k in range(log_p.shape[1]):
+            by_entropy = bonus * p[i, k] * (log_p[i, k] + entropy)
+            gradient[i, k] = by_log_prob * p[i, k] + by_entropy
+        gradient[i, actions[i]] -= by_log_prob
 
 
 @kernel
 def _value_loss(
-    rollout: Rollout,
-    rows: Ints,
+    batch: Rollout,
     values: Floats,
+    share: float,
     h: Hyperparameters,
     gradient: Floats,
     losses: npt.NDArray[np.float64],
 ) -> None:
     """Add the value loss and write its gradient by value, weighted by `vf_coef`."""
-    batch = values.shape[0]
-    for i in range(batch):
-        value, old = values[i, 0], rollout.values[rows[i]]
-        passes = 1.0
+    old_values, returns = batch.values, batch.returns
+    for i in range(values.shape[0]):
+        value, passes = values[i, 0], 1.0
         if h.clip_range_vf >= 0.0:
-            change = value - old
+            change = value - old_values[i]
             limited = min(max(change, -h.clip_range_vf), h.clip_range_vf)
             passes = 1.0 if limited == change else 0.0
-            value = old + limited
-        error = value - rollout.returns[rows[i]]
+            value = old_values[i] + limited
+        error = value - returns[i]
         losses[1] += error * error
-        gradient[i, 0] = h.vf_coef * 2.0 * error * passes / batch
+        gradient[i, 0] = h.vf_coef * 2.0 * error * passes * share
 
 
 @kernel
-def clip_gradients(gradients: Floats, max_norm: float) -> float:
-    """Scale gradients to a global norm of at most `max_norm`; return the norm before."""
-    # Eight partial sums: vectorises, and the order stays fixed.
-    sums = np.zeros(8, np.float32)
-    n = gradients.shape[0]
-    whole = n - n % 8
-    for i in range(0, whole, 8):
-        for k in range(8):
-            sums[k] += gradients[i + k] * gradients[i + k]
-    total = 0.0
-    for k in range(8):
-        total += sums[k]
-    for i in range(whole, n):
-        total += gradients[i] * gradients[i]
-    norm = np.sqrt(total)
-    scale = np.float32(max_norm / (norm + 1e-6))
-    if scale < 1.0:
-        for i in range(n):
-            gradients[i] *= scale
-    return norm  # type: ignore[no-any-return]
+def clip_scale(gradients: Floats, max_norm: float) -> float:
+    """Return the factor that limits a gradient to a global norm of `max_norm`, at most 1."""
+    norm = np.sqrt(np.float64(np.dot(gradients, gradients)))
+    return min(max_norm / (norm + 1e-6), 1.0)
 
 
 @kernel
-def adam_step(net: Network, learning_rate: float) -> None:
-    """One step of Adam on all parameters, in torch's formulation."""
+def adam_step(net: Network, learning_rate: float, scale: float) -> None:
+    """One step of Adam on all parameters by `scale` times the gradients, as torch does it."""
     net.steps[0] += 1
     t = net.steps[0]
     correction1 = 1.0 - ADAM_BETA1**t
@@ -204,10 +193,11 @@ def adam_step(net: Network, learning_rate: float) -> None:
     size = np.float32(learning_rate / correction1)
     b1, b2, eps = np.float32(ADAM_BETA1), np.float32(ADAM_BETA2), np.float32(ADAM_EPS)
     c1, c2 = np.float32(1.0 - ADAM_BETA1), np.float32(1.0 - ADAM_BETA2)
+    factor = np.float32(scale)
     params, gradients = net.params, net.gradients
     first, second = net.first_moment, net.second_moment
     for i in range(params.shape[0]):
-        g = gradients[i]
+        g = gradients[i] * factor
         m = b1 * first[i] + c1 * g
         v = b2 * second[i] + c2 * g * g
         first[i], second[i] = m, v
@@ -215,22 +205,133 @@ def adam_step(net: Network, learning_rate: float) -> None:
 
 
 @kernel
-def _gather(rollout: Rollout, rows: Ints, observations: Floats, advantages: Floats) -> None:
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        advantages[i] = rollout.advantages[row]
-        for j in range(observations.shape[1]):
-            observations[i, j] = rollout.observations[row, j]
-
-
-@kernel
 def hidden_size(shape: Ints) -> int:
     """Return the sum of the hidden widths."""
-    return shape[: shape.shape[0] - 1, 1].sum()  # type: ignore[no-any-return]
+    return shape[: shape.shape[0] - 1, 1].sum()
+
+
+class Scratch(NamedTuple):
+    """Memory of one tile."""
+
+    log_p: Floats
+    p: Floats
+    logits: Floats
+    values: Floats
+    actor_hidden: Floats
+    critic_hidden: Floats
+    downstream: Floats
+    gradients: Floats
 
 
 @kernel
-def update(net: Network, rollout: Rollout, order: Ints, h: Hyperparameters) -> Floats:
+def _scratch(net: Network, rows: int, n_actions: int) -> Scratch:
+    actor, critic = hidden_size(net.actor), hidden_size(net.critic)
+    return Scratch(
+        np.empty((rows, n_actions), np.float32),
+        np.empty((rows, n_actions), np.float32),
+        np.empty((rows, n_actions), np.float32),
+        np.empty((rows, 1), np.float32),
+        np.empty(rows * actor, np.float32),
+        np.empty(rows * critic, np.float32),
+        np.empty(2 * rows * max(actor, critic), np.float32),
+        np.empty_like(net.gradients),
+    )
+
+
+@kernel
+def _gather(rollout: Rollout, rows: Ints, out: Rollout) -> None:
+    """Copy some rows of a rollout into the first rows of another."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        out.actions[i], out.values[i] = rollout.actions[row], rollout.values[row]
+        out.log_probs[i], out.returns[i] = rollout.log_probs[row], rollout.returns[row]
+        out.advantages[i] = rollout.advantages[row]
+    for i in range(rows.shape[0]):
+        for j in range(out.observations.shape[1]):
+            out.observations[i, j] = rollout.observations[rows[i], j]
+        for k in range(out.masks.shape[1]):
+            out.masks[i, k] = rollout.masks[rows[i], k]
+
+
+@kernel
+def _part(r: Rollout, start: int, stop: int) -> Rollout:
+    """Return rows `start` .. `stop` of a rollout as views."""
+    return Rollout(
+        r.observations[start:stop], r.actions[start:stop], r.masks[start:stop],
+        r.values[start:stop], r.log_probs[start:stop], r.advantages[start:stop],
+        r.returns[start:stop],
+    )  # fmt: skip
+
+
+@kernel
+def _tile(
+    net: Network,
+    batch: Rollout,
+    share: float,
+    h: Hyperparameters,
+    s: Scratch,
+    gradients: Floats,
+    losses: npt.NDArray[np.float64],
+) -> None:
+    """Forward, losses and backward of some rows of a minibatch; gradients are overwritten."""
+    n, inputs = batch.actions.shape[0], batch.observations
+    logits, log_p, p, values = s.logits[:n], s.log_p[:n], s.p[:n], s.values[:n]
+    forward(inputs, net.turned, net.actor, net.activation, s.actor_hidden, logits)
+    masked_softmax(logits, batch.masks, log_p, p)
+    _policy_loss(batch, log_p, p, share, h, logits, losses)  # now gradients by logit
+    backward(
+        inputs, net.params, net.actor, net.activation, s.actor_hidden,
+        logits, s.downstream, gradients,
+    )  # fmt: skip
+    forward(inputs, net.turned, net.critic, net.activation, s.critic_hidden, values)
+    _value_loss(batch, values, share, h, values, losses)  # now gradients by value
+    backward(
+        inputs, net.params, net.critic, net.activation, s.critic_hidden,
+        values, s.downstream, gradients,
+    )  # fmt: skip
+
+
+@kernel
+def turn_weights(net: Network) -> None:
+    """Prepare the forward passes of both networks."""
+    turn(net.params, net.actor, net.turned)
+    turn(net.params, net.critic, net.turned)
+
+
+@kernel
+def _minibatch(
+    net: Network,
+    batch: Rollout,
+    h: Hyperparameters,
+    s: Scratch,
+    losses: npt.NDArray[np.float64],
+) -> None:
+    """Write the losses of a minibatch and the gradients of its total loss."""
+    n = batch.actions.shape[0]
+    if h.normalize_advantage and n > 1:
+        _normalise(batch.advantages)
+    losses[:] = 0.0
+    turn_weights(net)
+    for start in range(0, n, TILE):
+        part = _part(batch, start, min(start + TILE, n))
+        target = net.gradients if start == 0 else s.gradients
+        _tile(net, part, 1.0 / n, h, s, target, losses)
+        if start > 0:
+            add_to(net.gradients, s.gradients)
+    losses /= n
+
+
+@kernel
+def add_to(sums: Floats, values: Floats) -> None:
+    """Add one flat array to another."""
+    for i in range(sums.shape[0]):
+        sums[i] += values[i]
+
+
+@kernel
+def update(
+    net: Network, rollout: Rollout, order: Ints, h: Hyperparameters
+) -> npt.NDArray[np.float64]:
     """Run all epochs of minibatch updates; stop early at `target_kl` as SB3 does.
 
     Args:
@@ -245,55 +346,28 @@ def update(net: Network, rollout: Rollout, order: Ints, h: Hyperparameters) -> F
     """
     epochs, total = order.shape
     size = min(h.batch_size, total)
-    n_obs, n_actions = rollout.observations.shape[1], rollout.masks.shape[1]
-    wide = max(hidden_size(net.actor), hidden_size(net.critic))
-    actor_hidden = np.empty(max(size * hidden_size(net.actor), 1), np.float32)
-    critic_hidden = np.empty(max(size * hidden_size(net.critic), 1), np.float32)
-    scratch = np.empty(2 * size * max(wide, 1), np.float32)
-    observations_ = np.empty((size, n_obs), np.float32)
-    advantages_ = np.empty(size, np.float32)
-    logits_, values_ = np.empty((size, n_actions), np.float32), np.empty((size, 1), np.float32)
-    by_logit_, by_value_ = np.empty_like(logits_), np.empty_like(values_)
-    sums = np.zeros(len(LOSSES) + 1)
-    losses = np.zeros(5)
+    scratch = _scratch(net, min(size, TILE), rollout.masks.shape[1])
+    r = _part(rollout, 0, size)
+    taken = Rollout(
+        r.observations.copy(), r.actions.copy(), r.masks.copy(), r.values.copy(),
+        r.log_probs.copy(), r.advantages.copy(), r.returns.copy(),
+    )  # fmt: skip
+    sums, losses = np.zeros(len(LOSSES) + 1), np.zeros(5)
     minibatches, proceed = 0, True
     for epoch in range(epochs):
-        kl, kl_count = 0.0, 0
+        sums[3], begun = 0.0, minibatches
         for start in range(0, total, size):
             rows = order[epoch, start : min(start + size, total)]
-            n = rows.shape[0]
-            observations, advantages = observations_[:n], advantages_[:n]
-            logits, values = logits_[:n], values_[:n]
-            by_logit, by_value = by_logit_[:n], by_value_[:n]
-            _gather(rollout, rows, observations, advantages)
-            if h.normalize_advantage and n > 1:
-                _normalise(advantages)
-            forward(observations, net.params, net.actor, net.activation, actor_hidden, logits)
-            forward(observations, net.params, net.critic, net.activation, critic_hidden, values)
-            losses[:] = 0.0
-            _policy_loss(rollout, rows, advantages, logits, h, by_logit, losses)
-            _value_loss(rollout, rows, values, h, by_value, losses)
-            losses /= n
-            sums[:3] += losses[:3]
-            sums[4] += losses[4]
+            _gather(rollout, rows, taken)
+            _minibatch(net, _part(taken, 0, rows.shape[0]), h, scratch, losses)
+            sums[:5] += losses
             sums[5] = losses[0] + h.ent_coef * losses[2] + h.vf_coef * losses[1]
             minibatches += 1
-            kl += losses[3]
-            kl_count += 1
-            if h.target_kl >= 0.0 and losses[3] > 1.5 * h.target_kl:
-                proceed = False
+            proceed = h.target_kl < 0.0 or losses[3] <= 1.5 * h.target_kl
+            if not proceed:
                 break
-            backward(
-                observations, net.params, net.actor, net.activation, actor_hidden,
-                by_logit, scratch, net.gradients,
-            )  # fmt: skip
-            backward(
-                observations, net.params, net.critic, net.activation, critic_hidden,
-                by_value, scratch, net.gradients,
-            )  # fmt: skip
-            clip_gradients(net.gradients, h.max_grad_norm)
-            adam_step(net, h.learning_rate)
-        sums[3] = kl / kl_count
+            adam_step(net, h.learning_rate, clip_scale(net.gradients, h.max_grad_norm))
+        sums[3] /= minibatches - begun
         sums[6] = epoch + 1
         if not proceed:
             break

@@ -1,0 +1,74 @@
+"""What the tasks decide by themselves; tests/e2e runs them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_workbench import pipeline
+from ppo_workbench.cli import compose
+from ppo_workbench.config import ConfigError
+from ppo_workbench.pipeline import default_name, find_artifact, home_folder
+
+
+def test_default_name_is_model_type_time_and_a_short_id() -> None:
+    names = {default_name(compose(["model=ppo"])) for _ in range(2)}
+
+    assert len(names) == 2
+    assert all(re.fullmatch(r"ppo_\d{8}T\d{6}Z_[0-9a-f]{4}", name) for name in names)
+
+
+def test_home_folder_is_the_environment_else_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    assert home_folder() == tmp_path
+
+    monkeypatch.delenv("PPO_WORKBENCH_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert home_folder() == tmp_path
+
+
+@pytest.mark.parametrize("folder", ["trained_models", "baselines"])
+def test_find_artifact_by_name_looks_in_both_folders(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    path = tmp_path / folder / "model.pth"
+    path.parent.mkdir()
+    path.touch()
+
+    assert find_artifact("model") == (path.parent, "model")
+    assert find_artifact(str(path)) == (path.parent, "model")
+    assert find_artifact(str(path.with_suffix(""))) == (path.parent, "model")
+    with pytest.raises(ConfigError, match="artifact=other: no such model"):
+        find_artifact("other")
+
+
+def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    overrides = [
+        "data.synthetic.sessions=16",
+        "env.episode_bars=390",
+        "features.names=[return_1]",
+        "features.volatility_slow_bars=195",
+        "model.n_envs=4",
+        "model.n_steps=32",
+        "model.batch_size=64",
+        "budget.timesteps=256",
+        "tracking.enabled=false",
+        "overwrite=true",
+        "output=same",
+    ]
+    with_warm_up = pipeline.train(compose(overrides))
+    first = torch.load(with_warm_up.paths.pth, weights_only=True)
+    monkeypatch.setattr(pipeline, "_warm_up", lambda experiment, look: None)
+
+    without = pipeline.train(compose(overrides))
+
+    second = torch.load(without.paths.pth, weights_only=True)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert without.scorecards == with_warm_up.scorecards
