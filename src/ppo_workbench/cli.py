@@ -213,6 +213,26 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     return merged
 
 
+def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
+    """Check one sample of a sweep before its first trial; named by conf/sweep/.
+
+    Raises:
+        ConfigError: The sample, or what trials are judged by, is not allowed.
+    """
+    config, _, _ = _checked(cfg, choices)
+    from ppo_workbench.trials import check_objective
+
+    check_objective(config)
+
+
+def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:
+    """Open the record of a study in MLflow for the sweeper; named by conf/sweep/."""
+    config, raw, _ = _checked(cfg, choices)
+    from ppo_workbench.records.study_record import open_study_record
+
+    return open_study_record(config, home, study, raw)
+
+
 @functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
     """Return the config groups and their options, from the conf folder."""

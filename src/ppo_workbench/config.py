@@ -51,6 +51,7 @@ class Task(Enum):
 
     train = "train"
     evaluate = "evaluate"
+    analyse = "analyse"
 
 
 class TimestampConvention(Enum):
@@ -615,6 +616,7 @@ class Config:
     select: Select = Select.best
     artifact: str | None = None
     resume: str | None = None
+    study: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -56,6 +56,7 @@ from ppo_workbench.learning.training import (
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.records.ledger import open_test
 from ppo_workbench.records.redaction import Redactor
+from ppo_workbench.records.study_record import analyse_study
 from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
 from ppo_workbench.scoring.backtest import NETWORK, Policy
 from ppo_workbench.scoring.backtest import backtest as run_backtest
@@ -121,6 +122,8 @@ def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> f
     """
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
+    if config.task is Task.analyse:
+        return analyse(config)
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
     outcome = train(config, raw, choices)
@@ -254,6 +257,17 @@ def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scoreca
     scorecards = {config.artifact: {"validation": card.to_dict()}}
     _write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
     return card
+
+
+def analyse(config: Config, console: WorkbenchConsole | None = None) -> float:
+    """Write the analysis of the study `config.study` and return its best value."""
+    console = console or WorkbenchConsole()
+    if config.study is None:
+        raise ConfigError("study: a value is needed, write study=NAME (a folder in sweeps/)")
+    home = home_folder()
+    found = analyse_study(config.trial.storage, home, config.study, config.objective.metrics)
+    console.show(f"analysis: {home / 'sweeps' / config.study / 'analysis.html'}", wrap=False)
+    return float("nan") if found.best_value is None else found.best_value
 
 
 def default_name(config: Config) -> str:

@@ -10,18 +10,16 @@ import pytest
 from optuna.trial import TrialState
 
 from ppo_workbench.config import ConfigError
+from ppo_workbench.records.storage import KernelLock, claim_lock, open_storage
 from ppo_workbench.records.study import (
     LAST_SEEN,
     SWEEP,
-    KernelLock,
     StudyError,
     TrialSession,
-    claim_lock,
     is_lost,
     last_seen,
     load_study,
     make_pruner,
-    open_storage,
 )
 
 

@@ -1,17 +1,17 @@
 """The sweeper: what it asks, what it records, what it refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tests.sweeps.toy as toy
 from hydra.errors import HydraException
-from tests.sweeps.toy import study, sweep, trials
+from tests.sweeps.toy import quick, study, sweep, trials
 
 from hydra_plugins.optuna_pruning._run import SweepError
 from ppo_workbench.config import ConfigError
 
 X = "x=interval(0,1)"
-BASIC = "hydra/launcher=basic"
 
 
 def test_sweep_with_defaults_ends_with_n_trials_finished(tmp_path: Path) -> None:
@@ -28,65 +28,70 @@ def test_sweep_with_defaults_ends_with_n_trials_finished(tmp_path: Path) -> None
     assert (tmp_path / "sweeps/toy/0/log.txt").read_text() == "trial 0\n"
 
 
+def test_sweep_with_a_stock_launcher_and_a_plain_task_works_too(tmp_path: Path) -> None:
+    sweep(tmp_path, X, "hydra/launcher=basic", "hydra.sweeper.n_trials=2")
+    for state, values, params in trials(tmp_path):
+        assert (state, values) == ("COMPLETE", [toy.objective(params["x"])])
+
+
 def test_sweep_with_a_fuller_study_only_adds_what_is_missing(tmp_path: Path) -> None:
     for wanted, finished in ((2, 2), (3, 3), (2, 3)):
-        sweep(tmp_path, X, BASIC, f"hydra.sweeper.n_trials={wanted}")
+        quick(tmp_path, X, n_trials=wanted)
         assert len(trials(tmp_path)) == finished
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+@pytest.mark.parametrize(
+    "sampler", [{"name": "tpe", "n_startup_trials": 3}, {"name": "random"}, {"name": "qmc"}]
+)
 def test_sweep_with_the_same_seed_repeats_trials_and_values_even_in_parts(
-    tmp_path: Path, sampler: str
+    tmp_path: Path, sampler: dict[str, Any]
 ) -> None:
-    arguments: tuple[str, ...] = (X, "n=1,2,3", BASIC, f"hydra.sweeper.sampler.name={sampler}")
-    if sampler == "tpe":
-        arguments += ("hydra.sweeper.sampler.n_startup_trials=2",)
-    sweep(tmp_path / "a", *arguments, "hydra.sweeper.n_trials=5")
-    for wanted in (3, 5):
-        sweep(tmp_path / "b", *arguments, f"hydra.sweeper.n_trials={wanted}")
+    arguments = (X, "n=1,2,3", "mode=session")
+    quick(tmp_path / "a", *arguments, sampler=sampler, n_trials=12)
+    for wanted in (5, 12):
+        quick(tmp_path / "b", *arguments, sampler=sampler, n_trials=wanted)
     assert trials(tmp_path / "a") == trials(tmp_path / "b")
     points = [tuple(params.values()) for _, _, params in trials(tmp_path / "a")]
     assert len(set(points)) == len(points)
 
 
+def test_sweep_with_another_seed_tries_other_points(tmp_path: Path) -> None:
+    for home, seed in (("a", 0), ("b", 1), ("c", None)):
+        quick(tmp_path / home, X, seed=seed, n_trials=1)
+    assert len({trials(tmp_path / home)[0][2]["x"] for home in "abc"}) == 3
+
+
 def test_sweep_with_gp_finds_its_way(tmp_path: Path) -> None:
-    arguments = (
-        "hydra.sweeper.sampler={name: gp, n_startup_trials: 3}",
-        "hydra.sweeper.n_trials=5",
-    )
-    sweep(tmp_path, X, BASIC, *arguments)
+    quick(tmp_path, X, sampler={"name": "gp", "n_startup_trials": 3}, n_trials=5)
     assert [state for state, *_ in trials(tmp_path)] == ["COMPLETE"] * 5
 
 
 def test_sweep_with_grid_tries_each_point_once_and_stops(tmp_path: Path) -> None:
-    arguments = ("x=range(0,1,0.5)", "n=1,2", "word='a b',null", BASIC)
-    grid = ("hydra.sweeper.sampler.name=grid", "hydra.sweeper.n_trials=50")
-    sweep(tmp_path, *arguments, *grid)
-    points = {tuple(params.values()) for _, _, params in trials(tmp_path)}
-    assert points == {(x, n, w) for x in (0.0, 0.5) for n in (1, 2) for w in ("a b", None)}
-    assert len(trials(tmp_path)) == 8
-    sweep(tmp_path, *arguments, *grid)
-    assert len(trials(tmp_path)) == 8
+    for _ in range(2):
+        arguments = ("x=range(0,1,0.5)", "n=1,2", "word='a b',null")
+        quick(tmp_path, *arguments, sampler={"name": "grid"}, n_trials=50)
+        points = {tuple(params.values()) for _, _, params in trials(tmp_path)}
+        assert points == {(x, n, w) for x in (0.0, 0.5) for n in (1, 2) for w in ("a b", None)}
+        assert len(trials(tmp_path)) == 8
 
 
 def test_sweep_with_two_directions_keeps_both_values_and_does_not_prune(tmp_path: Path) -> None:
-    sweep(tmp_path, X, "mode=front", BASIC, "hydra.sweeper.directions=[maximize,minimize]")
+    quick(tmp_path, X, "mode=front", directions=["maximize", "minimize"])
     assert all(values == [params["x"]] * 2 for _, values, params in trials(tmp_path))
     assert len(study(tmp_path).best_trials) == 4
 
 
 def test_trial_that_misses_a_constraint_is_not_the_best(tmp_path: Path) -> None:
-    points = "hydra.sweeper.enqueue=[{x: 0.3}, {x: 0.6}, {x: 0.4}]"
-    more = ("hydra.sweeper.n_trials=3", "hydra.sweeper.directions=[minimize]")
-    best = sweep(tmp_path, X, "mode=session", BASIC, points, *more)["best"][0]
+    points = [{"x": 0.3}, {"x": 0.6}, {"x": 0.4}]
+    given = {"enqueue": points, "directions": ["minimize"], "n_trials": 3}
+    best = quick(tmp_path, X, "mode=session", **given)["best"][0]
     assert study(tmp_path).trials[1].constraints == {"constraint_0": pytest.approx(0.1)}
     assert best["params"] == {"x": 0.4}
 
 
 def test_sweep_with_given_points_tries_them_first_and_once(tmp_path: Path) -> None:
-    points = "hydra.sweeper.enqueue=[{x: 0.25, n: 2}, {n: 1}]"
     for _ in range(2):
-        sweep(tmp_path, X, "n=1,2", BASIC, points, "hydra.sweeper.n_trials=3")
+        quick(tmp_path, X, "n=1,2", enqueue=[{"x": 0.25, "n": 2}, {"n": 1}], n_trials=3)
     tried = [params for *_, params in trials(tmp_path)]
     assert tried[0] == {"x": 0.25, "n": 2}
     assert tried[1]["n"] == 1
@@ -94,10 +99,9 @@ def test_sweep_with_given_points_tries_them_first_and_once(tmp_path: Path) -> No
 
 
 def test_sweep_from_an_earlier_study_begins_with_its_best_points(tmp_path: Path) -> None:
-    sweep(tmp_path, X, "n=1,2", BASIC)
+    quick(tmp_path, X, "n=1,2")
     best = sorted(study(tmp_path).trials, key=lambda one: -(one.value or 0))[:2]
-    new = ("hydra.sweeper.study_name=new", "hydra.sweeper.warm_start=toy")
-    sweep(tmp_path, X, BASIC, *new, "hydra.sweeper.warm_start_points=2")
+    quick(tmp_path, X, study_name="new", warm_start="toy", warm_start_points=2)
     tried = [params["x"] for *_, params in trials(tmp_path, "new")]
     assert tried[:2] == [one.params["x"] for one in best]
 
@@ -119,7 +123,7 @@ def test_observer_is_told_of_every_trial_and_may_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy.OBSERVERS.clear()
-    sweep(tmp_path, X, BASIC, "hydra.sweeper.observe=tests.sweeps.toy:Observer")
+    quick(tmp_path, X, observe="tests.sweeps.toy:Observer")
     (observer,) = toy.OBSERVERS
     kinds = [event[0] for event in observer.events]
     assert kinds == ["started", "finished"] * 4 + ["closed"]
@@ -131,72 +135,90 @@ def test_observer_is_told_of_every_trial_and_may_fail(
     assert "not recorded (close): OSError: the server is down" in capsys.readouterr().out
 
 
-BAD: list[tuple[tuple[str, ...], str]] = [
-    (("y=interval(0,1)",), "y"),
-    (("x=interval(1,0)",), "upside down"),
-    (("x=0.5",), "nothing to search"),
-    ((X, "hydra.sweeper.n_trials=0"), "n_trials=0: must be at least 1"),
-    ((X, "hydra.sweeper.max_failure_rate=1.5"), "max_failure_rate=1.5: must be from 0 to 1"),
-    ((X, "hydra.sweeper.directions=[up]"), "must list maximize or minimize"),
-    ((X, "hydra.sweeper.directions=[]"), "must list maximize or minimize"),
-    ((X, "hydra.sweeper.study_name=../x"), "names a folder"),
-    ((X, "hydra.sweeper.sampler.name=tp"), "must be one of tpe, gp"),
-    ((X, "hydra.sweeper.sampler.n_startup=5"), "n_startup: tpe has no such argument, it takes"),
-    ((X, "hydra.sweeper.sampler.n_startup_trials=a"), "must be int"),
-    ((X, "hydra.sweeper.sampler.seed=1"), "seed: tpe has no such argument"),
-    ((X, "hydra.sweeper.sampler.name=cmaes"), "needs (the package cmaes|two or more)"),
-    ((X, "hydra.sweeper.sampler.name=grid"), "grid: x=.* has no finite list"),
-    ((X, "hydra.sweeper.pruner.name=mean"), "must be one of none, median"),
-    ((X, "hydra.sweeper.pruner.n_warmup=5"), "n_warmup: median has no such argument"),
-    ((X, "hydra.sweeper.pruner.name=percentile"), "percentile: percentile needs a value"),
-    ((X, "hydra.sweeper.pruner={name: asha, reduction_factor: 1}"), "asha refuses"),
-    ((X, "hydra.sweeper.enqueue=[{y: 1}]"), "y is not searched, searched are x"),
-    ((X, "hydra.sweeper.enqueue=[{x: 7}]"), "x=7: is outside"),
-    ((X, "hydra.sweeper.warm_start=other"), "warm_start=other: neither"),
-    ((X, "hydra.sweeper.storage='sqlite:////proc/no/s.db'"), "storage=.*cannot be opened"),
-    ((X, "hydra.sweeper.storage='nodb://u:pw@h/d'"), r"u:\*\*\*@h/d: cannot be opened"),
-    ((X, "hydra.sweeper.check=tests.sweeps.toy:nothing"), "names no function"),
-    (("x=interval(0,2)", "hydra.sweeper.check=tests.sweeps.toy:check"), "x=2.0: must be from"),
-    ((X, "hydra.launcher.n_jobs=0"), "n_jobs=0: must be at least 1"),
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("y=interval(0,1)", {}, "y"),
+    ("x=interval(1,0)", {}, "upside down"),
+    ("x=0.5", {}, "nothing to search"),
+    (X, {"n_trials": 0}, "n_trials=0: must be at least 1"),
+    (X, {"max_failure_rate": 1.5}, r"max_failure_rate=1.5: must be from 0 to 1"),
+    (X, {"seed": -1}, "seed=-1: must be 0 or more, or null"),
+    (X, {"directions": ["up"]}, "must list maximize or minimize"),
+    (X, {"directions": []}, "must list maximize or minimize"),
+    (X, {"study_name": "../x"}, "names a folder"),
+    (X, {"sampler": {"name": "tp"}}, "must be one of tpe, gp"),
+    (X, {"sampler": {}}, "must be one of tpe, gp"),
+    (X, {"sampler": {"name": "tpe", "n_startup": 5}}, "tpe has no such argument, it takes"),
+    (X, {"sampler": {"name": "tpe", "n_startup_trials": "a"}}, "must be int for tpe"),
+    (X, {"sampler": {"name": "tpe", "seed": 1}}, "seed: tpe has no such argument"),
+    (X, {"sampler": {"name": "cmaes"}}, "needs (the package cmaes|two or more)"),
+    (X, {"sampler": {"name": "grid"}}, "grid: x=.* has no finite list"),
+    (X, {"pruner": {"name": "mean"}}, "must be one of none, median"),
+    (X, {"pruner": {"name": "median", "n_warmup": 5}}, "median has no such argument"),
+    (X, {"pruner": {"name": "percentile"}}, "percentile needs a value"),
+    (X, {"pruner": {"name": "asha", "reduction_factor": 1}}, "asha refuses"),
+    (X, {"enqueue": [{"y": 1}]}, "y is not searched, searched are x"),
+    (X, {"enqueue": [{"x": 7}]}, "x=7.0: is outside"),
+    (X, {"warm_start": "other"}, "warm_start=other: neither"),
+    (X, {"storage": "sqlite:////proc/no/s.db"}, "storage=.*cannot be opened"),
+    (X, {"storage": "nodb://u:pw@h/d"}, r"u:\*\*\*@h/d: cannot be opened"),
+    (X, {"check": "tests.sweeps.toy:nothing"}, "names no function"),
+    ("x=interval(0,2)", {"check": "tests.sweeps.toy:check"}, "x=2.0: must be from"),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "problem"), BAD, ids=[" ".join(b[0]) for b in BAD])
+@pytest.mark.parametrize(("argument", "settings", "problem"), BAD, ids=[str(b[2]) for b in BAD])
 def test_sweep_that_cannot_work_is_refused_before_any_trial(
-    tmp_path: Path, overrides: tuple[str, ...], problem: str
+    tmp_path: Path, argument: str, settings: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises((ConfigError, HydraException), match=problem) as refused:
-        sweep(tmp_path, *overrides)
+        quick(tmp_path, argument, **settings)
     if isinstance(refused.value, ConfigError):
         assert "\n" not in str(refused.value)
         assert "pw" not in str(refused.value)
-    assert not (tmp_path / "sweeps/toy/journal.log").exists() or not trials(tmp_path)
+    journal = tmp_path / "sweeps/toy/journal.log"
+    assert not journal.exists() or journal.read_bytes() == b""
 
 
 @pytest.mark.parametrize(
-    ("overrides", "problem"),
+    ("argument", "settings", "problem"),
     [
-        ((X, "hydra.sweeper.directions=[minimize]"), "the study toy has .'maximize'."),
-        ((X, "hydra.sweeper.objective=calmar"), "the study toy has None"),
-        (("x=0.1,0.2",), r"searched it in interval\(0,1\)"),
+        (X, {"directions": ["minimize"]}, r"the study toy has \['maximize'\]"),
+        (X, {"objective": "calmar"}, "the study toy has None"),
+        ("x=0.1,0.2", {}, r"searched it in interval\(0,1\)"),
     ],
 )
 def test_sweep_into_a_study_of_another_question_is_refused(
-    tmp_path: Path, overrides: tuple[str, ...], problem: str
+    tmp_path: Path, argument: str, settings: dict[str, Any], problem: str
 ) -> None:
-    sweep(tmp_path, X, BASIC, "hydra.sweeper.n_trials=1")
+    quick(tmp_path, X, n_trials=1)
     with pytest.raises(ConfigError, match=problem):
-        sweep(tmp_path, *overrides, BASIC)
+        quick(tmp_path, argument, **settings)
     assert len(trials(tmp_path)) == 1
 
 
-def test_pruner_named_none_takes_over_from_one_with_arguments(tmp_path: Path) -> None:
-    given = ("hydra.sweeper.pruner.n_startup_trials=0", "hydra.sweeper.pruner.name=none")
-    sweep(tmp_path, X, "mode=session", BASIC, *given, "hydra.sweeper.n_trials=6")
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        {"name": "none", "n_startup_trials": 0},  # left by the file that named another
+        {"name": "median", "n_startup_trials": 99, "percentile": None},  # taken back by null
+    ],
+)
+def test_pruner_with_what_another_took_prunes_as_its_name_says(
+    tmp_path: Path, pruner: dict[str, Any]
+) -> None:
+    quick(tmp_path, X, "mode=session", pruner=pruner, n_trials=6)
     assert [state for state, *_ in trials(tmp_path)] == ["COMPLETE"] * 6
 
 
 def test_sweep_whose_trials_all_fail_stops_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"3 trials failed.*ValueError: no luck"):
-        sweep(tmp_path, X, "mode=raise", BASIC)
+        quick(tmp_path, X, "mode=raise")
     assert [state for state, *_ in trials(tmp_path)] == ["FAIL"] * 3
+
+
+def test_settings_on_the_command_line_need_no_plus(tmp_path: Path) -> None:
+    sampler = "hydra.sweeper.sampler={name: grid, n_startup: 1}"
+    with pytest.raises(ConfigError, match="grid has no such argument, it takes no argument"):
+        sweep(tmp_path, "n=1,2", sampler)
+    with pytest.raises(ConfigError, match="n_jobs=0: must be at least 1"):
+        sweep(tmp_path, X, "hydra.launcher.n_jobs=0")

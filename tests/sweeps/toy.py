@@ -6,18 +6,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 import optuna
 import pytest
+from hydra._internal.callbacks import Callbacks
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.optuna_pruning._plan import Settings, plan
+from hydra_plugins.optuna_pruning._run import run
+from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
+from hydra_plugins.pool._processes import Job
 from ppo_workbench.config import ConfigError
-from ppo_workbench.records.study import TrialSession, load_study, open_storage
+from ppo_workbench.records.study import TrialSession, describe, load_study, open_storage
 
 LIGHT = "hydra.launcher.preload=[]"
 SMALL = ["hydra.sweeper.study_name=toy", "hydra.sweeper.n_trials=4"]
@@ -141,6 +151,56 @@ def sweep(home: Path, *overrides: str) -> Any:
             main = GlobalHydra.instance().hydra
             assert main is not None
             return main.multirun("toy", task, [*first, *overrides], with_log_configuration=False)
+
+
+class Instant:
+    """A launcher that runs each job at once, in this process and without Hydra."""
+
+    n_jobs = 1
+
+    def __init__(self) -> None:
+        """Begin without jobs."""
+        self._ended: list[Job] = []
+
+    def submit(self, overrides: Sequence[str], index: int) -> None:
+        """Run a job."""
+        cfg = OmegaConf.create({key: CONFIG[key] for key in ("x", "n", "word", "mode", "trial")})
+        for one in OverridesParser.create().parse_overrides(list(overrides)):
+            OmegaConf.update(cfg, one.key_or_group, one.value(), force_add=True)
+        try:
+            self._ended.append(Job(index, [], "value", task(cfg)))
+        except Exception as error:
+            self._ended.append(Job(index, [], "error", reason=describe(error)))
+
+    def wait(self, timeout: float | None) -> list[Job]:
+        """Return what has ended."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+@cache
+def _composed() -> tuple[HydraContext, DictConfig]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize(version_base="1.3", config_path=None):
+        main = GlobalHydra.instance().hydra
+        assert main is not None
+        cfg = main.compose_config("toy", [], RunMode.MULTIRUN)
+        return HydraContext(config_loader=main.config_loader, callbacks=Callbacks(cfg)), cfg
+
+
+def quick(home: Path, *arguments: str, **settings: Any) -> Any:
+    """Sweep the toy in this process with `Instant`, the settings as a file would give them."""
+    context, cfg = _composed()
+    values = asdict(OptunaPruningConf(study_name="toy", n_trials=4))
+    del values["_target_"]
+    launcher: Any = Instant()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPO_WORKBENCH_HOME", str(home))
+        settled = Settings(**{**values, **settings})
+        return run(plan(settled, context, deepcopy(cfg), launcher, arguments, home))
 
 
 def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":

@@ -20,16 +20,13 @@ from optuna.trial import TrialState
 from hydra_plugins.optuna_pruning._samplers import check_sampler
 from hydra_plugins.optuna_pruning._space import Space, read_space
 from ppo_workbench.config import ConfigError, WorkbenchError
-from ppo_workbench.records.study import (
-    SWEEP,
+from ppo_workbench.records.storage import (
     claim_lock,
-    last_seen,
-    load_study,
-    make_pruner,
     open_storage,
     study_folder,
     without_password,
 )
+from ppo_workbench.records.study import SWEEP, last_seen, load_study, make_pruner
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 

@@ -50,13 +50,7 @@ class PoolLauncher(Launcher):
         self, n_jobs: int, threads: int | None, preload: Sequence[str], log: str | None
     ) -> None:
         """Keep the settings; nothing starts before the first job."""
-        from ppo_workbench.config import ConfigError
-
-        for name, value in (("n_jobs", n_jobs), ("threads", threads)):
-            if value is not None and value < 1:
-                raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
-        self.n_jobs = n_jobs
-        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // n_jobs)
+        self.n_jobs, self._threads = n_jobs, threads
         self.preload, self.log = list(preload), log
         self._processes: Processes | None = None
 
@@ -64,6 +58,12 @@ class PoolLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what every job needs."""
+        from ppo_workbench.config import ConfigError
+
+        for name, value in (("n_jobs", self.n_jobs), ("threads", self._threads)):
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
+        self.threads = self._threads or max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
         self._context, self._task, self.config = hydra_context, task_function, config
 
     def warm_up(self) -> None:

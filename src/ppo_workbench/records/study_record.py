@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config import Config, ConfigError, WorkbenchError
 from ppo_workbench.records.tracking import (
     NullTracker,
     RunStatus,
@@ -19,6 +19,9 @@ from ppo_workbench.records.tracking import (
     find_runs,
     open_tracker,
 )
+
+if TYPE_CHECKING:
+    from ppo_workbench.records.analysis import Analysis
 
 STATUS = {
     "COMPLETE": RunStatus.finished,
@@ -30,24 +33,25 @@ STATUS = {
 class StudyRecord:
     """What the sweeper tells; see `open_study_record`."""
 
-    def __init__(
-        self, config: TrackingConfig, home: Path, study: str, parent: Tracker, folder: Path
-    ) -> None:
+    def __init__(self, config: Config, home: Path, study: str, parent: Tracker) -> None:
         """Take over the parent run."""
-        self._config, self._home, self._study = config, home, study
-        self._parent, self._folder = parent, folder
+        self._config, self._home, self._study = config.tracking, home, study
+        self._parent, self._folder = parent, home / "sweeps" / study
+        self._storage, self._metrics = config.trial.storage, config.objective.metrics
         self._children: dict[int, Tracker] = {}
         self._started = monotonic()
         self._seconds = 0.0
         self._timesteps = 0
 
-    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
-        """Begin the child run of a trial."""
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> str | None:
+        """Begin the child run of a trial; return its id."""
         tags = {"study": self._study, "trial": str(number), "state": "RUNNING"}
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         name = f"{self._study}/{number}"
-        self._children[number] = open_tracker(self._config, self._home, name, params, tags)
+        child = open_tracker(self._config, self._home, name, params, tags)
+        self._children[number] = child
+        return child.run_id
 
     def trial_finished(
         self,
@@ -66,7 +70,7 @@ class StudyRecord:
         names = ("seeds", "pruned_at", "fail_reason", "timesteps", "mean", "standard_error")
         tags = {name: str(user_attrs[name]) for name in names if user_attrs.get(name) is not None}
         child.set_tags({**tags, "state": state})
-        for step, metrics in _metrics(folder):
+        for step, metrics in _metrics_of(folder):
             child.log_metrics(metrics, step)
         for k, value in enumerate(values or ()):
             child.log_metrics({f"objective_{k}" if k else "objective_final": value}, 0)
@@ -93,6 +97,10 @@ class StudyRecord:
             child.set_tags({"state": "KILLED"})
             child.end_as(RunStatus.killed)
             child.__exit__(None, None, None)
+        try:
+            analyse_study(self._storage, self._home, self._study, self._metrics)
+        except WorkbenchError as error:
+            self._parent.log_text(str(error), "analysis.txt")
         self._parent.set_tags({f"best.{key}": str(value) for key, value in best.items()})
         wall = max(monotonic() - self._started, 1e-9)
         cost = {
@@ -108,33 +116,51 @@ class StudyRecord:
 
 
 def open_study_record(
-    config: TrackingConfig, home: Path, study: str, params: Mapping[str, Any]
+    config: Config, home: Path, study: str, params: Mapping[str, Any]
 ) -> StudyRecord:
     """Begin, or go on with, the parent run of a study.
 
     Args:
-        config: Where runs are recorded.
+        config: A trial's configuration: where runs are recorded, which storage.
         home: The workbench's home folder.
         study: Its name.
         params: The sweep's configuration with secrets unresolved.
     """
-    folder = home / "sweeps" / study
-    if not config.enabled:
-        return StudyRecord(config, home, study, NullTracker(), folder)
-    known = find_runs(config, home, {"study": study})
+    tracking = config.tracking
+    if not tracking.enabled:
+        return StudyRecord(config, home, study, NullTracker())
+    known = find_runs(tracking, home, {"study": study})
     parents = [run for run in known if "trial" not in run.tags]
     for run in known:
         if "trial" in run.tags and run.status == "RUNNING":
-            with open_tracker(config, home, study, resume_run_id=run.run_id) as left:
+            with open_tracker(tracking, home, study, resume_run_id=run.run_id) as left:
                 left.set_tags({"state": "KILLED"})
                 left.end_as(RunStatus.killed)
     parent_id = parents[0].run_id if parents else None
     tags = {"study": study, "task": "sweep"}
-    parent = open_tracker(config, home, study, params, tags, resume_run_id=parent_id)
-    return StudyRecord(config, home, study, parent, folder)
+    parent = open_tracker(tracking, home, study, params, tags, resume_run_id=parent_id)
+    return StudyRecord(config, home, study, parent)
 
 
-def _metrics(folder: Path) -> list[tuple[int, dict[str, float]]]:
+def analyse_study(
+    storage: str | None, home: Path, study: str, metrics: Sequence[str]
+) -> "Analysis":
+    """Write sweeps/STUDY/analysis.html and .json; see `records.analysis`.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    from ppo_workbench.records.analysis import analyse
+    from ppo_workbench.records.study import load_study, open_storage
+
+    folder = home / "sweeps" / study
+    if storage is None and not folder.is_dir():
+        raise ConfigError(f"study={study}: there is no folder {folder}; name a study of sweeps/")
+    found = load_study(open_storage(storage, home, study), study)
+    return analyse(found, folder, objective_name=", ".join(metrics))
+
+
+def _metrics_of(folder: Path) -> list[tuple[int, dict[str, float]]]:
     """Read a trial's metrics over time, keys of a seed prefixed by it."""
     path = folder / "metrics.jsonl"
     if not path.is_file():

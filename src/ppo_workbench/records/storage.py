@@ -1,0 +1,206 @@
+"""Where studies are stored, and the locks between the processes that share one.
+
+Journal file, SQLite, or a database server.  optuna is imported inside functions: the command
+line must answer before it is loaded.
+"""
+
+import fcntl
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppo_workbench.config import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def study_folder(home: Path, study: str) -> Path:
+    """Return the folder that holds everything of a study."""
+    return home / "sweeps" / study
+
+
+def without_password(uri: str | None) -> str:
+    """Return a storage address that may be shown."""
+    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", uri or "journal file")
+
+
+class KernelLock:
+    """A lock between processes that the kernel releases when its holder dies.
+
+    Optuna's own journal locks stay behind when their holder is killed and then cost 30 s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the file that stands for the lock."""
+        self._path, self._descriptor = path, -1
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next one in."""
+        self.release()
+
+
+def open_storage(uri: str | None, home: Path, study: str) -> "optuna.storages.BaseStorage":
+    """Open, and on first use create, the storage of a study.
+
+    Several processes may call this at once on a storage that does not exist yet.
+
+    Args:
+        uri: SQLAlchemy address such as `sqlite:///sweeps.db`; None means the journal file
+            `home/sweeps/STUDY/journal.log`.
+        home: The workbench's home folder.
+        study: Name of the study.
+
+    Raises:
+        ConfigError: The storage cannot be reached, or its driver is missing.
+    """
+    folder = study_folder(home, study)
+    try:
+        if uri is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _journal(folder / "journal.log")
+        with KernelLock(_lock_path(uri, folder, "create")):
+            return _database(uri)
+    except ImportError as error:
+        raise ConfigError(
+            f"hydra.sweeper.storage={without_password(uri)}: its driver is missing ({error}), "
+            f"install it (pip install {error.name})"
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split("\n(Background")[0].split())
+        raise ConfigError(
+            f"hydra.sweeper.storage={without_password(uri)}: cannot be opened "
+            f"({without_password(reason)}), check the address and that its server runs"
+        ) from None
+
+
+def _journal(path: Path) -> "optuna.storages.BaseStorage":
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    class Journal(JournalFileBackend):
+        """A journal whose half-written last line, after a kill or a full disk, is cut off."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            with KernelLock(path.with_suffix(".cut")):
+                size = _whole_lines(path)
+                try:
+                    super().append_logs(logs)
+                except OSError:
+                    os.truncate(path, size)
+                    raise
+
+    lock: Any = KernelLock(path.with_suffix(".lock"))
+    return JournalStorage(Journal(str(path), lock))
+
+
+def _whole_lines(path: Path) -> int:
+    """Cut what follows the last line's end and return the size left, in bytes."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return 0
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return size
+        file.seek(0)
+        size = file.read().rfind(b"\n") + 1
+        file.truncate(size)
+        return size
+
+
+def _database(uri: str) -> "optuna.storages.BaseStorage":
+    from optuna.storages import RDBStorage
+
+    options: dict[str, Any] = {}
+    if uri.startswith("sqlite"):
+        file = Path(uri.partition("///")[2])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        options = {"connect_args": {"timeout": 120.0}}
+    for attempt in range(5):
+        try:
+            storage = RDBStorage(uri, engine_kwargs=options)
+            if options:
+                _quicken(storage)
+            return storage
+        except Exception as error:
+            # Another machine may create the same tables at this moment.
+            racing = re.search(r"already exists|duplicate key|UniqueViolation", str(error))
+            if not racing or attempt == 4:
+                raise
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+def _quicken(storage: Any) -> None:
+    """Let SQLite append to a log: readers do not block, and a write syncs the disk less.
+
+    A kill loses nothing; a power cut may lose the last second, never the file.
+    """
+    from sqlalchemy import event
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(storage.engine, "connect", connected)
+    storage.engine.dispose()
+
+
+def _lock_path(uri: str | None, folder: Path, purpose: str) -> Path:
+    if uri is not None and uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.with_name(f"{file.name}.{purpose}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"storage.{purpose}"
+
+
+@contextmanager
+def claim_lock(
+    storage: "optuna.storages.BaseStorage", uri: str | None, home: Path, study: str
+) -> Iterator[None]:
+    """Keep every other sweep process of this study from asking for a trial meanwhile.
+
+    A file lock on one machine, an advisory lock of the server for PostgreSQL and MySQL; both
+    end with the process that holds them.
+    """
+    engine = getattr(storage, "engine", None)
+    dialect = engine.dialect.name if engine is not None else "file"
+    if engine is None or dialect not in ("postgresql", "mysql", "mariadb"):
+        with KernelLock(_lock_path(uri, study_folder(home, study), "claim")):
+            yield
+        return
+    from sqlalchemy import text
+
+    key: int | str = zlib.crc32(f"ppo_workbench/{study}".encode())
+    take, give = "SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"
+    if dialect != "postgresql":
+        key = f"ppo_workbench/{key}"
+        take, give = "SELECT GET_LOCK(:key, -1)", "SELECT RELEASE_LOCK(:key)"
+    with engine.connect() as connection:
+        connection.execute(text(take), {"key": key})
+        try:
+            yield
+        finally:
+            connection.execute(text(give), {"key": key})
