@@ -35,15 +35,14 @@ def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(
 ) -> None:
     home = recording.home
     arguments = [*TINY, "budget.minutes=20", "output=stopped", "tracking.plots=false"]
-    run = subprocess.Popen(
-        **process(arguments, home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        _read_until(run, r" steps, \d+/s", 240)
-        run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=240)
-    finally:
-        run.kill()
+    options = process(arguments, home)
+    with subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        try:
+            _read_until(run, r" steps, [\d,]+/s", 240)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=240)
+        finally:
+            run.kill()
 
     assert run.returncode == 130, out + err
     assert "interrupted, the model so far is kept" in out
