@@ -9,7 +9,7 @@ import torch
 from ppo_workbench import pipeline
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError
-from ppo_workbench.pipeline import default_name, find_artifact, home_folder
+from ppo_workbench.pipeline import default_name, find_artifact, fitting, home_folder
 
 
 def test_default_name_is_model_type_time_and_a_short_id() -> None:
@@ -65,7 +65,7 @@ def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
     ]
     with_warm_up = pipeline.train(compose(overrides))
     first = torch.load(with_warm_up.paths.pth, weights_only=True)
-    monkeypatch.setattr(pipeline, "_warm_up", lambda experiment, look: None)
+    monkeypatch.setattr(fitting, "_warm_up", lambda experiment, look: None)
 
     without = pipeline.train(compose(overrides))
 

@@ -220,7 +220,7 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
         ConfigError: The sample, or what trials are judged by, is not allowed.
     """
     config, _, _ = _checked(cfg, choices)
-    from ppo_workbench.trials import check_objective
+    from ppo_workbench.pipeline.trial import check_objective
 
     check_objective(config)
 

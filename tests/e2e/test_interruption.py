@@ -11,8 +11,8 @@ import mlflow
 import pytest
 from tests.e2e.workbench import TINY, Workbench, process
 
-from ppo_workbench import pipeline
 from ppo_workbench.learning.training import train_model
+from ppo_workbench.pipeline import fitting, scores
 from ppo_workbench.scoring.baselines import tuned_threshold
 
 
@@ -65,7 +65,7 @@ def test_ctrl_c_during_the_final_scoring_keeps_the_model(
         os.kill(os.getpid(), signal.SIGINT)
         return tuned_threshold(experiment)
 
-    monkeypatch.setattr(pipeline, "tuned_threshold", interrupted)
+    monkeypatch.setattr(scores, "tuned_threshold", interrupted)
 
     result = workbench.train("tracking.enabled=false", "output=late")
 
@@ -80,7 +80,7 @@ def test_tracking_store_that_dies_midway_costs_one_warning_and_no_model(
         (recording.home / "mlruns" / "mlflow.db").write_bytes(b"no database any more" * 1000)
         return train_model(*arguments, **named)
 
-    monkeypatch.setattr(pipeline, "train_model", broken)
+    monkeypatch.setattr(fitting, "train_model", broken)
 
     result = recording.train("output=survivor")
 

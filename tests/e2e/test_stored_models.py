@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tests.e2e.workbench import BUDGET, TINY, Workbench
 
-from ppo_workbench import backtest, compose, evaluate, pipeline, train
+from ppo_workbench import backtest, compose, evaluate, train
 from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
-from ppo_workbench.pipeline import Outcome
+from ppo_workbench.pipeline import Outcome, stored
 from ppo_workbench.records.ledger import past_openings
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
@@ -129,7 +129,7 @@ def test_stored_model_is_run_with_its_own_scaler(
         seen.append(market)
         return run_backtest(policy, bars, market, split, config)
 
-    monkeypatch.setattr(pipeline, "run_backtest", spy)
+    monkeypatch.setattr(stored, "run_backtest", spy)
 
     backtest(other, "first")
 

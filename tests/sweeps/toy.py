@@ -38,6 +38,7 @@ CONFIG: dict[str, Any] = {
     "word": None,
     "items": [0],
     "mode": "value",
+    "pause": 0.0,
     "trial": {"study": None, "number": None, "storage": None},
     "defaults": [
         "_self_",
@@ -61,7 +62,9 @@ def objective(x: float) -> float:
 def task(cfg: DictConfig) -> Any:
     """Do what `mode` says."""
     print(f"trial {cfg.trial.number}", flush=True)
-    act = {"session": _session, "front": _front, "sleep": _sleep, "kill": _kill}.get(cfg.mode)
+    act = {"session": _session, "front": _front, "sleep": _sleep, "kill": _kill, "doze": _doze}.get(
+        cfg.mode
+    )
     if act is not None:
         return act(cfg)
     if cfg.mode == "raise":
@@ -82,6 +85,7 @@ def session(cfg: DictConfig) -> TrialSession:
 def _session(cfg: DictConfig) -> float:
     with session(cfg) as trial:
         for step in range(3):
+            time.sleep(cfg.pause)
             if trial.report(objective(cfg.x), step):
                 trial.pruned({"pruned_at": step})
                 return 0.0
@@ -99,6 +103,11 @@ def _sleep(cfg: DictConfig) -> float:
     with session(cfg):
         (Path(os.environ["PPO_WORKBENCH_HOME"]) / f"asleep_{cfg.trial.number}").touch()
         time.sleep(60)
+    return 0.0
+
+
+def _doze(cfg: DictConfig) -> float:
+    time.sleep(cfg.x)
     return 0.0
 
 
@@ -164,7 +173,9 @@ class Instant:
 
     def submit(self, overrides: Sequence[str], index: int) -> None:
         """Run a job."""
-        cfg = OmegaConf.create({key: CONFIG[key] for key in ("x", "n", "word", "mode", "trial")})
+        cfg = OmegaConf.create(
+            {key: CONFIG[key] for key in ("x", "n", "word", "mode", "pause", "trial")}
+        )
         for one in OverridesParser.create().parse_overrides(list(overrides)):
             OmegaConf.update(cfg, one.key_or_group, one.value(), force_add=True)
         try:

@@ -201,7 +201,7 @@ def _complete(
         seed.cards.append(card)
         seed.windows.append(windows)
         returns[f"seed_{seed.seed}"] = trace.daily_returns()
-    np.savez_compressed(folder / "validation_returns.npz", **returns)
+    np.savez_compressed(folder / "validation_returns.npz", **returns)  # type: ignore[arg-type]
     bounds = [objective(config, metric, seeds, -1) for metric in config.objective.metrics]
     fall = max(seed.cards[-1].max_drawdown_frac for seed in seeds)
     limit = config.objective.max_drawdown_frac

@@ -1,0 +1,27 @@
+"""The tasks, composed from all the other boxes: train, evaluate, backtest, analyse, one trial."""
+
+from ppo_workbench.pipeline.fitting import checkpoint_folder
+from ppo_workbench.pipeline.outcome import Outcome
+from ppo_workbench.pipeline.stored import (
+    backtest,
+    find_artifact,
+    home_folder,
+    open_with_test,
+    stored_policy,
+)
+from ppo_workbench.pipeline.tasks import analyse, default_name, evaluate, run, train
+
+__all__ = [
+    "Outcome",
+    "analyse",
+    "backtest",
+    "checkpoint_folder",
+    "default_name",
+    "evaluate",
+    "find_artifact",
+    "home_folder",
+    "open_with_test",
+    "run",
+    "stored_policy",
+    "train",
+]

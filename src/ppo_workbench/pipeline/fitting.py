@@ -1,0 +1,203 @@
+"""The training itself: live progress, checkpoints, resuming."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from ppo_workbench.config import (
+    BudgetConfig,
+    CheckpointConfig,
+)
+from ppo_workbench.delivery.describe import plain
+from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.jit import CACHE_ENABLED
+from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.checkpoints import (
+    SUFFIX,
+    Checkpoint,
+    CheckpointError,
+    find_checkpoint,
+    read_checkpoint,
+    read_header,
+    write_checkpoint,
+)
+from ppo_workbench.learning.progress import ProgressState, WorkbenchConsole
+from ppo_workbench.learning.training import (
+    Hooks,
+    Standing,
+    TrainingResult,
+    Validation,
+    train_model,
+)
+from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.pipeline.scores import lower_bound, run_on_split
+from ppo_workbench.pipeline.stored import trained_policy
+from ppo_workbench.records.tracking import Tracker
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.trading.experiment import (
+    Experiment,
+)
+
+
+def learn(
+    experiment: Experiment,
+    env: TradingVecEnv,
+    console: WorkbenchConsole,
+    tracker: Tracker,
+    keeper: "Keeper",
+    resumed: "Resumed | None",
+) -> TrainingResult:
+    """Train with live progress on the console and metrics in the record."""
+    config, latest = experiment.config, _Latest()
+    progress = console.training_progress()
+
+    def look(weights: PolicyWeights) -> Validation:
+        trace = run_on_split(experiment, trained_policy(config.model.type, weights), "validation")
+        card = scorecard(trace)
+        return Validation(lower_bound(card), card.to_dict())
+
+    hooks = Hooks(
+        evaluate=look,
+        record=tracker.log_metrics,
+        progress=lambda standing: progress.update(latest.state(standing)),
+        save=keeper.save,
+    )
+    train_bars = len(experiment.splits["train"])
+    if not _is_compiled():
+        console.show("compiling for about a minute, on the first run only ...")
+    _warm_up(experiment, look)
+    progress.start(Budget(config.budget).describe())
+    try:
+        checkpoint = resumed.checkpoint if resumed else None
+        return train_model(config, env, train_bars, hooks, checkpoint)
+    finally:
+        progress.stop()
+
+
+def _is_compiled() -> bool:
+    """Say whether an earlier run has left its machine code in the cache."""
+    if not CACHE_ENABLED:
+        return False
+    return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
+
+
+def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
+    """Compile all kernels before the clock starts: train once on as little as can be.
+
+    Else the first run of a budget of minutes would spend it on compiling, and calibrate its
+    schedules by that.
+
+    Raises:
+        KeyboardInterrupt: The user does not want to wait; there is no model to keep yet.
+    """
+    config = experiment.config
+    model = replace(config.model, n_envs=2, n_steps=2, batch_size=2, n_epochs=1)
+    budget = BudgetConfig(timesteps=4, evaluations=1)
+    small = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
+    env = TradingVecEnv(replace(experiment, config=small).batch())
+    hooks = Hooks(look, lambda metrics, timesteps: None, lambda standing: None)
+    if train_model(small, env, 1, hooks).interrupted:
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes the checkpoints of one run; a full disk costs a warning, not the training."""
+
+    home: Path
+    name: str
+    raw: Mapping[str, Any]
+    choices: dict[str, str]
+    experiment: Experiment
+    tracker: Tracker
+    console: WorkbenchConsole
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoints of this run are."""
+        return checkpoint_folder(self.home) / f"{self.name}{SUFFIX}"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; what cannot be written is told once a time."""
+        self.tracker.flush()  # the record is never behind a checkpoint
+        header = {
+            "name": self.name,
+            "run_id": self.tracker.run_id,
+            "fingerprint": self.experiment.bars.fingerprint,
+            "config": plain(self.raw),
+            "choices": self.choices,
+        }
+        try:
+            write_checkpoint(self.path, checkpoint, header)
+        except OSError as error:
+            self.console.show(
+                f"checkpoint not written ({error.strerror}), training goes on; free space in "
+                f"{self.path.parent}"
+            )
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The run that is resumed."""
+
+    name: str
+    run_id: str | None
+    fingerprint: str
+    checkpoint: Checkpoint
+
+    @classmethod
+    def find(cls, home: Path, resume: str | None) -> "Resumed | None":
+        """Read the checkpoint that `resume` names, if any."""
+        if resume is None:
+            return None
+        path = find_checkpoint(checkpoint_folder(home), resume)
+        header = read_header(path)
+        name, run_id, fingerprint = (header.get(k) for k in ("name", "run_id", "fingerprint"))
+        return cls(str(name), run_id, str(fingerprint), read_checkpoint(path))
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse other bars than those that the run was started with."""
+        if experiment.bars.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"resume={self.name}: the bars are not those that the run was started with; "
+                "give it the same data"
+            )
+
+
+def checkpoint_folder(home: Path) -> Path:
+    """Return where runs keep their checkpoints."""
+    return home / "mlruns" / "checkpoints"
+
+
+class _Latest:
+    """Turn the standing after each rollout into what the console shows."""
+
+    def __init__(self) -> None:
+        self._validation: Validation | None = None
+        self._evaluations = 0
+
+    def state(self, standing: Standing) -> ProgressState:
+        if standing.validation is not None:
+            self._validation = standing.validation
+            self._evaluations += 1
+        seen = self._validation.metrics if self._validation else {}
+        budget, reward = standing.budget, standing.episode_reward
+        masks = {k: v for k, v in standing.metrics.items() if k.startswith("mask/")}
+        return ProgressState(
+            elapsed_seconds=budget.elapsed_seconds,
+            budget_seconds=budget.seconds,
+            timesteps=budget.timesteps,
+            total_timesteps=budget.planned_timesteps or budget.max_timesteps,
+            episodes=budget.episodes,
+            steps_per_second=standing.steps_per_second,
+            passes=standing.passes,
+            episode_reward=None if reward != reward else reward,
+            validation_sharpe=seen.get("sharpe_annual"),
+            validation_max_drawdown_frac=seen.get("max_drawdown_frac"),
+            blocked={k.removeprefix("mask/"): v for k, v in masks.items() if k != "mask/any"},
+            total_episodes=budget.max_episodes,
+            evaluations=self._evaluations,
+        )

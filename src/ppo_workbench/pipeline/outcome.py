@@ -1,0 +1,224 @@
+"""What a training leaves, on the screen, in the record and in a file for scripts."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ppo_workbench.config import (
+    Config,
+    ConfigError,
+)
+from ppo_workbench.delivery.artifact import (
+    ArtifactPaths,
+)
+from ppo_workbench.delivery.describe import utc
+from ppo_workbench.delivery.metadata import Metadata, Training
+from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole
+from ppo_workbench.learning.training import (
+    TrainingResult,
+)
+from ppo_workbench.pipeline.scores import Scores, own_scores
+from ppo_workbench.pipeline.stored import MODEL_NAMES
+from ppo_workbench.records.redaction import Redactor
+from ppo_workbench.records.tracking import Tracker
+from ppo_workbench.scoring.plots import write_plots
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.experiment import (
+    Experiment,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training leaves.
+
+    Attributes:
+        score: Objective: the selected checkpoint's validation lower bound.
+        paths: The artefact.
+        metadata: Its metadata.
+        scorecards: policy -> split -> Scorecard.
+        validation_trace: What the selected checkpoint did on the validation split.
+        run_id: MLflow run, if recorded.
+        interrupted: The user ended training early.
+    """
+
+    score: float
+    paths: ArtifactPaths
+    metadata: Metadata
+    scorecards: Scores
+    validation_trace: Trace
+    run_id: str | None
+    interrupted: bool
+
+
+def describe_training(config: Config, result: TrainingResult, train_bars: int) -> Training:
+    """Describe what the training took, for the metadata."""
+    return Training(
+        timesteps=result.timesteps,
+        episodes=result.episodes,
+        minutes=result.minutes,
+        passes=result.timesteps / train_bars,
+        select=config.select,
+        selected_timesteps=result.selected_timesteps,
+    )
+
+
+def result_rows(scores: Scores) -> list[ResultRow]:
+    """Turn scorecards into the rows of the result table."""
+    return [
+        ResultRow(
+            policy=name,
+            split=split,
+            sharpe=card.sharpe_annual,
+            sharpe_low=card.sharpe_low_95,
+            sharpe_high=card.sharpe_high_95,
+            max_drawdown_frac=card.max_drawdown_frac,
+            win_rate_frac=card.win_rate_frac,
+            trades=card.n_trades,
+            exposure=card.exposure_mean_abs,
+            violations=sum(card.violations.values()),
+        )
+        for name, cards in scores.items()
+        for split, card in cards.items()
+    ]
+
+
+def resolved_choices(
+    experiment: Experiment,
+    name: str,
+    folder: Path,
+    home: Path,
+    tracker: Tracker,
+    choices: Mapping[str, str],
+) -> list[tuple[str, str]]:
+    """Say what was resolved and where files go."""
+    config, bars = experiment.config, experiment.bars
+    spans = [
+        f"{split} {utc(int(bars.start_ns[s.start])):%Y-%m-%d} .. "
+        f"{utc(int(bars.start_ns[s.stop - 1])):%Y-%m-%d}"
+        for split, s in experiment.splits.items()
+    ]
+    space = experiment.market.space
+    model = config.model
+    groups = " ".join(f"{group}={option}" for group, option in choices.items())
+    return [
+        ("experiment", groups or "from Python"),
+        ("bars", f"{bars.instrument}, {bars.bar_seconds} s, {', '.join(spans)}"),
+        *(("  note", note) for note in bars.notes),
+        ("observation", ", ".join(experiment.market.feature_names) + " + account"),
+        ("actions", f"{', '.join(space.names)} on {[float(x) for x in space.levels]}"),
+        (
+            "learning",
+            f"{model.n_envs} environments x {model.n_steps} steps, batch {model.batch_size}, "
+            f"{model.n_epochs} epochs, learning_rate {model.learning_rate:g}, "
+            f"ent_coef {model.ent_coef:g}, gamma {model.gamma:g}, seed {config.seed}",
+        ),
+        ("home", str(home)),
+        ("model file", f"{folder.name}/{name}.pth"),
+        ("record", tracker.destination + (f", run {tracker.run_id}" if tracker.run_id else "")),
+    ]
+
+
+def say_end(
+    console: WorkbenchConsole, result: TrainingResult, paths: ArtifactPaths, tracker: Tracker
+) -> None:
+    """Say how training ended and where things are."""
+    ended = "interrupted, the model so far is kept" if result.interrupted else "done"
+    console.show(
+        f"{ended}: {result.timesteps:,} timesteps, {result.episodes:,} episodes, "
+        f"{result.minutes:.1f} minutes, {result.passes:.1f} passes over the training bars; "
+        f"checkpoint of timestep {result.selected_timesteps:,}"
+    )
+    console.show(f"model: {paths.pth}", wrap=False)
+    if tracker.run_id:
+        console.show(f"record: MLflow run {tracker.run_id} (make ui)", wrap=False)
+
+
+def record_outcome(
+    tracker: Tracker,
+    config: Config,
+    console: WorkbenchConsole,
+    scores: Scores,
+    traces: dict[str, Trace],
+    paths: ArtifactPaths,
+    result: TrainingResult,
+) -> None:
+    """Record scorecards, plots, console log and artefact."""
+    final: dict[str, float] = {}
+    for split, card in own_scores(config, scores).items():
+        final |= {f"final_{split}/{key}": value for key, value in card.to_dict().items()}
+    for name, cards in scores.items():
+        key = name.split(" (")[0].replace(" ", "_").replace(",", "")
+        final[f"compare_validation/{key}/sharpe_annual"] = cards["validation"].sharpe_annual
+        final[f"compare_validation/{key}/max_drawdown_frac"] = cards["validation"].max_drawdown_frac
+    tracker.log_metrics(final, result.timesteps)
+    tracker.set_tags(
+        {
+            "status": "candidate",
+            "selected_timesteps": str(result.selected_timesteps),
+            "planned_timesteps": str(result.planned_timesteps),
+            "interrupted": str(result.interrupted).lower(),
+        }
+    )
+    tracker.log_artifact(paths.pth, "model")
+    tracker.log_artifact(paths.metadata, "model")
+    if config.tracking.enabled and config.tracking.plots:
+        own = MODEL_NAMES[config.model.type]
+        with TemporaryDirectory() as folder:
+            write_plots(traces[own], Path(folder), f"{own}, validation")
+            tracker.log_artifact(Path(folder), "plots")
+    tracker.log_text(console.log_text, "console.log")
+
+
+def without_secrets(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Copy the configuration for the record, passwords and tokens of URIs masked."""
+    redact = Redactor(config.tracking.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return redact(value) if isinstance(value, str) else value
+
+    return {key: clean(value) for key, value in raw.items()}
+
+
+def check_result_path(path: str | None) -> None:
+    """Refuse a path that the result could not be written to."""
+    if path is None:
+        return
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(f"result_json={path}: its folder does not exist; create it first")
+    if Path(path).is_dir():
+        raise ConfigError(f"result_json={path}: is a folder; name a file in it")
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """Return the outcome as JSON values."""
+    return {
+        "score": outcome.score,
+        "model": str(outcome.paths.pth),
+        "metadata": str(outcome.paths.metadata),
+        "mlflow_run_id": outcome.run_id,
+        "interrupted": outcome.interrupted,
+        "timesteps": outcome.metadata.training.timesteps,
+        "scorecards": {
+            name: {split: card.to_dict() for split, card in cards.items()}
+            for name, cards in outcome.scorecards.items()
+        },
+    }
+
+
+def write_result(path: str | None, document: Mapping[str, Any]) -> None:
+    """Write the outcome for scripts, whole or not at all."""
+    if path is None:
+        return
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    temporary.replace(target)

@@ -1,0 +1,159 @@
+"""Models on disk: find them, fit them to an experiment, run them over a split."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ppo_workbench.config import (
+    Activation,
+    Config,
+    ConfigError,
+    ModelType,
+)
+from ppo_workbench.delivery.artifact import (
+    load_artifact,
+)
+from ppo_workbench.delivery.describe import plain, utc
+from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.learning.models import policy_weights
+from ppo_workbench.records.ledger import open_test
+from ppo_workbench.scoring.backtest import NETWORK, Policy
+from ppo_workbench.scoring.backtest import backtest as run_backtest
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.experiment import (
+    Experiment,
+    prepare,
+    prepare_with_test,
+    split_bars,
+)
+from ppo_workbench.trading.kernel import Scaler, TradingMarket
+
+MODEL_NAMES = {ModelType.maskable_ppo: "MaskablePPO", ModelType.ppo: "PPO"}
+FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
+SCALER_MEANS, SCALER_STDS = "scaler.means", "scaler.stds"
+POLICY_PREFIX = "policy."
+
+
+def home_folder() -> Path:
+    """Return the folder that everything is written under."""
+    return Path(os.environ.get("PPO_WORKBENCH_HOME", ".")).absolute()
+
+
+def find_artifact(artifact: str) -> tuple[Path, str]:
+    """Return folder and name of an artefact given by name or by path.
+
+    Raises:
+        ConfigError: It is in neither trained_models/ nor baselines/.
+    """
+    path = Path(artifact)
+    if path.parent != Path():
+        return path.parent, path.name.removesuffix(".pth")
+    for folder in FOLDERS.values():
+        if (home_folder() / folder / f"{artifact}.pth").is_file():
+            return home_folder() / folder, artifact
+    places = " or ".join(f"{folder}/" for folder in FOLDERS.values())
+    raise ConfigError(f"artifact={artifact}: no such model in {places} of {home_folder()}")
+
+
+def artifact_tensors(
+    experiment: Experiment, state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Name the policy's tensors and add the scaler."""
+    scaler = experiment.market.scaler
+    return {f"{POLICY_PREFIX}{key}": value for key, value in state.items()} | {
+        SCALER_MEANS: torch.from_numpy(scaler.means.copy()),
+        SCALER_STDS: torch.from_numpy(scaler.stds.copy()),
+    }
+
+
+def stored_policy(
+    metadata: Metadata, tensors: dict[str, torch.Tensor], experiment: Experiment
+) -> Policy:
+    """Turn a loaded artefact into a policy for `experiment`, if they fit together.
+
+    Raises:
+        ConfigError: Actions, ladder or observed features differ.
+    """
+    space, market = experiment.market.space, experiment.market
+    pairs = {
+        "action names": (metadata.action_names, list(space.names)),
+        "exposure levels": (metadata.exposure_levels, [float(x) for x in space.levels]),
+        "market features": (metadata.observation.market_names, list(market.feature_names)),
+        "feature settings": (
+            metadata.feature_specification,
+            plain(asdict(experiment.config.features)),
+        ),
+    }
+    for what, (stored, here) in pairs.items():
+        if stored != here:
+            raise ConfigError(
+                f"artifact={metadata.name}: its {what} are {stored}, the configuration has {here}; "
+                "compose the configuration that it was trained with"
+            )
+    activation = Activation(metadata.architecture.activation)
+    weights = policy_weights(tensors, activation, POLICY_PREFIX)
+    return trained_policy(metadata.model_type, weights)
+
+
+def rescaled(experiment: Experiment, tensors: Mapping[str, torch.Tensor]) -> TradingMarket:
+    """Return the market as a stored model saw it: scaled as in its own training."""
+    means, stds = (tensors[name].numpy() for name in (SCALER_MEANS, SCALER_STDS))
+    scaler = Scaler(means, stds, experiment.market.scaler.clip)
+    features = scaler.transform_market(experiment.table.features)
+    return replace(experiment.market, features=features, scaler=scaler)
+
+
+def trained_policy(model_type: ModelType, weights: PolicyWeights) -> Policy:
+    """Turn weights into a policy; MaskablePPO alone chooses among allowed actions."""
+    use_mask = model_type is ModelType.maskable_ppo
+    return Policy(MODEL_NAMES[model_type], NETWORK, weights=weights, use_mask=use_mask)
+
+
+def open_with_test(config: Config, why: str) -> Experiment:
+    """Open the test split: record the opening in the ledger, then lay out the experiment.
+
+    The only way to the test split (DESIGN.md, rule 4).
+
+    Args:
+        config: The experiment.
+        why: The reason, for the ledger.
+
+    Raises:
+        LedgerError: The opening cannot be recorded, so nothing is opened.
+    """
+    bars, splits = split_bars(config)
+    opened = splits["test"]
+    span = [utc(int(bars.start_ns[i])).isoformat() for i in (opened.start, opened.stop - 1)]
+    open_test(home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why)
+    return prepare_with_test(config, bars, splits)
+
+
+def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
+    """Run a stored model over one split of the configured bars and return what it did.
+
+    Opening the test split is recorded in the ledger first.
+
+    Args:
+        config: Gives bars, features, costs and rules.
+        artifact: Name in trained_models/ or baselines/, or a path without its ending.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ConfigError: The split's name is unknown, or the model observes something else.
+        ArtifactError: The artefact is missing or damaged.
+    """
+    if split not in ("train", "validation", "test"):
+        raise ConfigError(f"split={split!r}: must be train, validation or test")
+    folder, name = find_artifact(artifact)
+    stored = load_artifact(folder, name)
+    if split == "test":
+        experiment = open_with_test(config, f"backtest of {name}")
+    else:
+        experiment = prepare(config, *split_bars(config))
+    policy = stored_policy(stored.metadata, stored.tensors, experiment)
+    market = rescaled(experiment, stored.tensors)
+    return run_backtest(policy, experiment.bars, market, experiment.splits[split], config)

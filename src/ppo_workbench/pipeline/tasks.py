@@ -1,0 +1,179 @@
+"""The tasks, one straight-line function each: train, evaluate, analyse."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ppo_workbench.config import (
+    Config,
+    ConfigError,
+    Interrupted,
+    Task,
+)
+from ppo_workbench.delivery.artifact import (
+    check_free,
+    save_artifact,
+)
+from ppo_workbench.delivery.describe import describe_model, plain
+from ppo_workbench.delivery.metadata import Scorecards
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.learning.training import (
+    interruptible,
+)
+from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.pipeline.fitting import Keeper, Resumed, learn
+from ppo_workbench.pipeline.outcome import (
+    Outcome,
+    check_result_path,
+    describe_training,
+    outcome_document,
+    record_outcome,
+    resolved_choices,
+    result_rows,
+    say_end,
+    without_secrets,
+    write_result,
+)
+from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
+from ppo_workbench.pipeline.stored import (
+    FOLDERS,
+    MODEL_NAMES,
+    artifact_tensors,
+    backtest,
+    home_folder,
+)
+from ppo_workbench.pipeline.trial import run_trial
+from ppo_workbench.records.study_record import analyse_study
+from ppo_workbench.records.tracking import RunStatus, open_tracker
+from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.trading.experiment import (
+    prepare,
+    split_bars,
+)
+
+
+def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> float:
+    """Carry out `config.task` for the command line and return its objective.
+
+    Args:
+        config: The checked configuration.
+        raw: The same with secrets unresolved, for the record.
+        choices: Option chosen in each group of conf/, for the screen and the record.
+
+    Raises:
+        Interrupted: The user ended training; the model so far was kept.
+    """
+    if config.trial.study is not None:
+        return run_trial(config, raw, home_folder())
+    if config.task is Task.analyse:
+        return analyse(config)
+    if config.task is Task.evaluate:
+        return evaluate(config).sharpe_annual
+    outcome = train(config, raw, choices)
+    if outcome.interrupted:
+        raise Interrupted(outcome.score)
+    return outcome.score
+
+
+def train(
+    config: Config,
+    raw: Mapping[str, Any] | None = None,
+    choices: Mapping[str, str] | None = None,
+    console: WorkbenchConsole | None = None,
+) -> Outcome:
+    """Train, score on train and validation, record, and write the artefact.
+
+    Args:
+        config: The experiment.
+        raw: The configuration with secrets unresolved; by default `config` with masked URLs.
+        choices: Options by group, recorded as tags.
+        console: Where to print.
+
+    Raises:
+        WorkbenchError: Bad bars, an output name that is taken, or an unusable tracking store;
+            nothing was written then.
+    """
+    home, console = home_folder(), console or WorkbenchConsole()
+    resumed = Resumed.find(home, config.resume)
+    raw = without_secrets(raw or plain(asdict(config)), config)
+    name = resumed.name if resumed else config.output or default_name(config)
+    folder = home / FOLDERS[config.model.type]
+    check_free(folder, name, config.overwrite)
+    check_result_path(config.result_json)
+    experiment = prepare(config, *split_bars(config))
+    if resumed:
+        resumed.check(experiment)
+    env = TradingVecEnv(experiment.batch())
+    console.show_banner(config.model.type.value)
+    tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
+    run_id = resumed.run_id if resumed else None
+    with open_tracker(config.tracking, home, name, raw, tags, run_id) as tracker:
+        console.show_choices(
+            resolved_choices(experiment, name, folder, home, tracker, choices or {})
+        )
+        keeper = Keeper(home, name, raw, dict(choices or {}), experiment, tracker, console)
+        result = learn(experiment, env, console, tracker, keeper, resumed)
+        with interruptible():  # a late Ctrl-C must not cost the model that training left
+            scores, traces = score_policies(experiment, result)
+            train_bars = len(experiment.splits["train"])
+            cards = {
+                split: plain(asdict(card)) for split, card in own_scores(config, scores).items()
+            }
+            training = describe_training(config, result, train_bars)
+            metadata = describe_model(
+                experiment, training, Scorecards(**cards), raw, tracker.run_id
+            )
+            tensors = artifact_tensors(experiment, result.tensors)
+            paths = save_artifact(folder, name, tensors, metadata, config.overwrite)
+        console.show_results(result_rows(scores))
+        say_end(console, result, paths, tracker)
+        record_outcome(tracker, config, console, scores, traces, paths, result)
+        if result.interrupted:
+            tracker.end_as(RunStatus.killed)
+        else:
+            keeper.path.unlink(missing_ok=True)
+    own = own_scores(config, scores)["validation"]
+    outcome = Outcome(
+        score=lower_bound(own),
+        paths=paths,
+        metadata=metadata,
+        scorecards=scores,
+        validation_trace=traces[MODEL_NAMES[config.model.type]],
+        run_id=tracker.run_id,
+        interrupted=result.interrupted,
+    )
+    write_result(config.result_json, outcome_document(outcome))
+    return outcome
+
+
+def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
+    """Score the model `config.artifact` on the validation split of the configured bars."""
+    console = console or WorkbenchConsole()
+    if config.artifact is None:
+        raise ConfigError("artifact: a value is needed, write artifact=NAME")
+    check_result_path(config.result_json)
+    card = scorecard(backtest(config, config.artifact))
+    console.show(f"{config.artifact} on the validation split of {config.data.source}")
+    console.show_choices(card.describe())
+    scorecards = {config.artifact: {"validation": card.to_dict()}}
+    write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
+    return card
+
+
+def analyse(config: Config, console: WorkbenchConsole | None = None) -> float:
+    """Write the analysis of the study `config.study` and return its best value."""
+    console = console or WorkbenchConsole()
+    if config.study is None:
+        raise ConfigError("study: a value is needed, write study=NAME (a folder in sweeps/)")
+    home = home_folder()
+    found = analyse_study(config.trial.storage, home, config.study, config.objective.metrics)
+    console.show(f"analysis: {home / 'sweeps' / config.study / 'analysis.html'}", wrap=False)
+    return float("nan") if found.best_value is None else found.best_value
+
+
+def default_name(config: Config) -> str:
+    """Return model type, UTC time and a short id."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{config.model.type.value}_{stamp}_{secrets.token_hex(2)}"
