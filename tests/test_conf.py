@@ -14,7 +14,9 @@ from ppo_workbench.config import Config, Fill, ModelType, Severity
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
 CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
-REST = {group: options for group, options in groups().items() if group not in CHOOSING}
+REST = {
+    group: options for group, options in groups().items() if group not in (*CHOOSING, "sweep")
+}
 
 
 @functools.cache
@@ -45,12 +47,20 @@ def test_null_market_is_chosen_by_its_plain_name() -> None:
     assert config.data.synthetic.edge == 0.0
 
 
+@pytest.mark.parametrize("sweep", groups()["sweep"])
+def test_sweep_preset_composes_and_runs_on_timesteps(sweep: str) -> None:
+    config = _compose(f"sweep={sweep}")
+
+    assert config.budget.timesteps is not None
+    assert config.budget.minutes is None
+
+
 def test_conf_holds_every_promised_group() -> None:
-    promised = "data features env costs risk reward model budget splits tracking experiment"
+    promised = "data features env costs risk reward model budget splits sweep tracking experiment"
     sections = {field.name for field in dataclasses.fields(Config)}
 
     assert set(promised.split()) <= groups().keys()
-    assert groups().keys() - {"experiment"} <= sections
+    assert groups().keys() - {"experiment", "sweep"} <= sections
     assert all(groups().values())
 
 

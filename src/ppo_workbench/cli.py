@@ -50,6 +50,7 @@ FLAGS_OF_OLD = {
 }
 
 
+OPTIONAL_GROUPS = ("experiment", "sweep")
 KEPT_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite")
 
 
@@ -166,7 +167,7 @@ def _checked(
     if cfg.get("resume"):
         cfg = _resumed(cfg)
     for group in groups():
-        if choices.get(group) is None and group != "experiment":
+        if choices.get(group) is None and group not in OPTIONAL_GROUPS:
             raise ConfigError(f"{group}: no option is chosen, {_choose(group)}")
     values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config = validate_config(values)  # type: ignore[arg-type]
@@ -300,7 +301,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         group, equals, option = override.partition("=")
         if equals and not group:
             raise ConfigError(f"{override}: has no key, write key=value")
-        if group in groups() and group != "experiment" and option in ("", "null", "~"):
+        if group in groups() and group not in OPTIONAL_GROUPS and option in ("", "null", "~"):
             raise ConfigError(f"{override}: is no option, {_choose(group)}")
 
 
