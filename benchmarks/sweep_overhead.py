@@ -1,6 +1,6 @@
 """What a trial costs beside its training, and whether two workers halve the time.
 
-    python benchmarks/sweep_overhead.py [--trials 16] [--preload ppo_workbench.pipeline]
+    python benchmarks/sweep_overhead.py [--trials 16] [--preload tests.sweeps.toy]
 
 Overhead: wall time of a sweep of trials that do nothing, per trial, once the first trial has
 begun, with one worker; in one run beside Hydra's stock pattern (its basic and joblib launchers
@@ -49,7 +49,7 @@ def sweep(home: Path, name: str, n_trials: int, preload: str, *overrides: str) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--preload", default="")
+    parser.add_argument("--preload", default="tests.sweeps.toy")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"load {load:.1f} on {len(os.sched_getaffinity(0))} cores")

@@ -126,7 +126,7 @@ def plan(
     storage = open_storage(settings.storage, home, name)
     points += _earlier_points(settings, space, storage, home)
     if hasattr(launcher, "warm_up"):
-        launcher.warm_up()
+        launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, name)
         for point in points:

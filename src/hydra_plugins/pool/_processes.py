@@ -58,8 +58,8 @@ class Processes:
     ) -> None:
         """Start the fork server; it imports while the caller goes on."""
         self._context = multiprocessing.get_context("forkserver")
-        names = ["hydra_plugins.pool._worker", "ppo_workbench.records.study", *preload]
-        self._context.set_forkserver_preload(names)
+        names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
+        self._context.set_forkserver_preload([*names, *preload])
         _start_server()
         state = Singleton.get_state()["instances"]
         task = _reference(shared.pop("task"))

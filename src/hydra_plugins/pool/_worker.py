@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil  # noqa: F401  preloaded for `last_seen`
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals

@@ -66,8 +66,14 @@ class PoolLauncher(Launcher):
         self.threads = self._threads or max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
         self._context, self._task, self.config = hydra_context, task_function, config
 
-    def warm_up(self) -> None:
-        """Start the server of processes, whose imports then overlap with other work."""
+    def warm_up(self, database: bool) -> None:
+        """Start the server of processes, whose imports then overlap with other work.
+
+        Args:
+            database: Jobs will open a database.
+        """
+        if database:
+            self.preload.append("hydra_plugins.pool._database")
         self._pool()
 
     def submit(self, overrides: Sequence[str], index: int) -> "Job":
