@@ -14,9 +14,7 @@ from ppo_workbench.config import Config, Fill, ModelType, Severity
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
 CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
-REST = {
-    group: options for group, options in groups().items() if group not in (*CHOOSING, "sweep")
-}
+REST = {group: options for group, options in groups().items() if group not in (*CHOOSING, "sweep")}
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -133,7 +134,8 @@ def train(
         if result.interrupted:
             tracker.end_as(RunStatus.killed)
         else:
-            keeper.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                keeper.path.unlink()
     own = own_scores(config, scores)["validation"]
     outcome = Outcome(
         score=lower_bound(own),

@@ -1,0 +1,101 @@
+"""A real sweep of two tiny trials: Hydra, Optuna, processes, MLflow and the analysis."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from tests.e2e.workbench import Workbench
+
+from ppo_workbench.pipeline import trial
+
+SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("sweep")
+    assert Workbench(home).run(*SMOKE).code == 0
+    return home
+
+
+def test_sweep_leaves_trials_with_config_result_and_daily_returns(swept: Path) -> None:
+    for number in (0, 1):
+        folder = swept / "sweeps" / "smoke" / str(number)
+        result = json.loads((folder / "result.json").read_text())
+        assert result["state"] == "COMPLETE"
+        assert json.loads((folder / "config.json").read_text())["trial"]["number"] == number
+        returns = np.load(folder / "validation_returns.npz")["seed_0"]
+        assert len(returns) == result["scorecards"]["0"]["n_sessions"]
+    assert (swept / "sweeps" / "smoke" / "analysis.html").stat().st_size < 8_000_000
+
+
+def test_sweep_is_one_parent_run_with_its_trials_as_children(swept: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{swept}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("ppo_workbench")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "trial" not in run.data.tags]
+    children = [run for run in runs if "trial" in run.data.tags]
+    assert len(parents) == 1
+    assert {run.data.tags["trial"] for run in children} == {"0", "1"}
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert run.data.tags["state"] == "COMPLETE"
+        assert "objective_final" in run.data.metrics
+    assert parents[0].info.status == "FINISHED"
+    assert "best.model.learning_rate" in parents[0].data.tags
+
+
+def test_sweep_never_opens_the_test_split(swept: Path) -> None:
+    assert not (swept / "mlruns" / "test_openings.jsonl").exists()
+
+
+def test_analysis_can_be_written_again(swept: Path) -> None:
+    page = swept / "sweeps" / "smoke" / "analysis.html"
+    page.unlink()
+
+    assert Workbench(swept).run("task=analyse", "study=smoke").code == 0
+
+    assert page.is_file()
+
+
+def test_same_command_again_adds_nothing_to_a_full_study(swept: Path) -> None:
+    assert Workbench(swept).run(*SMOKE).code == 0
+
+    assert not (swept / "sweeps" / "smoke" / "2").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("objective.metrics=[sharp]", "objective.metrics"),
+        ("hydra.sweeper.n_trials=0", "n_trials"),
+        ("model.learning_rate=interval(0.1,2)", "model.learning_rate"),
+        ("model.learning_rat=interval(0.1,0.2)", "model.learning_rat"),
+    ],
+)
+def test_bad_sweep_is_refused_before_any_trial(
+    override: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Workbench(tmp_path, capsys).run("--multirun", "sweep=smoke", override)
+
+    assert result.code == 2, result.err
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.rglob("journal.log"))
+
+
+def test_bound_is_the_pessimistic_side_of_the_mean() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    error = np.std(values, ddof=1) / 2
+
+    up = trial.bound("sharpe_annual", values, 1.5, fallback=9.0)
+    down = trial.bound("max_drawdown_frac", values, 1.5, fallback=9.0)
+    single = trial.bound("sharpe_annual", [2.0], 1.0, fallback=0.5)
+
+    assert up.value == pytest.approx(2.5 - 1.5 * error)
+    assert down.value == pytest.approx(2.5 + 1.5 * error)
+    assert single.value == pytest.approx(1.5)
