@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.e2e.workbench import TINY, Workbench, process
 
-from ppo_workbench.learning.checkpoints import Checkpoint
+from ppo_workbench.learning.checkpoints import Checkpoint, write_checkpoint
 from ppo_workbench.pipeline import fitting
 
 RUN = [
@@ -76,10 +76,9 @@ def test_resume_from_any_checkpoint_is_bit_identical(
     learner: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Path] = []
-    write = fitting.write_checkpoint
 
     def write_and_keep(path: Path, checkpoint: Checkpoint, header: dict[str, Any]) -> None:
-        write(path, checkpoint, header)
+        write_checkpoint(path, checkpoint, header)
         kept.append(Path(shutil.copy(path, tmp_path / f"{len(kept)}.ckpt")))
 
     monkeypatch.setattr(fitting, "write_checkpoint", write_and_keep)

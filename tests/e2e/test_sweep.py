@@ -68,6 +68,28 @@ def test_same_command_again_adds_nothing_to_a_full_study(swept: Path) -> None:
     assert not (swept / "sweeps" / "smoke" / "2").exists()
 
 
+@pytest.mark.parametrize("sweep", ["lr_entropy", "full", "risk"])
+def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> None:
+    """A study that is full at once: everything is checked, nothing is trained."""
+    study = f"hydra.sweeper.study_name={sweep}"
+    smallest = ["hydra.sweeper.n_trials=1", "hydra.sweeper.check=null", "tracking=none"]
+    toy = ["data.synthetic.sessions=16", "model.n_envs=64", "objective.seeds=[0]"]
+    small = ["env.episode_bars=390", "budget.timesteps=8192", "features.volatility_slow_bars=195"]
+
+    result = Workbench(tmp_path).run(
+        "--multirun",
+        f"sweep={sweep}",
+        study,
+        *smallest,
+        *toy,
+        *small,
+        "hydra.sweeper.max_failure_rate=1",
+    )
+
+    assert result.code == 0
+    assert (tmp_path / "sweeps" / sweep / "journal.log").is_file()
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

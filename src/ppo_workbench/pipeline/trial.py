@@ -225,6 +225,7 @@ def _write(
         "seeds": [seed.seed for seed in seeds],
         "mean": bounds[0].mean,
         "standard_error": bounds[0].standard_error,
+        "interval": [bounds[0].mean + z * bounds[0].standard_error for z in (-1.96, 1.96)],
         "timesteps": sum(seed.training.timesteps for seed in seeds),
         "seconds": monotonic() - started,
         "pruned_at": pruned_at,

@@ -2,7 +2,7 @@
 
 The sweeper's process writes for all trials: a preloaded process would still pay 0.2
 seconds for a run of its own.  A sweep that was killed finds its parent run again by tag,
-and closes children that were left running.
+and ends the children whose trials have ended; live ones of other processes are left alone.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ppo_workbench.config import Config, ConfigError, WorkbenchError
 from ppo_workbench.records.tracking import (
     NullTracker,
+    RunInfo,
     RunStatus,
     Tracker,
     find_runs,
@@ -63,7 +64,7 @@ class StudyRecord:
         user_attrs: Mapping[str, Any],
     ) -> str | None:
         """Write what the trial left in its folder and end its run; return the run's id."""
-        child = self._children.pop(number, None)
+        child = self._children.pop(number, None) or self._left_behind(number)
         if child is None:
             self.trial_started(number, params)
             child = self._children.pop(number)
@@ -84,6 +85,35 @@ class StudyRecord:
         if values:
             self._parent.log_metrics({"trial_objective": values[0]}, number)
         return child.run_id
+
+    def _left_behind(self, number: int) -> Tracker | None:
+        """Go on with the run of a trial that another, killed process had begun."""
+        if not self._config.enabled:
+            return None
+        known = find_runs(self._config, self._home, {"study": self._study, "trial": str(number)})
+        if not known:
+            return None
+        run_id = known[-1].run_id
+        return open_tracker(self._config, self._home, self._study, resume_run_id=run_id)
+
+    def settle(self, runs: Sequence[RunInfo]) -> None:
+        """End the runs of trials that have ended in the study, but not in the record."""
+        from ppo_workbench.records.storage import open_storage
+        from ppo_workbench.records.study import load_study
+
+        open_runs = [run for run in runs if "trial" in run.tags and run.status == "RUNNING"]
+        if not open_runs:
+            return
+        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        for run in open_runs:
+            number = int(run.tags["trial"])
+            trial = trials.get(number)
+            if trial is not None and trial.state.is_finished():
+                folder = self._folder / str(number)
+                self.trial_finished(
+                    number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
+                )
 
     def close(self, best: Mapping[str, Any], interrupted: bool = False) -> None:
         """Write the summary of the study and end the parent run.
@@ -131,15 +161,12 @@ def open_study_record(
         return StudyRecord(config, home, study, NullTracker())
     known = find_runs(tracking, home, {"study": study})
     parents = [run for run in known if "trial" not in run.tags]
-    for run in known:
-        if "trial" in run.tags and run.status == "RUNNING":
-            with open_tracker(tracking, home, study, resume_run_id=run.run_id) as left:
-                left.set_tags({"state": "KILLED"})
-                left.end_as(RunStatus.killed)
     parent_id = parents[0].run_id if parents else None
     tags = {"study": study, "task": "sweep"}
     parent = open_tracker(tracking, home, study, params, tags, resume_run_id=parent_id)
-    return StudyRecord(config, home, study, parent)
+    record = StudyRecord(config, home, study, parent)
+    record.settle(known)
+    return record
 
 
 def analyse_study(
@@ -151,7 +178,8 @@ def analyse_study(
         StudyError: There is no such study.
     """
     from ppo_workbench.records.analysis import analyse
-    from ppo_workbench.records.study import load_study, open_storage
+    from ppo_workbench.records.storage import open_storage
+    from ppo_workbench.records.study import load_study
 
     folder = home / "sweeps" / study
     if storage is None and not folder.is_dir():
