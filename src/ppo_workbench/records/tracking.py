@@ -166,7 +166,7 @@ class MlflowTracker(Tracker):
         if full or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Go on with a run that was killed: what arrived after its checkpoint is not sent twice."""
         self._client.update_run(self._run, status="RUNNING")
         for key in self._client.get_run(self._run).data.metrics:
@@ -308,7 +308,7 @@ def open_tracker(
         spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
         tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
         if resume_run_id is not None:
-            tracker.resume()
+            tracker._resume()
     except Exception as error:
         raise TrackingError(
             f"tracking.uri={redact(uri)}: the run cannot be recorded "
