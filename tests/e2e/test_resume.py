@@ -97,6 +97,32 @@ def test_resume_from_any_checkpoint_is_bit_identical(
     assert ours["scorecards"] == theirs["scorecards"]
 
 
+def test_resume_after_a_kill_behind_the_saved_model_replaces_only_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = Workbench(tmp_path, capsys)
+    kept = tmp_path / "kept.ckpt"
+
+    def write_and_keep(path: Path, checkpoint: Checkpoint, header: dict[str, Any]) -> None:
+        write_checkpoint(path, checkpoint, header)
+        shutil.copy(path, kept)
+
+    monkeypatch.setattr(fitting, "write_checkpoint", write_and_keep)
+    assert bench.run(*RUN, "tracking=none").code == 0
+    before = _weights(tmp_path)
+
+    again = bench.run(f"resume={kept}", "tracking=none")
+    assert again.code == 0, again.err
+    assert _same(before, _weights(tmp_path))
+
+    mine = kept.read_bytes()
+    assert bench.run(*RUN, "tracking=none", "seed=7", "overwrite=true").code == 0
+    kept.write_bytes(mine)
+    other = bench.run(f"resume={kept}", "tracking=none")
+    assert other.code == 2
+    assert "exists" in other.err
+
+
 @pytest.mark.parametrize("harm", ["changed byte", "other file", "missing", "other setting"])
 def test_resume_refuses_what_is_not_its_checkpoint(
     harm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

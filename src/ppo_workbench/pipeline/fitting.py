@@ -7,10 +7,8 @@ from typing import Any
 
 import numba
 
-from ppo_workbench.config import (
-    BudgetConfig,
-    CheckpointConfig,
-)
+from ppo_workbench.config import ArtifactError, BudgetConfig, CheckpointConfig
+from ppo_workbench.delivery.artifact import artifact_paths, load_metadata
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.jit import CACHE_ENABLED
@@ -103,6 +101,9 @@ def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]
         raise KeyboardInterrupt
 
 
+CHANGES_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite", "tracking")
+
+
 @dataclass(frozen=True)
 class Keeper:
     """Writes the checkpoints of one run; a full disk costs a warning, not the training."""
@@ -157,6 +158,19 @@ class Resumed:
         header = read_header(path)
         name, run_id, fingerprint = (header.get(k) for k in ("name", "run_id", "fingerprint"))
         return cls(str(name), run_id, str(fingerprint), read_checkpoint(path))
+
+    def owns_artifact(self, folder: Path, raw: Mapping[str, Any]) -> bool:
+        """Tell whether what stands under the run's name is its own, from just before a kill."""
+        paths = artifact_paths(folder, self.name)
+        if not paths.metadata.exists():
+            return True  # half a pair, if anything
+        try:
+            metadata = load_metadata(folder, self.name)
+        except ArtifactError:
+            return False
+        kept = {key: value for key, value in plain(raw).items() if key not in CHANGES_ON_RESUME}
+        stored = {k: v for k, v in metadata.config.items() if k not in CHANGES_ON_RESUME}
+        return stored == kept and metadata.data.fingerprint == self.fingerprint
 
     def check(self, experiment: Experiment) -> None:
         """Refuse other bars than those that the run was started with."""

@@ -101,7 +101,8 @@ def train(
     raw = without_secrets(raw or plain(asdict(config)), config)
     name = resumed.name if resumed else config.output or default_name(config)
     folder = home / FOLDERS[config.model.type]
-    check_free(folder, name, config.overwrite)
+    overwrite = config.overwrite or (resumed is not None and resumed.owns_artifact(folder, raw))
+    check_free(folder, name, overwrite)
     check_result_path(config.result_json)
     experiment = prepare(config, *split_bars(config))
     if resumed:
@@ -127,7 +128,7 @@ def train(
                 experiment, training, Scorecards(**cards), raw, tracker.run_id
             )
             tensors = artifact_tensors(experiment, result.tensors)
-            paths = save_artifact(folder, name, tensors, metadata, config.overwrite)
+            paths = save_artifact(folder, name, tensors, metadata, overwrite)
         console.show_results(result_rows(scores))
         say_end(console, result, paths, tracker)
         record_outcome(tracker, config, console, scores, traces, paths, result)
