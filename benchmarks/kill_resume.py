@@ -45,7 +45,8 @@ def run(home: Path, overrides: list[str], kill_after: float | None) -> bool:
             process.wait()
             return False
     if code:
-        raise SystemExit(f"exit code {code}, see {home / 'console.log'}")
+        tail = (home / "console.log").read_text()[-1000:]
+        raise SystemExit(f"exit code {code}: {tail}")
     return True
 
 
@@ -91,6 +92,9 @@ def kill_until_done(
         limit = rng.uniform(0.2, 0.9) * whole if killed < kills else None
         if run(home, command, limit):
             return killed
+        done = (home / "trained_models" / "killed-metadata.json").exists()
+        if done and not checkpoint.exists():
+            return killed + 1  # killed on its way out
         killed += 1
 
 

@@ -134,9 +134,6 @@ def train(
         record_outcome(tracker, config, console, scores, traces, paths, result)
         if result.interrupted:
             tracker.end_as(RunStatus.killed)
-        else:
-            with suppress(OSError):
-                keeper.path.unlink()
     own = own_scores(config, scores)["validation"]
     outcome = Outcome(
         score=lower_bound(own),
@@ -148,6 +145,9 @@ def train(
         interrupted=result.interrupted,
     )
     write_result(config.result_json, outcome_document(outcome))
+    if not result.interrupted:  # the last thing: until here a kill can be resumed from
+        with suppress(OSError):
+            keeper.path.unlink()
     return outcome
 
 
