@@ -177,8 +177,7 @@ def _train_seeds(config: Config, session: TrialSession, folder: Path) -> float:
         now = objective(config, first, seeds, step)
         metrics.append({"step": step, "seed": None, "metrics": {"objective": now.value}})
         if session.report(now.value, step) and more:
-            _write(folder, "PRUNED", [now], seeds, metrics, started, step)
-            session.pruned()
+            session.pruned(_write(folder, "PRUNED", [now], seeds, metrics, started, step))
             return now.value
         step += 1
     return _complete(config, session, folder, seeds, metrics, started)
