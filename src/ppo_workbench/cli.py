@@ -154,6 +154,8 @@ def _job(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig) -> float:
     config, raw, choices = _checked(cfg, dict(HydraConfig.get().runtime.choices))
+    if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
+        raise ConfigError(f"sweep={choices['sweep']}: is searched under --multirun only, add it")
     # Late: refusing bad input must not wait for torch.
     from ppo_workbench import pipeline
 
@@ -221,6 +223,11 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
         ConfigError: The sample, or what trials are judged by, is not allowed.
     """
     config, _, _ = _checked(cfg, choices)
+    if config.output is not None:
+        raise ConfigError(
+            f"output={config.output}: a sweep writes no model; train the recommended setting that "
+            "its analysis names with this output"
+        )
     from ppo_workbench.pipeline.trial import check_objective
 
     check_objective(config)

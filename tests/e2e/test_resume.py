@@ -160,3 +160,29 @@ def test_checkpoints_that_cannot_be_written_cost_a_line_and_not_the_model(
     assert result.code == 0
     assert "checkpoint not written" in result.out
     assert (tmp_path / "trained_models" / "run.pth").is_file()
+
+
+def test_training_under_the_name_of_a_killed_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "mlruns" / "checkpoints" / "run.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"the state of a run")
+
+    result = Workbench(tmp_path, capsys).run(*RUN, "tracking=none")
+
+    assert result.code == 2
+    assert "resume=run" in result.err
+    assert checkpoint.read_bytes() == b"the state of a run"
+
+
+def test_rules_that_leave_nothing_to_trade_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = "risk.liquidity.max_volume_frac=0.000001"
+
+    result = Workbench(tmp_path, capsys).run(*RUN, "tracking=none", limit)
+
+    assert result.code == 0
+    assert "no policy could trade" in result.out
+    assert "liquidity" in result.out

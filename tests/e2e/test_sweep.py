@@ -94,6 +94,7 @@ def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> No
     ("override", "words"),
     [
         ("objective.metrics=[sharp]", "objective.metrics"),
+        ("output=model", "output=model"),
         ("hydra.sweeper.n_trials=0", "n_trials"),
         ("model.learning_rate=interval(0.1,2)", "model.learning_rate"),
         ("model.learning_rat=interval(0.1,0.2)", "model.learning_rat"),
@@ -121,3 +122,26 @@ def test_bound_is_the_pessimistic_side_of_the_mean() -> None:
     assert up.value == pytest.approx(2.5 - 1.5 * error)
     assert down.value == pytest.approx(2.5 + 1.5 * error)
     assert single.value == pytest.approx(1.5)
+
+
+def test_sweep_without_multirun_is_refused_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Workbench(tmp_path, capsys).run("sweep=smoke")
+
+    assert result.code == 2
+    assert "--multirun" in result.err
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("study", ["../mlruns", "nothing", ".."])
+def test_analysis_of_what_is_no_study_writes_nothing(
+    study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlruns").mkdir()
+
+    result = Workbench(tmp_path, capsys).run("task=analyse", f"study={study}")
+
+    assert result.code == 2
+    assert "study=" in result.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

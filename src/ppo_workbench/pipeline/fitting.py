@@ -181,6 +181,20 @@ class Resumed:
             )
 
 
+def check_no_checkpoint(home: Path, name: str, overwrite: bool) -> None:
+    """Refuse to train under the name of a run that was killed and can be resumed.
+
+    Raises:
+        CheckpointError: Its checkpoint would be overwritten.
+    """
+    path = checkpoint_folder(home) / f"{name}{SUFFIX}"
+    if path.exists() and not overwrite:
+        raise CheckpointError(
+            f"output={name}: {path} is the checkpoint of a run that has not ended; go on with it "
+            f"(resume={name}), choose another output or set overwrite=true"
+        )
+
+
 def checkpoint_folder(home: Path) -> Path:
     """Return where runs keep their checkpoints."""
     return home / "mlruns" / "checkpoints"

@@ -123,6 +123,17 @@ def resolved_choices(
     ]
 
 
+def warn_if_nothing_trades(console: WorkbenchConsole, scores: Scores) -> None:
+    """Say so when the rules left nothing to trade, and which one blocked most."""
+    card = scores["random-legal"]["train"]
+    if card.n_fills == 0:
+        rule, share = max(card.blocked_share.items(), key=lambda item: item[1])
+        console.show(
+            f"warning: no policy could trade on the training bars; the rule {rule} blocked "
+            f"{share:.0%} of the decisions (docs/rules.md names its settings under risk.)"
+        )
+
+
 def say_end(
     console: WorkbenchConsole, result: TrainingResult, paths: ArtifactPaths, tracker: Tracker
 ) -> None:

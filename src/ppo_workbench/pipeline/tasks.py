@@ -24,7 +24,7 @@ from ppo_workbench.learning.training import (
     interruptible,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.fitting import Keeper, Resumed, learn
+from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
     check_result_path,
@@ -34,6 +34,7 @@ from ppo_workbench.pipeline.outcome import (
     resolved_choices,
     result_rows,
     say_end,
+    warn_if_nothing_trades,
     without_secrets,
     write_result,
 )
@@ -104,11 +105,16 @@ def train(
     overwrite = config.overwrite or (resumed is not None and resumed.owns_artifact(folder, raw))
     check_free(folder, name, overwrite)
     check_result_path(config.result_json)
+    if resumed is None:
+        check_no_checkpoint(home, name, config.overwrite)
     experiment = prepare(config, *split_bars(config))
     if resumed:
         resumed.check(experiment)
     env = TradingVecEnv(experiment.batch())
     console.show_banner(config.model.type.value)
+    if resumed:
+        steps = resumed.checkpoint.document["num_timesteps"]
+        console.show(f"resumed: {name} goes on from timestep {steps:,}")
     tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
     run_id = resumed.run_id if resumed else None
     with open_tracker(config.tracking, home, name, raw, tags, run_id) as tracker:
@@ -130,6 +136,7 @@ def train(
             tensors = artifact_tensors(experiment, result.tensors)
             paths = save_artifact(folder, name, tensors, metadata, overwrite)
         console.show_results(result_rows(scores))
+        warn_if_nothing_trades(console, scores)
         say_end(console, result, paths, tracker)
         record_outcome(tracker, config, console, scores, traces, paths, result)
         if result.interrupted:

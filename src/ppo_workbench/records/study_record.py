@@ -182,8 +182,11 @@ def analyse_study(
     from ppo_workbench.records.study import load_study
 
     folder = home / "sweeps" / study
-    if storage is None and not folder.is_dir():
-        raise ConfigError(f"study={study}: there is no folder {folder}; name a study of sweeps/")
+    inside = folder.resolve().parent == (home / "sweeps").resolve()
+    if not inside or (storage is None and not (folder / "journal.log").is_file()):
+        raise ConfigError(
+            f"study={study}: is no study in {home / 'sweeps'}; name one of its folders"
+        )
     found = load_study(open_storage(storage, home, study), study)
     return analyse(found, folder, objective_name=", ".join(metrics))
 
