@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ppo_workbench.config import (
+    CHANGES_ON_RESUME,
     Config,
     ConfigError,
     Interrupted,
@@ -51,7 +52,6 @@ FLAGS_OF_OLD = {
 
 
 OPTIONAL_GROUPS = ("experiment", "sweep")
-KEPT_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite")
 
 
 class _Refused(BaseException):
@@ -200,18 +200,18 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in given:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in (*KEPT_ON_RESUME, "tracking"):
-            allowed = ", ".join(KEPT_ON_RESUME)
+        if key.partition(".")[0] not in CHANGES_ON_RESUME:
+            allowed = ", ".join(CHANGES_ON_RESUME)
             raise ConfigError(
                 f"{override}: cannot be changed on resume, the run keeps its own configuration; "
-                f"only {allowed} and tracking.* may be given"
+                f"only {allowed} may be given"
             )
     stored = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))["config"]
     # What was masked for the record, such as a password, is taken from this command.
-    kept = {key: cfg[key] for key in KEPT_ON_RESUME}
+    kept = {key: cfg[key] for key in CHANGES_ON_RESUME}
     schema = OmegaConf.structured(Config)
     OmegaConf.set_struct(schema.data.columns, False)
-    merged = OmegaConf.merge(schema, stored, kept, {"tracking": cfg.tracking})
+    merged = OmegaConf.merge(schema, stored, kept)
     assert isinstance(merged, DictConfig)
     return merged
 

@@ -13,6 +13,9 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+# What a command may say anew when it resumes a run; all else is the run's own.
+CHANGES_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite", "tracking")
+
 
 class WorkbenchError(Exception):
     """Base of the errors that a user can mend: rule, value, remedy in one sentence."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 
-from ppo_workbench.config import ArtifactError, BudgetConfig, CheckpointConfig
+from ppo_workbench.config import CHANGES_ON_RESUME, ArtifactError, BudgetConfig, CheckpointConfig
 from ppo_workbench.delivery.artifact import artifact_paths, load_metadata
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
@@ -99,9 +99,6 @@ def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]
     hooks = Hooks(look, lambda metrics, timesteps: None, lambda standing: None)
     if train_model(small, env, 1, hooks).interrupted:
         raise KeyboardInterrupt
-
-
-CHANGES_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite", "tracking")
 
 
 @dataclass(frozen=True)

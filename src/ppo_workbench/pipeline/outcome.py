@@ -55,13 +55,13 @@ class Outcome:
     interrupted: bool
 
 
-def describe_training(config: Config, result: TrainingResult, train_bars: int) -> Training:
+def describe_training(config: Config, result: TrainingResult) -> Training:
     """Describe what the training took, for the metadata."""
     return Training(
         timesteps=result.timesteps,
         episodes=result.episodes,
         minutes=result.minutes,
-        passes=result.timesteps / train_bars,
+        passes=result.passes,
         select=config.select,
         selected_timesteps=result.selected_timesteps,
     )

@@ -125,11 +125,10 @@ def train(
         result = learn(experiment, env, console, tracker, keeper, resumed)
         with interruptible():  # a late Ctrl-C must not cost the model that training left
             scores, traces = score_policies(experiment, result)
-            train_bars = len(experiment.splits["train"])
             cards = {
                 split: plain(asdict(card)) for split, card in own_scores(config, scores).items()
             }
-            training = describe_training(config, result, train_bars)
+            training = describe_training(config, result)
             metadata = describe_model(
                 experiment, training, Scorecards(**cards), raw, tracker.run_id
             )
