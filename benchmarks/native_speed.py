@@ -90,7 +90,7 @@ def multiply_often(a: Floats, b: Floats, out: Floats, times: int) -> None:
 
 
 def sgemm_gflops(m: int, n: int, k: int) -> float:
-    """Return the best of several measured rates of an (m, k) by (k, n) product."""
+    """Return the median of several measured rates of an (m, k) by (k, n) product."""
     random = np.random.default_rng(0)
     a, b = (random.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
     out = np.zeros((m, n), np.float32)
@@ -98,11 +98,11 @@ def sgemm_gflops(m: int, n: int, k: int) -> float:
     times = max(1, int(1e9 / flop))
     multiply_often(a, b, out, 1)
     rates = []
-    for _ in range(3):
+    for _ in range(5):
         begun = time.process_time()
         multiply_often(a, b, out, times)
         rates.append(flop * times / (time.process_time() - begun) / 1e9)
-    return max(rates)
+    return statistics.median(rates)
 
 
 def layer_pairs(config: Config, inputs: int, outputs: int) -> list[tuple[int, int]]:
@@ -168,6 +168,13 @@ def core_gflops(batch: int) -> float:
     return max(sgemm_gflops(1024, 1024, 1024), sgemm_gflops(batch, 64, 64))
 
 
+def floor_and_native(batch: int, native: Algorithm) -> tuple[float, tuple[float, float]]:
+    """Return the core's sgemm rate, measured before and after the rollouts, and their time."""
+    before = core_gflops(batch)
+    seconds = time_rollouts(native, 5)
+    return (before + core_gflops(batch)) / 2, seconds
+
+
 def measure(case: Case, repeats: int) -> Measured:
     """Alternate floor and learners `repeats` times after one rollout of warm-up each."""
     config = configure(case, "native")
@@ -177,8 +184,7 @@ def measure(case: Case, repeats: int) -> Measured:
     time_rollouts(native, 1)
     time_rollouts(sb3, 1)
     rounds = [
-        (core_gflops(case.batch_size), time_rollouts(native, 5), time_rollouts(sb3, 1))
-        for _ in range(repeats)
+        (*floor_and_native(case.batch_size, native), time_rollouts(sb3, 1)) for _ in range(repeats)
     ]
     market = experiment.market
     gflop = flop_per_step(config, market.observation_size, market.space.size) / 1e9

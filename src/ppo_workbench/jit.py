@@ -28,7 +28,11 @@ def source_hash() -> str:
     """
     digest = hashlib.sha256(f"{numba.__version__} {platform.machine()}".encode())
     sources = {path: path.read_bytes() for path in _PACKAGE_DIR.rglob("*.py")}
-    waiting = [path for path, source in sources.items() if b"@kernel" in source]
+    waiting = [
+        path
+        for path, source in sources.items()
+        if re.search(rb"^@\w*kernel$", source, re.MULTILINE)
+    ]
     found = {Path(__file__).resolve()}
     while waiting:
         path = waiting.pop()
@@ -73,6 +77,30 @@ def kernel(function: F) -> F:
 
     The annotated Python signature is kept for type checkers.
     """
-    compile_: Any = numba.njit(cache=CACHE_ENABLED, fastmath=False, error_model="numpy")
+    return _compiled(function)
+
+
+def fused_kernel(function: F) -> F:
+    """Compile like `kernel`, but let a product and a sum be rounded once (FMA).
+
+    On one kind of processor the results are reproducible; between processors with and
+    without the instruction they differ by a rounding.
+    """
+    return _compiled(function, fastmath={"contract"})
+
+
+def inlined_kernel(function: F) -> F:
+    """Compile like `kernel`, into its callers: a call with many arrays costs by array."""
+    return _compiled(function, forceinline=True)
+
+
+def parallel_kernel(function: F) -> F:
+    """Compile like `kernel`, with the loops over `numba.prange` spread over threads."""
+    return _compiled(function, parallel=True)
+
+
+def _compiled(function: F, **options: Any) -> F:
+    settings = {"cache": CACHE_ENABLED, "fastmath": False, "error_model": "numpy", **options}
+    compile_: Any = numba.njit(**settings)
     compiled: F = compile_(function)
     return compiled

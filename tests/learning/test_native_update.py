@@ -23,9 +23,10 @@ from tests.learning.builders import (
 
 from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.learning.models import Algorithm
-from ppo_workbench.learning.native_ppo import bind_network
+from ppo_workbench.learning.native_ppo import NUMBA_THREADS, NativeMaskablePPO, bind_network
 from ppo_workbench.learning.native_update import (
     LOSSES,
+    TILE,
     Hyperparameters,
     Network,
     Rollout,
@@ -287,3 +288,29 @@ def test_make_env_fixture_masks_something() -> None:
     seen = [env.step(np.ones(4, dtype=np.int64)) and env.action_masks() for _ in range(30)]
     share = float(np.mean(np.stack(seen)))
     assert 0.5 < share < 0.95
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("size", [600, 2 * TILE, TILE + 1, 40])
+def test_update_in_threads_equals_one_thread_bit_for_bit(size: int, lanes: int) -> None:
+    keywords = BASE | {"n_steps": 1200, "batch_size": size, "seed": 3}
+    models = [sb3_model(True, INPUTS, ACTIONS, **keywords) for _ in range(2)]
+    random = np.random.default_rng(5)
+    rollout = random_rollout(models[0], 1200, True, random)
+    order = np.stack([random.permutation(1200) for _ in range(2)])
+    alone, shared = (bind_network(model.policy) for model in models)
+    losses = update(alone, rollout, order, _hyperparameters(models[0]))
+    np.testing.assert_array_equal(
+        losses, update(shared, rollout, order, _hyperparameters(models[1]), lanes)
+    )
+    np.testing.assert_array_equal(alone.params, shared.params)
+
+
+def test_threads_share_only_minibatches_of_several_tiles() -> None:
+    model = NativeMaskablePPO.__new__(NativeMaskablePPO)
+    model.threads = 2
+    assert model._lanes(TILE) is None
+    if NUMBA_THREADS > 1:
+        assert model._lanes(TILE + 1) == 2
+    model.threads = 1
+    assert model._lanes(2048) is None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import Activation
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import fused_kernel, kernel
 
 TANH, RELU = 0, 1
 
@@ -41,7 +41,7 @@ _B0, _B2, _B4, _B6 = (
 )
 
 
-@kernel
+@fused_kernel
 def rational_tanh(value: Any) -> Any:
     """Return the hyperbolic tangent of a float32."""
     x = min(max(value, -_LIMIT), _LIMIT)

@@ -34,7 +34,9 @@ def _schedule(value: float, kind: Schedule, budget: Budget) -> float | Callable[
     return lambda _progress_remaining: value * budget.progress_remaining
 
 
-def build_model(config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int) -> Algorithm:
+def build_model(
+    config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int, threads: int = 1
+) -> Algorithm:
     """Build the algorithm that `config.type` names.
 
     Where `learner: native` cannot train the policy, stable-baselines3's own code does, and
@@ -45,6 +47,7 @@ def build_model(config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: i
         env: The batched environment.
         budget: Drives the schedules.
         seed: Seeds torch, numpy and the environments.
+        threads: Of the native learner.
     """
     model = _build(config, config.learner, env, budget, seed)
     if config.learner is Learner.native:
@@ -52,6 +55,7 @@ def build_model(config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: i
         if reason is not None:
             _LOG.warning("learner: sb3 instead of native, because %s", reason)
             return _build(config, Learner.sb3, env, budget, seed)
+        model.threads = threads  # type: ignore[union-attr]  # an attribute of the native ones
     return model
 
 

@@ -7,6 +7,7 @@ callbacks and `predict` stay SB3's.
 
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,6 +26,7 @@ from ppo_workbench.learning.native_update import (
     ADAM_BETA2,
     ADAM_EPS,
     LOSSES,
+    TILE,
     Hyperparameters,
     Network,
     Rollout,
@@ -36,6 +38,7 @@ from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules import RULE_NAMES
 
 _ACTIVATIONS = {torch.nn.Tanh: TANH, torch.nn.ReLU: RELU}
+NUMBA_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 MAX_EPISODES_KEPT = 1000  # of one rollout, for SB3's episode statistics
 
 
@@ -113,9 +116,15 @@ def _shape(
 
 
 class _Native:
-    """What the native MaskablePPO and PPO share; mixed in before SB3's class."""
+    """What the native MaskablePPO and PPO share; mixed in before SB3's class.
+
+    Attributes:
+        masked: Whether the policy is a masked one.
+        threads: How many threads share a minibatch of more than one tile.
+    """
 
     masked: bool
+    threads: int = 1
 
     def _bind(self) -> None:
         """Prepare arrays at the first rollout, and again after parameters were replaced."""
@@ -265,11 +274,20 @@ class _Native:
             buffer.returns.reshape(rows),
         )
         order = np.stack([self._order_generator.permutation(rows) for _ in range(model.n_epochs)])
-        losses = update(self._network, rollout, order, h)
+        losses = update(self._network, rollout, order, h, self._lanes(min(h.batch_size, rows)))
         for state in model.policy.optimizer.state.values():
             state["step"] = torch.tensor(float(self._network.steps[0]))
         model._n_updates += int(losses[-1])
         self._log(dict(zip(LOSSES, losses.tolist(), strict=False)), h, clip_vf)
+
+    def _lanes(self, minibatch: int) -> int | None:
+        """Return how many threads a minibatch is worth; None for one."""
+        tiles = -(-minibatch // TILE)
+        lanes = min(self.threads, tiles, NUMBA_THREADS)
+        if lanes < 2:
+            return None
+        numba.set_num_threads(lanes)
+        return lanes
 
     def _log(self, losses: dict[str, float], h: Hyperparameters, clip_vf: float | None) -> None:
         """Record SB3's own keys."""

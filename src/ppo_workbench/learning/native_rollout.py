@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import inlined_kernel, kernel
 from ppo_workbench.learning.native_network import Floats, Ints, forward
 from ppo_workbench.learning.native_update import (
     TILE,
@@ -76,13 +76,13 @@ class Counts(NamedTuple):
     finished: Ints
 
 
-@kernel
+@inlined_kernel
 def uniform(generator: Any) -> float:
     """Return 53 random bits of a generator (one account record) as a number in [0, 1)."""
     return (random_uint(generator) >> np.uint64(11)) * TWO_TO_MINUS_53
 
 
-@kernel
+@inlined_kernel
 def sample(p: Floats, mask: Bools, number: float) -> int:
     """Return the allowed action at the quantile `number`, in [0, 1), of probabilities `p`.
 
@@ -103,7 +103,7 @@ def sample(p: Floats, mask: Bools, number: float) -> int:
     return chosen
 
 
-@kernel
+@inlined_kernel
 def _count(env: Environments, actions: Ints, counts: Counts) -> None:
     for n in range(actions.shape[0]):
         bits = np.int64(0)
@@ -116,7 +116,7 @@ def _count(env: Environments, actions: Ints, counts: Counts) -> None:
                 counts.blocked[rule] += (bits >> rule) & 1
 
 
-@kernel
+@inlined_kernel
 def _count_outcomes(env: Environments, counts: Counts) -> None:
     for n in range(env.done.shape[0]):
         out = env.outcomes[n]

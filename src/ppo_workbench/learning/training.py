@@ -324,7 +324,7 @@ class Training:
         torch.set_num_threads(config.threads)
         budget = Budget(config.budget)
         self._config = config
-        self._model = build_model(config.model, env, budget, config.seed)
+        self._model = build_model(config.model, env, budget, config.seed, config.threads)
         capture = _Capture()
         self._model.set_logger(Logger(folder=None, output_formats=[capture]))
         self._supervisor = _Supervisor(
@@ -364,7 +364,7 @@ class Training:
             options["use_masking"] = True
         self._fresh = False
         # BLAS serves the native kernels, whose products are too small to share: with two
-        # threads a run was measured 4 to 10 times slower than with one.
+        # BLAS threads a run was measured 4 to 10 times slower.  They share out tiles instead.
         with threadpool_limits(1, "blas"):
             # The supervisor ends training, SB3's own limit never does.
             self._model.learn(2**62, **options)
