@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 from unittest import mock
 
@@ -127,6 +128,29 @@ def sb3_update(
     return {name: float(logged[key]) for name, key in LOSS_KEYS.items()} | {
         "epochs": float(model._n_updates)
     }
+
+
+def double_twin(model: Algorithm) -> Algorithm:
+    """Return a copy of an SB3 model that has not learned yet, in float64."""
+    twin: Any = deepcopy(model)
+    twin.policy.double()
+    buffer = twin.rollout_buffer
+
+    def to_torch(array: npt.NDArray[Any], copy: bool = True) -> torch.Tensor:
+        tensor = torch.as_tensor(array)
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    buffer.to_torch = to_torch
+    return quiet(twin)
+
+
+def double_update(model: Algorithm, rollout: Rollout, orders: npt.NDArray[np.int64]) -> None:
+    """Run SB3's own `train` on a `double_twin`; SB3 would turn observations to float32."""
+    with mock.patch(
+        "stable_baselines3.common.policies.preprocess_obs",
+        lambda observations, *_, **__: observations,
+    ):
+        sb3_update(model, rollout, orders)
 
 
 def walk_market(config: Config, bars: int = 400, seed: int = 0) -> TradingMarket:

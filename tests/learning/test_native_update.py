@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.learning.builders import (
     LOSS_KEYS,
+    double_twin,
+    double_update,
     evaluate,
     learning_config,
     make_env,
@@ -83,29 +85,47 @@ def _both_updates(
     masked: bool, inputs: int, actions: int, **changes: Any
 ) -> tuple[Algorithm, Algorithm, dict[str, float], dict[str, float]]:
     """Update twin models from the same start; return both with what each one reports."""
+    return _three_updates(masked, inputs, actions, exact=False, **changes)[:4]
+
+
+def _three_updates(
+    masked: bool, inputs: int, actions: int, exact: bool = True, **changes: Any
+) -> tuple[Algorithm, Algorithm, dict[str, float], dict[str, float], Algorithm]:
+    """Update twin models and, where `exact`, a third one by SB3's code in float64."""
     keywords = BASE | {"n_steps": 128, "seed": 3, "policy_kwargs": {"net_arch": [16, 16]}} | changes
     ours, theirs = (sb3_model(masked, inputs, actions, **keywords) for _ in range(2))
     random = np.random.default_rng(11)
     rows = keywords["n_steps"]
     rollout = random_rollout(ours, rows, masked, random)
     orders = np.stack([random.permutation(rows) for _ in range(keywords["n_epochs"])])
+    third = double_twin(theirs) if exact else theirs
+    if exact:
+        double_update(third, rollout, orders)
     expected = sb3_update(theirs, rollout, orders)
     sums = update(bind_network(ours.policy), rollout, orders, _hyperparameters(ours))
     got = dict(zip((*LOSSES, "epochs"), sums.tolist(), strict=True))
-    return ours, theirs, got, expected
+    return ours, theirs, got, expected, third
 
 
-def _assert_same_weights(ours: Algorithm, theirs: Algorithm, tolerance: float = 1e-4) -> None:
-    expected = theirs.policy.state_dict()
-    for name, tensor in ours.policy.state_dict().items():
-        error = float(torch.linalg.vector_norm(tensor - expected[name]))
-        norm = float(torch.linalg.vector_norm(expected[name]))
-        assert error <= tolerance * max(norm, 1e-3), name
+def _distances(one: Algorithm, other: Algorithm) -> dict[str, float]:
+    """Return by tensor how far two models are apart, in parts of the norm."""
+    expected = other.policy.state_dict()
+    return {
+        name: float(torch.linalg.vector_norm(tensor - expected[name]))
+        / max(float(torch.linalg.vector_norm(expected[name])), 1e-3)
+        for name, tensor in one.policy.state_dict().items()
+    }
+
+
+def _assert_same_weights(ours: Algorithm, theirs: Algorithm) -> None:
+    for name, distance in _distances(ours, theirs).items():
+        assert distance <= 1e-4, name
 
 
 def _assert_same_losses(got: dict[str, float], expected: dict[str, float], samples: int) -> None:
     for name in ("policy_loss", "value_loss", "entropy_loss", "loss"):
-        assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+        # The loss can be the small difference of terms near one, which float32 rounds.
+        assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=3e-6), name
     assert got["approx_kl"] == pytest.approx(expected["approx_kl"], abs=1e-6)
     assert got["clip_fraction"] == pytest.approx(expected["clip_fraction"], abs=1.001 / samples)
     assert got["epochs"] == expected["epochs"]
@@ -166,9 +186,13 @@ def _cases(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=20, derandomize=True)
 @given(_cases())
 def test_update_of_any_shape_mask_and_hyperparameter_equals_sb3(case: dict[str, Any]) -> None:
-    ours, theirs, got, expected = _both_updates(**case)
-    _assert_same_losses(got, expected, samples=case["n_steps"] // 2)
-    _assert_same_weights(ours, theirs, tolerance=2e-4)
+    ours, theirs, got, expected, exact = _three_updates(**case)
+    _assert_same_losses(got, expected, samples=case["n_steps"])
+    # Where float32 itself takes SB3 away from the exact update, as in the first Adam steps of
+    # a tiny gradient, no other order of the same sums can stay nearer than that.
+    rounding = _distances(theirs, exact)
+    for name, distance in _distances(ours, theirs).items():
+        assert distance <= max(1e-4, 5.0 * rounding[name]), name
 
 
 @pytest.mark.parametrize("model_type", list(ModelType))
