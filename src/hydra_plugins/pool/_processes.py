@@ -61,9 +61,7 @@ class Processes:
         names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
         self._context.set_forkserver_preload([*names, *preload])
         _start_server()
-        state = Singleton.get_state()["instances"]
-        task = _reference(shared.pop("task"))
-        self._blob = pickle.dumps({**shared, "task": task, "singletons": state})
+        self._blob = packed(shared)
         self._options = {"threads": threads, "log": log, "full": full}
         self._running: list[Job] = []
 
@@ -112,6 +110,39 @@ class Processes:
         self._running = []
 
 
+def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:
+    """Pickle what every job needs, the task function by its name.
+
+    Args:
+        shared: `task` is the task function; the rest can be pickled.
+        has_main: The other processes have this process's `__main__`.
+
+    Raises:
+        ConfigError: Another process cannot find the task function.
+    """
+    state = Singleton.get_state()["instances"]
+    task = _reference(shared.pop("task"))
+    if task[0] == "__main__" and not has_main:
+        task = (_name_of_main(), task[1])
+    return pickle.dumps({**shared, "task": task, "singletons": state})
+
+
+def run_all(
+    pool: Any, n_jobs: int, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> list[JobReturn]:
+    """Run jobs, at most `n_jobs` at a time, and return their outcomes in order."""
+    waiting, ended, running = list(enumerate(job_overrides)), list[Job](), 0
+    while waiting or running:
+        while waiting and running < n_jobs:
+            position, overrides = waiting.pop(0)
+            pool.start(overrides, initial_job_idx + position)
+            running += 1
+        batch = pool.wait(None)
+        ended += batch
+        running -= len(batch)
+    return [job_return(job) for job in sorted(ended, key=lambda job: job.index)]
+
+
 def _start_server() -> None:
     from multiprocessing.forkserver import ensure_running
 
@@ -133,10 +164,22 @@ def _reference(task: Any) -> tuple[str, str]:
         found = getattr(found, part, None)
     if found is None or inspect.unwrap(found) is not inspect.unwrap(task):
         raise ConfigError(
-            f"hydra/launcher=pool: the task function {module}.{name} must be a function at the "
+            f"hydra/launcher: the task function {module}.{name} must be a function at the "
             "top of its module, so that another process finds it"
         )
     return module, name
+
+
+def _name_of_main() -> str:
+    from ppo_workbench.config import ConfigError
+
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        raise ConfigError(
+            "hydra.launcher: jobs of this launcher import the program by its name, start it as a "
+            "module (python -m NAME)"
+        )
+    return spec.name
 
 
 def _collect(job: Job) -> bool:

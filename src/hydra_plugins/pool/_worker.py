@@ -41,18 +41,23 @@ def work(
     os.environ.update(environment)
     _limit_threads(options["threads"])
     try:
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            answer = _run(pickle.loads(blob), overrides, index, options)
-        except BaseException as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _print(error)
-            answer = _failure(error)
-        _flush()
-        pipe.send_bytes(_pickled(answer))
+        pipe.send_bytes(outcome(blob, overrides, index, options))
     finally:
         pipe.close()
+
+
+def outcome(blob: bytes, overrides: Sequence[str], index: int, options: Mapping[str, Any]) -> bytes:
+    """Run one job to its end, whatever that is, and return `(kind, value, reason, full)`."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        answer = _run(pickle.loads(blob), overrides, index, options)
+    except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _print(error)
+        answer = _failure(error)
+    _flush()
+    return _pickled(answer)
 
 
 def _pickled(answer: tuple[str, Any, str | None, JobReturn | None]) -> bytes:

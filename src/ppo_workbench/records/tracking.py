@@ -399,7 +399,7 @@ def _mlflow_client_class() -> Any:
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker tells it in one line
     return MlflowClient
 
 
