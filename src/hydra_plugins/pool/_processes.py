@@ -61,7 +61,7 @@ class Processes:
         names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
         self._context.set_forkserver_preload([*names, *preload])
         _start_server()
-        self._blob = packed(shared)
+        self._shared, self._blob = shared, b""
         self._options = {"threads": threads, "log": log, "full": full}
         self._running: list[Job] = []
 
@@ -69,6 +69,8 @@ class Processes:
         """Start a process for a job."""
         from hydra_plugins.pool._worker import work
 
+        if not self._blob:
+            self._blob = packed({**self._shared, "first": first_job(self._shared, overrides)})
         environment = dict(os.environ)
         for name in THREAD_VARIABLES:
             environment[name] = str(self._options["threads"])
@@ -108,6 +110,15 @@ class Processes:
         for job in self._running:
             job.process.join()
         self._running = []
+
+
+def first_job(shared: dict[str, Any], overrides: Sequence[str]) -> bytes | None:
+    """Compose and pickle the first job's configuration, from which the others' are made."""
+    loader = shared["context"].config_loader
+    try:
+        return pickle.dumps((loader.load_sweep_config(shared["config"], [*overrides]), overrides))
+    except Exception:  # the job composes itself and tells what is wrong
+        return None
 
 
 def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:

@@ -23,6 +23,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import open_dict
 
+from hydra_plugins.pool._compose import compose
+
 Plugins.instance()  # scanned once here, not in every job
 PR_SET_PDEATHSIG = 1
 
@@ -101,7 +103,8 @@ def _run(
     Singleton._instances.update(shared["singletons"])
     setup_globals()
     context, master = shared["context"], shared["config"]
-    config = context.config_loader.load_sweep_config(master, list(overrides))
+    first = pickle.loads(shared["first"]) if shared.get("first") else None
+    config = compose(context, master, overrides, first)
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = index
     if options["log"] is not None:
