@@ -59,7 +59,10 @@ class Processes:
         """Start the fork server; it imports while the caller goes on."""
         self._context = multiprocessing.get_context("forkserver")
         names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
-        self._context.set_forkserver_preload([*names, *preload])
+        # Python 3.11 preloads no `__main__` that was started with -m.
+        module = shared["task"].__module__
+        names += [module] if module != "__main__" else []
+        self._context.set_forkserver_preload([*names, *preload, "hydra_plugins.pool._frozen"])
         _start_server()
         self._shared, self._blob = shared, b""
         self._options = {"threads": threads, "log": log, "full": full}
