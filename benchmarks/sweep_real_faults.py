@@ -223,9 +223,10 @@ def ray(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, A
     launcher = ["hydra/launcher=ray_pool", "hydra.launcher.n_jobs=2"]
     sweep = case.start(*launcher)
     say_until(sweep, "trial 0 ")
-    workers = lambda: [
-        p for p in family_of(sweep) if "".join(p.cmdline()[:1]).startswith("ray::_work")
-    ]  # noqa: E731
+
+    def workers() -> list[psutil.Process]:
+        return [p for p in family_of(sweep) if "".join(p.cmdline()[:1]).startswith("ray::_work")]
+
     wait_until(lambda: bool(workers()))
     workers()[0].kill()
     say_until(sweep, "was killed")
