@@ -42,7 +42,7 @@ def test_ray_that_is_absent_is_refused_with_the_remedy(
 ) -> None:
     from hydra_plugins.ray_pool import launcher
 
-    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ray_pool = launcher.RayPoolLauncher(n_jobs=2, threads=1, address=None, log=None)
     context, config = None, None
     with pytest.raises(ConfigError, match=r"pip install 'ppo-workbench\[ray\]'"):

@@ -1,5 +1,6 @@
 """Jobs as Ray tasks: never retried by Ray, each in a process that ends with it."""
 
+import logging
 import os
 import pickle
 import time
@@ -35,10 +36,10 @@ class Tasks:
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         elif self._own:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         # `max_calls=1` ends the process with the job; a retry would report a trial twice.
         self._work = ray.remote(num_cpus=cores, max_calls=1, max_retries=0)(_work)
         self._blob, self._options = ray.put(packed(shared, has_main=False)), dict(options)
