@@ -37,6 +37,16 @@ def test_ray_workers_share_a_study_exactly_and_a_killed_one_is_a_failed_trial(
     assert (tmp_path / "sweeps/toy/0/log.txt").read_text() == "trial 0\n"
 
 
+@needs_ray
+def test_ray_without_an_address_listens_on_the_loopback_interface_alone() -> None:
+    code = (
+        "import os; os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'; "
+        "import ray; from ray._private.services import get_node_ip_address as address; "
+        "assert address() == '127.0.0.1', address()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_ray_that_is_absent_is_refused_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

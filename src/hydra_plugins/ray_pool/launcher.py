@@ -4,6 +4,7 @@ Hydra imports this module at every start, so it stays light: no ray before the f
 """
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -106,6 +107,9 @@ class RayPoolLauncher(Launcher):
 
     def _started(self, full: bool = False) -> "Tasks":
         if self._tasks is None:
+            if self._address is None:
+                # Read when ray is imported: else it swaps 127.0.0.1 for the machine's address.
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             from hydra_plugins.ray_pool._tasks import Tasks
 
             options = {"threads": self._threads, "log": self._log, "full": full}
