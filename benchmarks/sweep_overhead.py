@@ -140,7 +140,7 @@ def overhead(trials: int, rounds: int) -> dict[str, Any]:
 
 
 def cores(home: Path) -> dict[str, Any]:
-    times, idle = [], 0.0
+    times, spans, idle = [], list[float](), 0.0
     for jobs in (1, 2):
         began = time.monotonic()
         grid = ["mode=doze", "x=range(0.5,4.5,0.25)", "hydra.sweeper.sampler.name=grid"]
@@ -151,13 +151,24 @@ def cores(home: Path) -> dict[str, Any]:
         sweep.communicate()
         assert sweep.returncode == 0
         times.append(time.monotonic() - began)
-        if jobs == 2:
-            idle = _idle(load_study(open_storage(None, home, "cores_2"), "cores_2").trials)
+        name = f"cores_{jobs}"
+        found = load_study(open_storage(None, home, name), name).trials
+        first = min(one.datetime_start for one in found if one.datetime_start)
+        last = max(one.datetime_complete for one in found if one.datetime_complete)
+        spans.append((last - first).total_seconds())
+        idle = _idle(found)
     print(
         f"16 mixed trials: {times[0]:.1f} s with 1 worker, {times[1]:.1f} s with 2, "
-        f"{times[0] / times[1]:.2f} x; a worker idle for {100 * idle:.1f} % of the time"
+        f"{times[0] / times[1]:.2f} x "
+        f"({spans[0] / spans[1]:.2f} x from first start to last end); "
+        f"a worker idle for {100 * idle:.1f} % of the time"
     )
-    return {"seconds": times, "ratio": times[0] / times[1], "idle_share": idle}
+    return {
+        "seconds": times,
+        "ratio": times[0] / times[1],
+        "ratio_without_start": spans[0] / spans[1],
+        "idle_share": idle,
+    }
 
 
 def _idle(trials: list[Any]) -> float:
