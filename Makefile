@@ -38,6 +38,6 @@ ui: .venv/.installed
 lock: .venv/.installed
 	{ echo "# Every package of the environment, pinned; torch stands without the local version so that"; \
 	  echo "# a CPU or a GPU build of 2.13.0 both satisfy it. Made by \`make lock\`."; \
-	  $(BIN)/pip freeze --exclude-editable | grep -iv '^ppo[-_]workbench' \
+	  $(BIN)/pip freeze --exclude-editable | grep -iv '^ppo[-_]workbench\|^ray==\|^msgpack==' \
 	  | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

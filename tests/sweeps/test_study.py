@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -14,9 +15,11 @@ from ppo_workbench.records.storage import KernelLock, claim_lock, open_storage
 from ppo_workbench.records.study import (
     LAST_SEEN,
     SWEEP,
+    SWEEPER,
     StudyError,
     TrialSession,
     is_lost,
+    is_watched,
     last_seen,
     load_study,
     make_pruner,
@@ -107,6 +110,19 @@ def test_running_trial_is_lost_when_its_process_is(
     study = _new(tmp_path)
     study.ask().set_user_attr(LAST_SEEN, {**last_seen(), **change})
     assert is_lost(study.trials[0], grace_seconds=60.0) is lost
+
+
+def test_trial_whose_sweep_lives_is_left_to_it(tmp_path: Path) -> None:
+    study = _new(tmp_path)
+    dead = {**last_seen(), "pid": 2**22 + 1}
+    other = psutil.Process(os.getppid())
+    alive = {**last_seen(), "pid": other.pid, "started": other.create_time()}
+    for sweeper in (alive, dead, last_seen()):
+        trial = study.ask()
+        trial.set_user_attr(LAST_SEEN, dead)
+        trial.set_user_attr(SWEEPER, sweeper)
+    assert [is_lost(one, grace_seconds=60.0) for one in study.trials] == [False, True, True]
+    assert [is_watched(one, grace_seconds=60.0) for one in study.trials] == [True, False, False]
 
 
 def test_running_trial_that_names_no_process_is_lost_by_its_age(tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def test_sweep_with_gp_finds_its_way(tmp_path: Path) -> None:
     assert [state for state, *_ in trials(tmp_path)] == ["COMPLETE"] * 5
 
 
+def test_sweep_with_cmaes_finds_its_way(tmp_path: Path) -> None:
+    pytest.importorskip("cmaes")
+    arguments = (X, "n=range(1,9)")
+    quick(tmp_path, *arguments, sampler={"name": "cmaes", "n_startup_trials": 2}, n_trials=5)
+    assert [state for state, *_ in trials(tmp_path)] == ["COMPLETE"] * 5
+
+
 def test_sweep_with_grid_tries_each_point_once_and_stops(tmp_path: Path) -> None:
     for _ in range(2):
         arguments = ("x=range(0,1,0.5)", "n=1,2", "word='a b',null")

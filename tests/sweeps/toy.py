@@ -151,7 +151,7 @@ OBSERVERS: list[Observer] = []
 
 def sweep(home: Path, *overrides: str) -> Any:
     """Sweep the toy in this process; the pool's jobs load no more than they need."""
-    first = [] if "hydra/launcher=basic" in overrides else [LIGHT]
+    first = _light(overrides)
     first += [] if "hydra/sweeper=basic" in overrides else SMALL
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -218,14 +218,20 @@ def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":
     """Start a sweep of the toy as a program."""
     home.mkdir(exist_ok=True)
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    arguments = ["--multirun", *_light(overrides), *SMALL, *overrides]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.sweeps.toy", "--multirun", LIGHT, *SMALL, *overrides],
+        [sys.executable, "-m", "tests.sweeps.toy", *arguments],
         env={**os.environ, "PYTHONPATH": path, "PPO_WORKBENCH_HOME": str(home)},
         cwd=home,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+def _light(overrides: Sequence[str]) -> list[str]:
+    other = any(text.startswith("hydra/launcher=") for text in overrides)
+    return [] if other else [LIGHT]
 
 
 def study(home: Path, name: str = "toy", uri: str | None = None) -> optuna.Study:

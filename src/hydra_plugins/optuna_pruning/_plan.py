@@ -134,7 +134,10 @@ def plan(
     _write_settings(settings, config, folder)
     observer = None
     if settings.observe is not None:
-        observer = _function(settings.observe, "observe")(home, name, sample, chosen)
+        observe = _function(settings.observe, "observe")
+        # Of several sweeps that start together one begins the record, the others go on with it.
+        with claim_lock(storage, settings.storage, home, name, "record"):
+            observer = observe(home, name, sample, chosen)
     return Plan(settings, space, study, storage, home, folder, launcher, config, observer)
 
 

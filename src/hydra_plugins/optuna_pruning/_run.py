@@ -1,10 +1,13 @@
 """The loop of a sweep: claim a trial, start its job, take its end, until the study is full."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import optuna
@@ -12,17 +15,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.optuna_pruning._jobs import Batches, Ended
 from hydra_plugins.optuna_pruning._live import View
+from hydra_plugins.optuna_pruning._observer import Observed
 from hydra_plugins.optuna_pruning._plan import DONE, Plan, best_trials, failures_allowed
 from hydra_plugins.optuna_pruning._samplers import make_sampler, next_grid_point, unlucky
 from ppo_workbench.config import ConfigError, Interrupted, WorkbenchError
+from ppo_workbench.records.storage import without_password
 from ppo_workbench.records.study import (
     FAIL_REASON,
     GRACE_BEATS,
     INTERRUPTED,
     LAST_SEEN,
     LOST,
+    SWEEPER,
     bad_values,
     fail,
+    is_here,
     is_lost,
     last_seen,
     tell,
@@ -30,6 +37,7 @@ from ppo_workbench.records.study import (
 
 TICK_SECONDS = 0.25
 POLL_SECONDS = 1.0  # between looks at what other processes do
+RUN_ID_SECONDS = 0.2  # a job takes about as long to begin; a record that is down costs no more
 
 
 class SweepError(WorkbenchError):
@@ -55,6 +63,7 @@ class _Sweep:
         self.done = False
         self.look_again = 0.0
         self.view = View(plan.name, plan.settings.n_trials, self.study)
+        self.observed = Observed(plan.observer, self.view.say)
 
     def run(self) -> dict[str, Any]:
         with self.view, _signals(self._on_signal), self._beating():
@@ -62,13 +71,17 @@ class _Sweep:
                 self._loop()
             except KeyboardInterrupt:  # a blocking launcher, between two batches
                 self.signals += 1
-            except (OSError, optuna.exceptions.StorageInternalError) as error:
-                raise SweepError(
-                    f"study {self.plan.name}: the storage failed ({error}); mend that and start "
-                    "the same command again, finished trials are kept"
-                ) from error
-            finally:
+            except Exception as error:
                 self._leave()
+                self.observed.close({}, True)
+                if not _of_storage(error):
+                    raise
+                reason = " ".join(str(error.__cause__ or error).split("\n(Background")[0].split())
+                raise SweepError(
+                    f"study {self.plan.name}: the storage failed ({without_password(reason)}); "
+                    "mend that and start the same command again, finished trials are kept"
+                ) from error
+            self._leave()
         return self._end()
 
     def _leave(self) -> None:
@@ -133,11 +146,13 @@ class _Sweep:
                     self.done = not under_way
                     return None
                 # Queued first: the trial then never runs without naming its process.
-                self.study.enqueue_trial(point, {LAST_SEEN: last_seen()})
+                seen = last_seen()
+                self.study.enqueue_trial(point, {LAST_SEEN: seen, SWEEPER: seen})
             number = waiting[0].number if waiting else len(trials)
             self.study.sampler = make_sampler(settings.sampler, settings.seed, number)
             trial = self.study.ask(plan.space.distributions)
             if waiting:
+                trial.set_user_attr(SWEEPER, last_seen())
                 trial.set_user_attr(LAST_SEEN, last_seen())
             return trial
 
@@ -151,9 +166,11 @@ class _Sweep:
         """End trials whose process is gone."""
         grace = GRACE_BEATS * self.plan.settings.heartbeat_seconds
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number in self.running or not is_lost(trial, grace):
+            if trial.number in self.running:
                 continue
-            if fail(self.study, trial.number, LOST):
+            # One that names this process was begun by somebody who died before he could sign.
+            stray = is_here(trial.user_attrs.get(SWEEPER, trial.user_attrs.get(LAST_SEEN)))
+            if (stray or is_lost(trial, grace)) and fail(self.study, trial.number, LOST):
                 self._tell_observer(trial.number)
 
     def _retry(self) -> None:
@@ -179,10 +196,17 @@ class _Sweep:
 
     def _start(self, trial: optuna.Trial) -> None:
         self.running[trial.number] = trial.params
-        run_id = self._observed("trial_started", trial.number, trial.params)
-        if isinstance(run_id, str):
-            trial.set_user_attr("run_id", run_id)
+        begun = self.observed.tell("trial_started", trial.number, trial.params)
+        begun.add_done_callback(partial(self._keep_run_id, trial._trial_id))
         self.jobs.submit(self.plan.overrides(trial.number, trial.params), trial.number)
+        with suppress(TimeoutError):
+            begun.result(RUN_ID_SECONDS)
+
+    def _keep_run_id(self, trial_id: int, begun: Future[Any]) -> None:
+        # A trial that has ended takes no more attributes; its run names it by tags.
+        with suppress(Exception):
+            if isinstance(begun.result(), str):
+                self.plan.storage.set_trial_user_attr(trial_id, "run_id", begun.result())
 
     def _settle(self, job: Ended) -> None:
         """Tell the study of a job's end if the job has not done so itself."""
@@ -215,7 +239,7 @@ class _Sweep:
 
     def _tell_observer(self, number: int) -> None:
         trial, folder = self._frozen(number), self.plan.folder / str(number)
-        self._observed(
+        self.observed.tell(
             "trial_finished",
             number,
             trial.state.name,
@@ -224,16 +248,6 @@ class _Sweep:
             folder,
             trial.user_attrs,
         )
-
-    def _observed(self, event: str, *facts: Any) -> Any:
-        """Tell the observer; what it cannot record must not cost a trial."""
-        if self.plan.observer is None:
-            return None
-        try:
-            return getattr(self.plan.observer, event)(*facts)
-        except Exception as error:
-            self.view.say(f"not recorded ({event}): {type(error).__name__}: {error}")
-            return None
 
     def _frozen(self, number: int) -> FrozenTrial:
         storage = self.plan.storage
@@ -275,7 +289,7 @@ class _Sweep:
     def _end(self) -> dict[str, Any]:
         best = best_trials(self.study)
         summary = {**best[0].params, "value": best[0].values[0]} if best else {}
-        self._observed("close", summary, bool(self.signals))
+        self.observed.close(summary, bool(self.signals))
         self.view.summary(best)
         if self.signals:
             raise Interrupted(best[0].values[0] if best else float("nan"))
@@ -292,6 +306,12 @@ class _Sweep:
 
 def _row(trial: FrozenTrial) -> Mapping[str, Any]:
     return {"number": trial.number, "values": trial.values, "params": trial.params}
+
+
+def _of_storage(error: Exception) -> bool:
+    """Tell whether an error came from the disk or the database, which need not be loaded."""
+    database = getattr(sys.modules.get("sqlalchemy.exc"), "SQLAlchemyError", OSError)
+    return isinstance(error, OSError | optuna.exceptions.StorageInternalError | database)
 
 
 def _numbers(returned: Any) -> Sequence[float] | None:

@@ -59,11 +59,12 @@ class Processes:
         """Start the fork server; it imports while the caller goes on."""
         self._context = multiprocessing.get_context("forkserver")
         names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
-        self._context.set_forkserver_preload([*names, *preload])
+        # Python 3.11 preloads no `__main__` that was started with -m.
+        module = shared["task"].__module__
+        names += [module] if module != "__main__" else []
+        self._context.set_forkserver_preload([*names, *preload, "hydra_plugins.pool._frozen"])
         _start_server()
-        state = Singleton.get_state()["instances"]
-        task = _reference(shared.pop("task"))
-        self._blob = pickle.dumps({**shared, "task": task, "singletons": state})
+        self._shared, self._blob = shared, b""
         self._options = {"threads": threads, "log": log, "full": full}
         self._running: list[Job] = []
 
@@ -71,6 +72,8 @@ class Processes:
         """Start a process for a job."""
         from hydra_plugins.pool._worker import work
 
+        if not self._blob:
+            self._blob = packed({**self._shared, "first": first_job(self._shared, overrides)})
         environment = dict(os.environ)
         for name in THREAD_VARIABLES:
             environment[name] = str(self._options["threads"])
@@ -112,6 +115,48 @@ class Processes:
         self._running = []
 
 
+def first_job(shared: dict[str, Any], overrides: Sequence[str]) -> bytes | None:
+    """Compose and pickle the first job's configuration, from which the others' are made."""
+    loader = shared["context"].config_loader
+    try:
+        return pickle.dumps((loader.load_sweep_config(shared["config"], [*overrides]), overrides))
+    except Exception:  # the job composes itself and tells what is wrong
+        return None
+
+
+def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:
+    """Pickle what every job needs, the task function by its name.
+
+    Args:
+        shared: `task` is the task function; the rest can be pickled.
+        has_main: The other processes have this process's `__main__`.
+
+    Raises:
+        ConfigError: Another process cannot find the task function.
+    """
+    state = Singleton.get_state()["instances"]
+    task = _reference(shared.pop("task"))
+    if task[0] == "__main__" and not has_main:
+        task = (_name_of_main(), task[1])
+    return pickle.dumps({**shared, "task": task, "singletons": state})
+
+
+def run_all(
+    pool: Any, n_jobs: int, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> list[JobReturn]:
+    """Run jobs, at most `n_jobs` at a time, and return their outcomes in order."""
+    waiting, ended, running = list(enumerate(job_overrides)), list[Job](), 0
+    while waiting or running:
+        while waiting and running < n_jobs:
+            position, overrides = waiting.pop(0)
+            pool.start(overrides, initial_job_idx + position)
+            running += 1
+        batch = pool.wait(None)
+        ended += batch
+        running -= len(batch)
+    return [job_return(job) for job in sorted(ended, key=lambda job: job.index)]
+
+
 def _start_server() -> None:
     from multiprocessing.forkserver import ensure_running
 
@@ -133,10 +178,22 @@ def _reference(task: Any) -> tuple[str, str]:
         found = getattr(found, part, None)
     if found is None or inspect.unwrap(found) is not inspect.unwrap(task):
         raise ConfigError(
-            f"hydra/launcher=pool: the task function {module}.{name} must be a function at the "
+            f"hydra/launcher: the task function {module}.{name} must be a function at the "
             "top of its module, so that another process finds it"
         )
     return module, name
+
+
+def _name_of_main() -> str:
+    from ppo_workbench.config import ConfigError
+
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        raise ConfigError(
+            "hydra.launcher: jobs of this launcher import the program by its name, start it as a "
+            "module (python -m NAME)"
+        )
+    return spec.name
 
 
 def _collect(job: Job) -> bool:

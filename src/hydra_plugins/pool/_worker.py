@@ -23,6 +23,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import open_dict
 
+from hydra_plugins.pool._compose import compose
+
 Plugins.instance()  # scanned once here, not in every job
 PR_SET_PDEATHSIG = 1
 
@@ -41,18 +43,23 @@ def work(
     os.environ.update(environment)
     _limit_threads(options["threads"])
     try:
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            answer = _run(pickle.loads(blob), overrides, index, options)
-        except BaseException as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _print(error)
-            answer = _failure(error)
-        _flush()
-        pipe.send_bytes(_pickled(answer))
+        pipe.send_bytes(outcome(blob, overrides, index, options))
     finally:
         pipe.close()
+
+
+def outcome(blob: bytes, overrides: Sequence[str], index: int, options: Mapping[str, Any]) -> bytes:
+    """Run one job to its end, whatever that is, and return `(kind, value, reason, full)`."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        answer = _run(pickle.loads(blob), overrides, index, options)
+    except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _print(error)
+        answer = _failure(error)
+    _flush()
+    return _pickled(answer)
 
 
 def _pickled(answer: tuple[str, Any, str | None, JobReturn | None]) -> bytes:
@@ -96,7 +103,8 @@ def _run(
     Singleton._instances.update(shared["singletons"])
     setup_globals()
     context, master = shared["context"], shared["config"]
-    config = context.config_loader.load_sweep_config(master, list(overrides))
+    first = pickle.loads(shared["first"]) if shared.get("first") else None
+    config = compose(context, master, overrides, first)
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = index
     if options["log"] is not None:

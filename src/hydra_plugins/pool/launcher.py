@@ -106,22 +106,12 @@ class PoolLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run a batch of jobs and return when all have ended, for Hydra's other sweepers."""
-        from hydra_plugins.pool._processes import job_return
+        from hydra_plugins.pool._processes import run_all
 
-        pool, waiting, ended = self._pool(full=True), list(enumerate(job_overrides)), []
         try:
-            running = 0
-            while waiting or running:
-                while waiting and running < self.n_jobs:
-                    position, overrides = waiting.pop(0)
-                    pool.start(overrides, initial_job_idx + position)
-                    running += 1
-                batch = pool.wait(None)
-                ended += batch
-                running -= len(batch)
+            return run_all(self._pool(full=True), self.n_jobs, job_overrides, initial_job_idx)
         finally:
             self.close()
-        return [job_return(job) for job in sorted(ended, key=lambda job: job.index)]
 
     def _pool(self, full: bool = False) -> "Processes":
         if self._processes is None:

@@ -178,9 +178,15 @@ def _lock_path(uri: str | None, folder: Path, purpose: str) -> Path:
 
 @contextmanager
 def claim_lock(
-    storage: "optuna.storages.BaseStorage", uri: str | None, home: Path, study: str
+    storage: "optuna.storages.BaseStorage",
+    uri: str | None,
+    home: Path,
+    study: str,
+    purpose: str = "claim",
 ) -> Iterator[None]:
-    """Keep every other sweep process of this study from asking for a trial meanwhile.
+    """Keep every other sweep process of this study from the same purpose meanwhile.
+
+    `claim` is asking for a trial, `record` finding or beginning the study's record.
 
     A file lock on one machine, an advisory lock of the server for PostgreSQL and MySQL; both
     end with the process that holds them.
@@ -188,12 +194,12 @@ def claim_lock(
     engine = getattr(storage, "engine", None)
     dialect = engine.dialect.name if engine is not None else "file"
     if engine is None or dialect not in ("postgresql", "mysql", "mariadb"):
-        with KernelLock(_lock_path(uri, study_folder(home, study), "claim")):
+        with KernelLock(_lock_path(uri, study_folder(home, study), purpose)):
             yield
         return
     from sqlalchemy import text
 
-    key: int | str = zlib.crc32(f"ppo_workbench/{study}".encode())
+    key: int | str = zlib.crc32(f"ppo_workbench/{study}/{purpose}".encode())
     take, give = "SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"
     if dialect != "postgresql":
         key = f"ppo_workbench/{key}"

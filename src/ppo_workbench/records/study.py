@@ -2,7 +2,8 @@
 
 Sweeper and jobs are separate processes that share nothing but the storage.  A trial is alive
 while the process that it names in `last_seen` is: on the same machine the process is looked
-up, elsewhere the age of `last_seen` decides.  optuna is imported inside functions: the command
+up, elsewhere the age of `last_seen` decides.  While the process named in `sweeper` lives, the
+trial and its record are its affair.  optuna is imported inside functions: the command
 line must answer before it is loaded.
 """
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 30.0
 GRACE_BEATS = 4  # a trial elsewhere is lost after this many missed heartbeats
-LAST_SEEN, FAIL_REASON, SWEEP = "last_seen", "fail_reason", "sweep"
+LAST_SEEN, SWEEPER, FAIL_REASON, SWEEP = "last_seen", "sweeper", "fail_reason", "sweep"
 INTERRUPTED, LOST = "interrupted", "its process died without a word"
 PRUNERS = {
     "none": "NopPruner",
@@ -164,13 +165,37 @@ def last_seen() -> dict[str, Any]:
     }
 
 
+def is_here(seen: Mapping[str, Any] | None) -> bool:
+    """Tell whether `last_seen` or `sweeper` names this process."""
+    mine = last_seen()
+    return seen is not None and all(seen[key] == mine[key] for key in ("machine", "pid", "started"))
+
+
+def is_watched(trial: "optuna.trial.FrozenTrial", grace_seconds: float) -> bool:
+    """Tell whether another sweep process, which lives, ends or records this trial itself.
+
+    Args:
+        trial: As read from the storage.
+        grace_seconds: What a process on another machine gets to record a trial that has ended.
+    """
+    sweeper = trial.user_attrs.get(SWEEPER)
+    if sweeper is None or is_here(sweeper):
+        return False
+    if sweeper["machine"] == _machine():
+        return _is_running(sweeper["pid"], sweeper["started"])
+    end = trial.datetime_complete
+    return end is not None and time.time() - end.timestamp() < grace_seconds
+
+
 def is_lost(trial: "optuna.trial.FrozenTrial", grace_seconds: float) -> bool:
-    """Tell whether a RUNNING trial's process is gone.
+    """Tell whether a RUNNING trial's process is gone and nobody else will notice.
 
     Args:
         trial: As read from the storage.
         grace_seconds: Silence after which a trial on another machine counts as lost.
     """
+    if is_watched(trial, grace_seconds):
+        return False
     seen = trial.user_attrs.get(LAST_SEEN)
     if seen is None:
         start = trial.datetime_start

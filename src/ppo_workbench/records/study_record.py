@@ -6,12 +6,13 @@ and ends the children whose trials have ended; live ones of other processes are 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import Config, ConfigError, WorkbenchError
+from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.records.tracking import (
     NullTracker,
     RunInfo,
@@ -22,7 +23,11 @@ from ppo_workbench.records.tracking import (
 )
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from ppo_workbench.records.analysis import Analysis
+
+_LOG = logging.getLogger("ppo_workbench.tracking")
 
 STATUS = {
     "COMPLETE": RunStatus.finished,
@@ -97,23 +102,49 @@ class StudyRecord:
         return open_tracker(self._config, self._home, self._study, resume_run_id=run_id)
 
     def settle(self, runs: Sequence[RunInfo]) -> None:
-        """End the runs of trials that have ended in the study, but not in the record."""
-        from ppo_workbench.records.storage import open_storage
-        from ppo_workbench.records.study import load_study
+        """Record trials that have ended in the study, but not or not wholly in the record.
 
-        open_runs = [run for run in runs if "trial" in run.tags and run.status == "RUNNING"]
-        if not open_runs:
+        Those of other sweep processes that live are left to them.
+        """
+        from ppo_workbench.records.study import GRACE_BEATS, HEARTBEAT_SECONDS, is_watched
+
+        if not self._config.enabled:
             return
-        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
-        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        for run in open_runs:
-            number = int(run.tags["trial"])
-            trial = trials.get(number)
-            if trial is not None and trial.state.is_finished():
+        recorded = {run.tags["trial"] for run in runs if run.status != "RUNNING" and is_child(run)}
+        grace = GRACE_BEATS * HEARTBEAT_SECONDS
+        for trial in self._trials():
+            number = trial.number
+            ended = trial.state.is_finished() and str(number) not in recorded
+            if ended and not is_watched(trial, grace):
                 folder = self._folder / str(number)
                 self.trial_finished(
                     number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
                 )
+
+    def _trials(self) -> "list[FrozenTrial]":
+        from ppo_workbench.records.storage import open_storage
+        from ppo_workbench.records.study import load_study
+
+        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
+        return study.get_trials(deepcopy=False)
+
+    def _attempted(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Do what may fail, on a full disk or without a server: the parent run still has to end."""
+        try:
+            return act(*arguments)
+        except Exception as error:
+            _LOG.warning("the end of study %s is not recorded whole: %s", self._study, error)
+            self._parent.log_text(str(error), "analysis.txt")
+            return None
+
+    def _settle_the_rest(self) -> bool:
+        """Make up for what the store did not take; tell whether other sweeps still run trials."""
+        from ppo_workbench.records.study import is_watched
+
+        self.settle(find_runs(self._config, self._home, {"study": self._study}))
+        return any(
+            not trial.state.is_finished() and is_watched(trial, 0.0) for trial in self._trials()
+        )
 
     def close(self, best: Mapping[str, Any], interrupted: bool = False) -> None:
         """Write the summary of the study and end the parent run.
@@ -127,10 +158,8 @@ class StudyRecord:
             child.set_tags({"state": "KILLED"})
             child.end_as(RunStatus.killed)
             child.__exit__(None, None, None)
-        try:
-            analyse_study(self._storage, self._home, self._study, self._metrics)
-        except WorkbenchError as error:
-            self._parent.log_text(str(error), "analysis.txt")
+        goes_on = self._config.enabled and self._attempted(self._settle_the_rest)
+        self._attempted(analyse_study, self._storage, self._home, self._study, self._metrics)
         self._parent.set_tags({f"best.{key}": str(value) for key, value in best.items()})
         wall = max(monotonic() - self._started, 1e-9)
         cost = {
@@ -141,8 +170,16 @@ class StudyRecord:
         for name in ("analysis.html", "analysis.json"):
             if (self._folder / name).is_file():
                 self._parent.log_artifact(self._folder / name)
+        if goes_on:
+            self._parent.flush()  # another sweep process ends the run
+            return
         self._parent.end_as(RunStatus.killed if interrupted else RunStatus.finished)
         self._parent.__exit__(None, None, None)
+
+
+def is_child(run: RunInfo) -> bool:
+    """Tell a trial's run from the study's."""
+    return "trial" in run.tags
 
 
 def open_study_record(
@@ -160,7 +197,7 @@ def open_study_record(
     if not tracking.enabled:
         return StudyRecord(config, home, study, NullTracker())
     known = find_runs(tracking, home, {"study": study})
-    parents = [run for run in known if "trial" not in run.tags]
+    parents = [run for run in known if not is_child(run)]
     parent_id = parents[0].run_id if parents else None
     tags = {"study": study, "task": "sweep"}
     parent = open_tracker(tracking, home, study, params, tags, resume_run_id=parent_id)

@@ -147,10 +147,7 @@ class MlflowTracker(Tracker):
         """Record tags, without secrets."""
         from mlflow.entities import RunTag
 
-        entities = [
-            RunTag(_legal_key(key), _cut(self._redact(value), MAX_TAG_LENGTH))
-            for key, value in tags.items()
-        ]
+        entities = [RunTag(*item) for item in _legal_tags(tags, self._redact).items()]
         for part in _parts(entities, MAX_PARAMS_PER_BATCH):
             self._attempt(self._client.log_batch, self._run, tags=part)
 
@@ -301,7 +298,8 @@ def open_tracker(
     experiment = _experiment_name(config)
     try:
         if resume_run_id is None:
-            client, run_id = _create_run(uri, redact(experiment), home, redact(run_name))
+            legal = _legal_tags(tags or {}, redact)
+            client, run_id = _create_run(uri, redact(experiment), home, redact(run_name), legal)
             _send_params(client, run_id, params or {}, redact)
         else:
             client, run_id = _mlflow_client_class()(tracking_uri=uri), resume_run_id
@@ -309,13 +307,13 @@ def open_tracker(
         tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
         if resume_run_id is not None:
             tracker._resume()
+            tracker.set_tags(tags or {})
     except Exception as error:
         raise TrackingError(
             f"tracking.uri={redact(uri)}: the run cannot be recorded "
             f"({type(error).__name__}: {_first_line(redact(str(error)))}); mend the store, "
             "choose another tracking.uri or set tracking.enabled=false"
         ) from None
-    tracker.set_tags(tags or {})
     return tracker
 
 
@@ -355,8 +353,17 @@ def _flat_items(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, s
             yield _legal_key(path), text
 
 
-def _create_run(uri: str, experiment: str, home: Path, run_name: str) -> tuple[Any, str]:
-    """Open the store, create the experiment if need be, and start a run in it."""
+def _legal_tags(tags: Mapping[str, str], redact: Redactor) -> dict[str, str]:
+    return {_legal_key(key): _cut(redact(value), MAX_TAG_LENGTH) for key, value in tags.items()}
+
+
+def _create_run(
+    uri: str, experiment: str, home: Path, run_name: str, tags: Mapping[str, str]
+) -> tuple[Any, str]:
+    """Open the store, create the experiment if need be, and start a run in it.
+
+    It is born with its tags: one that is killed next can be found by them.
+    """
     client_class = _mlflow_client_class()
     with _creation_lock(uri, home):
         client = client_class(tracking_uri=uri)
@@ -370,7 +377,7 @@ def _create_run(uri: str, experiment: str, home: Path, run_name: str) -> tuple[A
             if found
             else client.create_experiment(experiment, artifact_location=location)
         )
-        run = client.create_run(identity, run_name=run_name)
+        run = client.create_run(identity, run_name=run_name, tags=dict(tags))
     return client, run.info.run_id
 
 
@@ -392,7 +399,7 @@ def _mlflow_client_class() -> Any:
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker tells it in one line
     return MlflowClient
 
 

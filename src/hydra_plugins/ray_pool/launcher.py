@@ -1,0 +1,117 @@
+"""Hydra launcher `ray_pool`: jobs as Ray tasks, a fresh process a job, started without blocking.
+
+Hydra imports this module at every start, so it stays light: no ray before the first job.
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from hydra_plugins.pool._processes import Job
+    from hydra_plugins.ray_pool._tasks import Tasks
+
+
+@dataclass
+class RayPoolConf:
+    """Settings of the launcher.
+
+    Attributes:
+        n_jobs: Jobs at the same time.
+        threads: Threads and Ray cores of a job.
+        address: Of a running Ray cluster, `auto` or `host:6379`; null starts one on this machine
+            that listens on the loopback interface alone and ends with the sweep.
+        log: File in the job's folder that takes what the job prints; null leaves it to Ray.
+    """
+
+    _target_: str = "hydra_plugins.ray_pool.launcher.RayPoolLauncher"
+    n_jobs: int = 2
+    threads: int = 1
+    address: Optional[str] = None  # noqa: UP045  OmegaConf's schema
+    log: Optional[str] = "log.txt"  # noqa: UP045
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="ray_pool", node=RayPoolConf, provider="ppo_workbench"
+)
+
+
+class RayPoolLauncher(Launcher):
+    """Runs each job as a task of Ray, on this machine or a cluster."""
+
+    def __init__(self, n_jobs: int, threads: int, address: str | None, log: str | None) -> None:
+        """Keep the settings; Ray starts with the first job."""
+        self.n_jobs, self._threads, self._address, self._log = n_jobs, threads, address, log
+        self._tasks: Tasks | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what every job needs.
+
+        Raises:
+            ConfigError: A setting is out of range, or ray is not installed.
+        """
+        from ppo_workbench.config import ConfigError
+
+        for name, value in (("n_jobs", self.n_jobs), ("threads", self._threads)):
+            if value < 1:
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError(
+                "hydra/launcher=ray_pool: needs the package ray, install it "
+                "(pip install 'ppo-workbench[ray]') or choose hydra/launcher=pool"
+            )
+        self._shared: dict[str, Any] = {
+            "context": hydra_context,
+            "task": task_function,
+            "config": config,
+        }
+
+    def submit(self, overrides: Sequence[str], index: int) -> "Job":
+        """Start a job and return at once; see `PoolLauncher.submit`."""
+        return self._started().start(overrides, index)
+
+    def wait(self, timeout: float | None) -> "list[Job]":
+        """Return the jobs that have ended since the last call; see `PoolLauncher.wait`."""
+        return self._started().wait(timeout)
+
+    def interrupt(self) -> None:
+        """Ask running jobs to end, as Ctrl-C would."""
+        self._started().interrupt()
+
+    def close(self) -> None:
+        """Kill what still runs, and the cluster if it was started here."""
+        if self._tasks is not None:
+            self._tasks.close()
+            self._tasks = None
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run a batch of jobs and return when all have ended, for Hydra's other sweepers."""
+        from hydra_plugins.pool._processes import run_all
+
+        try:
+            return run_all(self._started(full=True), self.n_jobs, job_overrides, initial_job_idx)
+        finally:
+            self.close()
+
+    def _started(self, full: bool = False) -> "Tasks":
+        if self._tasks is None:
+            if self._address is None:
+                # Read when ray is imported: else it swaps 127.0.0.1 for the machine's address.
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            from hydra_plugins.ray_pool._tasks import Tasks
+
+            options = {"threads": self._threads, "log": self._log, "full": full}
+            self._tasks = Tasks(dict(self._shared), self._address, self.n_jobs, options)
+        return self._tasks
