@@ -1,6 +1,6 @@
 """The training itself: live progress, checkpoints, resuming."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from ppo_workbench.trading.experiment import (
     Experiment,
 )
 
+WARM_UP_BARS = 100
+
 
 def learn(
     experiment: Experiment,
@@ -52,13 +54,8 @@ def learn(
     config, latest = experiment.config, _Latest()
     progress = console.training_progress()
 
-    def look(weights: PolicyWeights) -> Validation:
-        trace = run_on_split(experiment, trained_policy(config.model.type, weights), "validation")
-        card = scorecard(trace)
-        return Validation(lower_bound(card), card.to_dict())
-
     hooks = Hooks(
-        evaluate=look,
+        evaluate=lambda weights: _look(experiment, weights),
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
@@ -66,13 +63,20 @@ def learn(
     train_bars = len(experiment.splits["train"])
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
-    _warm_up(experiment, look)
+    _warm_up(experiment)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
         return train_model(config, env, train_bars, hooks, checkpoint)
     finally:
         progress.stop()
+
+
+def _look(experiment: Experiment, weights: PolicyWeights) -> Validation:
+    """Score weights on the validation split."""
+    policy = trained_policy(experiment.config.model.type, weights)
+    card = scorecard(run_on_split(experiment, policy, "validation"))
+    return Validation(lower_bound(card), card.to_dict())
 
 
 def _is_compiled() -> bool:
@@ -82,8 +86,8 @@ def _is_compiled() -> bool:
     return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
 
 
-def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
-    """Compile all kernels before the clock starts: train once on as little as can be.
+def _warm_up(experiment: Experiment) -> None:
+    """Compile or load all kernels before the clock starts: train on as little as can be.
 
     Else the first run of a budget of minutes would spend it on compiling, and calibrate its
     schedules by that.
@@ -94,10 +98,16 @@ def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]
     config = experiment.config
     model = replace(config.model, n_envs=2, n_steps=2, batch_size=2, n_epochs=1)
     budget = BudgetConfig(timesteps=4, evaluations=1)
-    small = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
-    env = TradingVecEnv(replace(experiment, config=small).batch())
-    hooks = Hooks(look, lambda metrics, timesteps: None, lambda standing: None)
-    if train_model(small, env, 1, hooks).interrupted:
+    config = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
+    validation = experiment.splits["validation"]
+    short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
+    small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
+    hooks = Hooks(
+        evaluate=lambda weights: _look(small, weights),
+        record=lambda metrics, timesteps: None,
+        progress=lambda standing: None,
+    )
+    if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 
 

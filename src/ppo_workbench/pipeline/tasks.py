@@ -48,7 +48,7 @@ from ppo_workbench.pipeline.stored import (
 )
 from ppo_workbench.pipeline.trial import run_trial
 from ppo_workbench.records.study_record import analyse_study
-from ppo_workbench.records.tracking import RunStatus, open_tracker
+from ppo_workbench.records.tracking import RunStatus, load_mlflow_early, open_tracker
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.trading.experiment import (
     prepare,
@@ -107,6 +107,7 @@ def train(
     check_result_path(config.result_json)
     if resumed is None:
         check_no_checkpoint(home, name, config.overwrite)
+    load_mlflow_early(config.tracking)
     experiment = prepare(config, *split_bars(config))
     if resumed:
         resumed.check(experiment)

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -317,6 +318,34 @@ def open_tracker(
         ) from None
     tracker.set_tags(tags or {})
     return tracker
+
+
+def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
+    """Start importing mlflow in a thread, while kernels that need no GIL prepare the bars.
+
+    What goes wrong there goes wrong again, and is reported, in `open_tracker`.
+
+    Returns:
+        The thread, or None where nothing will be recorded.
+    """
+    if not config.enabled:
+        return None
+    # Two threads that import one package full of circular imports may each see half of it,
+    # and the calendars of the bars need pandas too.
+    import pandas  # noqa: F401
+
+    thread = threading.Thread(target=_load_mlflow, name="import mlflow")
+    thread.start()
+    return thread
+
+
+def _load_mlflow() -> None:
+    with suppress(Exception):
+        _mlflow_client_class()
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
+
+        configure_mappers()
 
 
 def tracking_uri(config: TrackingConfig, home: Path) -> str:
