@@ -3,7 +3,7 @@
 numba's own cache notices a change in the file of a kernel, but not in a kernel that it
 calls from another file.  So the cache folder is named after a hash of all the sources
 that kernels depend on: any change starts a new folder, and folders that no process has
-started with for a month are removed.  Where no folder can be written (a read-only disk) the
+started with for a month are removed.  Where no folder can be written (a read-only or full disk) the
 kernels compile in memory and nothing else changes.
 """
 
@@ -22,6 +22,7 @@ import numba
 F = TypeVar("F", bound=Callable[..., Any])
 
 UNUSED_DAYS = 30
+BYTES_NEEDED = 50_000_000
 _PACKAGE_DIR = Path(__file__).resolve().parent
 
 
@@ -63,6 +64,9 @@ def _prepare_cache() -> bool:
         probe = folder / f".write-{os.getpid()}"
         probe.touch()  # a folder's time is that of the last start which used it
         probe.unlink()
+        # numba would end the program when it finds no room for its machine code.
+        if shutil.disk_usage(folder).free < BYTES_NEEDED and not any(folder.rglob("*.nbc")):
+            return False
     except OSError:
         return False
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]

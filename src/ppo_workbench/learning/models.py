@@ -94,7 +94,7 @@ class _QuickAdam(torch.optim.Adam):
 
 
 def quick_adam(parameters: Any, **options: Any) -> torch.optim.Adam:
-    """Build torch's Adam without importing torch.compile, a quarter of a warm start.
+    """Build torch's Adam without importing torch.compile, which takes a second.
 
     torch guards `add_param_group` against being compiled and imports `torch._dynamo` for
     that.  The native learner compiles nothing with torch and never calls `step`.

@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import torch
 
 from ppo_workbench.config import CHANGES_ON_RESUME, ArtifactError, BudgetConfig, CheckpointConfig
-from ppo_workbench.delivery.artifact import artifact_paths, load_metadata
+from ppo_workbench.delivery.artifact import (
+    ArtifactPaths,
+    artifact_paths,
+    load_metadata,
+    save_artifact,
+)
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.jit import CACHE_ENABLED
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import (
@@ -111,7 +118,7 @@ def _warm_up(experiment: Experiment) -> None:
         raise KeyboardInterrupt
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keeper:
     """Writes the checkpoints of one run; a full disk costs a warning, not the training."""
 
@@ -122,6 +129,7 @@ class Keeper:
     experiment: Experiment
     tracker: Tracker
     console: WorkbenchConsole
+    told: bool = False
 
     @property
     def path(self) -> Path:
@@ -129,7 +137,7 @@ class Keeper:
         return checkpoint_folder(self.home) / f"{self.name}{SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; what cannot be written is told once a time."""
+        """Write a checkpoint; the first one that cannot be written is told."""
         self.tracker.flush()  # the record is never behind a checkpoint
         header = {
             "name": self.name,
@@ -140,11 +148,29 @@ class Keeper:
         }
         try:
             write_checkpoint(self.path, checkpoint, header)
+            self.told = False
         except OSError as error:
-            self.console.show(
-                f"checkpoint not written ({error.strerror}), training goes on; free space in "
-                f"{self.path.parent}"
-            )
+            if not self.told:
+                self.console.show(
+                    f"checkpoint not written ({error.strerror}), training goes on; free space in "
+                    f"{self.path.parent}"
+                )
+            self.told = True
+
+    def write_model(
+        self,
+        folder: Path,
+        tensors: Mapping[str, torch.Tensor],
+        metadata: Metadata,
+        overwrite: bool,
+    ) -> ArtifactPaths:
+        """Write the artefact; where it cannot be written, say that the run is not lost."""
+        try:
+            return save_artifact(folder, self.name, tensors, metadata, overwrite)
+        except ArtifactError as error:
+            if not self.path.exists():
+                raise
+            raise ArtifactError(f"{error}; then go on with resume={self.name}") from None
 
 
 @dataclass(frozen=True)

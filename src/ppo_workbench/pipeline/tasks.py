@@ -13,10 +13,7 @@ from ppo_workbench.config import (
     Interrupted,
     Task,
 )
-from ppo_workbench.delivery.artifact import (
-    check_free,
-    save_artifact,
-)
+from ppo_workbench.delivery.artifact import check_free
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -134,7 +131,7 @@ def train(
                 experiment, training, Scorecards(**cards), raw, tracker.run_id
             )
             tensors = artifact_tensors(experiment, result.tensors)
-            paths = save_artifact(folder, name, tensors, metadata, overwrite)
+            paths = keeper.write_model(folder, tensors, metadata, overwrite)
         console.show_results(result_rows(scores))
         warn_if_nothing_trades(console, scores)
         say_end(console, result, paths, tracker)
