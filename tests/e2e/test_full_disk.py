@@ -107,7 +107,7 @@ def test_checkpoints_on_a_full_disk_cost_one_line_and_not_the_model(tmp_path: Pa
     assert Workbench(tmp_path).metadata("run")["status"] == "candidate"
 
 
-@pytest.mark.parametrize("size", [4, 12, 20, 28, 36, 44])
+@pytest.mark.parametrize("size", [4, 20])
 def test_full_disk_under_the_models_leaves_no_half_artefact_and_the_run_can_go_on(
     size: int, tmp_path: Path
 ) -> None:
@@ -139,6 +139,7 @@ def test_record_on_a_full_disk_costs_one_warning_and_not_the_model(
 
     assert left.code == 0, left.err
     assert left.err.count("tracking failed and work goes on") == 1
+    assert "disk is full" in left.err
     assert "Traceback" not in left.err
     assert Workbench(tmp_path).metadata("run")["status"] == "candidate"
     (spool,) = (tmp_path / "mlruns" / "spool").iterdir()
@@ -153,7 +154,7 @@ def test_metrics_that_a_full_disk_refuses_arrive_when_there_is_room_or_are_told(
     disk, home = tmp_path / "disk", tmp_path / "home"
     home.mkdir()
     base = home if spool_has_room else disk
-    size = empty_store.stat().st_size + 100 * KILOBYTE
+    size = empty_store.stat().st_size + 1000 * KILOBYTE
     script = [sys.executable, "-c", DELIVER_LATER, str(disk), str(empty_store), str(base)]
 
     left = _with_small_disk(disk, size, script, home, "free" if freed else "")

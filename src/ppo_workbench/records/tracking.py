@@ -241,7 +241,7 @@ class MlflowTracker(Tracker):
                 "tracking failed and work goes on; metrics that did not arrive wait in %s (%s: %s)",
                 self._spool,
                 type(error).__name__,
-                _first_line(self._redact(str(error))),
+                _first_line(self._redact(str(_root(error)))),
             )
 
     def _keep(self, points: Sequence[MetricPoint]) -> None:
@@ -442,6 +442,8 @@ def _mlflow_client_class() -> Any:
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs a traceback of what it raises too, such as a full disk.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient
 
 
@@ -467,6 +469,13 @@ def _legal_key(key: str) -> str:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what an error was raised from in the end: `database or disk is full`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(text: str) -> str:
