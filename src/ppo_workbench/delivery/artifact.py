@@ -132,6 +132,7 @@ def save_artifact(
         with _written(paths.pth, weights) as pth, _written(paths.metadata, text) as sidecar:
             # Both are on the disk: from here on it cannot be too full for one of the two.
             _rename(pth, paths.pth, name, overwrite)
+            _sync_folder(folder)
             _rename(sidecar, paths.metadata, name, overwrite=True)
         _sync_folder(folder)
     except OSError as error:
