@@ -8,6 +8,7 @@ OmegaConf or the workbench refuses ends as one sentence on stderr and an exit co
 import argparse
 import difflib
 import functools
+import gc
 import os
 import re
 import sys
@@ -51,6 +52,7 @@ FLAGS_OF_OLD = {
 }
 
 
+OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep")
 
 
@@ -114,6 +116,9 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 def main() -> None:
     """Run one command of the command line and exit with its code."""
+    # Imports make a million objects that all stay: looking for garbage among them every 700
+    # new ones was measured to take a sixth of a warm start.
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     sys.exit(command(sys.argv[1:]))
 
 

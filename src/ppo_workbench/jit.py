@@ -2,14 +2,17 @@
 
 numba's own cache notices a change in the file of a kernel, but not in a kernel that it
 calls from another file.  So the cache folder is named after a hash of all the sources
-that kernels depend on: any change starts a new folder.  Where no folder can be written (a
-read-only disk) the kernels compile in memory and nothing else changes.
+that kernels depend on: any change starts a new folder, and folders that no process has
+started with for a month are removed.  Where no folder can be written (a read-only or full
+disk) the kernels compile in memory and nothing else changes.
 """
 
 import hashlib
 import os
 import platform
 import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,8 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+UNUSED_DAYS = 30
+BYTES_NEEDED = 50_000_000
 _PACKAGE_DIR = Path(__file__).resolve().parent
 
 
@@ -61,12 +66,34 @@ def _prepare_cache() -> bool:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         probe = folder / f".write-{os.getpid()}"
-        probe.touch()
+        probe.touch()  # a folder's time is that of the last start which used it
         probe.unlink()
+        # numba would end the program when it finds no room for its machine code.
+        if shutil.disk_usage(folder).free < BYTES_NEEDED and not any(folder.rglob("*.nbc")):
+            return False
     except OSError:
         return False
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+    _remove_unused(folder)
     return True
+
+
+def _remove_unused(own: Path) -> None:
+    """Remove the folders of other sources that have not been used for `UNUSED_DAYS`.
+
+    A folder is renamed first: a process that starts with its sources at this moment finds a
+    whole folder or none, which numba makes anew.
+    """
+    limit = time.time() - UNUSED_DAYS * 86_400
+    for folder in own.parent.glob("kernels-*"):
+        try:
+            if folder == own or folder.stat().st_mtime > limit:
+                continue
+            doomed = folder.with_name(f"{folder.name.partition('.')[0]}.old-{os.getpid()}")
+            folder.rename(doomed)
+        except OSError:  # another process was faster, or may and we may not
+            continue
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 CACHE_ENABLED = _prepare_cache()
@@ -74,6 +101,8 @@ CACHE_ENABLED = _prepare_cache()
 
 def kernel(function: F) -> F:
     """Compile `function` in nopython mode, without fast-math: results are reproducible.
+
+    It runs without the GIL, so another thread can import or write meanwhile.
 
     The annotated Python signature is kept for type checkers.
     """
@@ -100,7 +129,7 @@ def parallel_kernel(function: F) -> F:
 
 
 def _compiled(function: F, **options: Any) -> F:
-    settings = {"cache": CACHE_ENABLED, "fastmath": False, "error_model": "numpy", **options}
-    compile_: Any = numba.njit(**settings)
+    settings = {"cache": CACHE_ENABLED, "error_model": "numpy", "fastmath": False, "nogil": True}
+    compile_: Any = numba.njit(**(settings | options))
     compiled: F = compile_(function)
     return compiled

@@ -208,9 +208,21 @@ def test_check_free_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("failing_call", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("failing_call", "error", "left"),
+    [
+        (1, OSError(28, "No space left on device"), set()),  # the tensors
+        (2, OSError(28, "No space left on device"), set()),  # the metadata
+        (2, KeyboardInterrupt(), set()),
+        (3, KeyboardInterrupt(), {"model.pth"}),  # the folder, between the two names
+    ],
+)
 def test_save_artifact_disk_error_is_one_sentence_and_leaves_no_valid_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_call: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing_call: int,
+    error: BaseException,
+    left: set[str],
 ) -> None:
     calls = 0
     real = os.fsync
@@ -218,17 +230,15 @@ def test_save_artifact_disk_error_is_one_sentence_and_leaves_no_valid_half(
     def fail(descriptor: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == failing_call and failing_call != 2:  # call 2 syncs the folder
-            raise OSError(28, "No space left on device")
-        if failing_call == 2 and calls == 3:
-            raise KeyboardInterrupt
+        if calls == failing_call:
+            raise error
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail)
-    expected = KeyboardInterrupt if failing_call == 2 else ArtifactError
+    expected = ArtifactError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         _save(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} <= {"model.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == left
     with pytest.raises(ArtifactError, match="does not exist"):
         load_artifact(tmp_path, "model")
 

@@ -14,7 +14,13 @@ from omegaconf import OmegaConf
 
 from ppo_workbench.config import Config, ConfigError, DataConfig, SyntheticConfig, validate_config
 from ppo_workbench.market.bars import validate_bars
-from ppo_workbench.market.synthetic import SyntheticMarket, generate, oracle_exposure
+from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.synthetic import (
+    SyntheticMarket,
+    _session_opens,
+    generate,
+    oracle_exposure,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -310,3 +316,15 @@ def _preset(name: str) -> DataConfig:
     values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "data" / f"{name}.yaml"))
     assert isinstance(values, dict)
     return validate_config(asdict(Config()) | {"data": values}).data
+
+
+@pytest.mark.parametrize("sessions", [10, 1_000, 2_520, 20_000])
+def test_sessions_open_as_the_calendar_of_all_years_says(sessions: int) -> None:
+    first, last = (
+        int(np.datetime64(day, "ns").astype(np.int64)) for day in ("2010-01-04", "2092-12-31")
+    )
+    table = load_sessions("XNYS", first, last)
+    full = (table.close_ns - table.open_ns == 390 * 60 * 10**9) & (table.open_ns >= first)
+    found = _session_opens(sessions)
+    assert np.array_equal(found, table.open_ns[full][:sessions])
+    assert len(found) == sessions

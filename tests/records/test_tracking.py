@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records import tracking
 from ppo_workbench.records.redaction import Redactor, redact_urls
 from ppo_workbench.records.tracking import (
     MAX_METRICS_PER_BATCH,
@@ -304,6 +305,40 @@ from ppo_workbench.records.tracking import open_tracker
 with open_tracker(TrackingConfig(experiment="race"), Path(sys.argv[1]), "racer") as tracker:
     tracker.log_metrics({"a": 1.0}, 0)
 """
+
+
+def test_load_mlflow_early_imports_what_an_open_store_needs(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from ppo_workbench.config import TrackingConfig\n"
+        "from ppo_workbench.records.tracking import load_mlflow_early, open_tracker\n"
+        "assert load_mlflow_early(TrackingConfig(enabled=False)) is None\n"
+        "assert 'pandas' not in sys.modules\n"
+        "load_mlflow_early(TrackingConfig()).join()\n"
+        "before = set(sys.modules)\n"
+        "assert 'mlflow.store.tracking.sqlalchemy_store' in before\n"
+        "with open_tracker(TrackingConfig(), pathlib.Path.cwd(), 'early'):\n"
+        "    late = {name for name in set(sys.modules) - before if name.startswith('mlflow.')}\n"
+        "print(len(before), len(late))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    loaded, late = map(int, ran.stdout.split())
+    assert late < 20 < loaded
+
+
+def test_load_mlflow_early_leaves_a_broken_mlflow_to_open_tracker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ImportError("no module named mlflow")
+
+    monkeypatch.setattr(tracking, "_mlflow_client_class", broken)
+    thread = tracking.load_mlflow_early(TrackingConfig())
+    assert thread is not None
+    thread.join()
+    assert capsys.readouterr().err == ""
 
 
 def test_open_tracker_two_processes_create_one_store(tmp_path: Path) -> None:

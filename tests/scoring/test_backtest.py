@@ -26,8 +26,10 @@ from ppo_workbench.scoring.backtest import (
     action_towards,
     backtest,
 )
-from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
+from ppo_workbench.scoring.baselines import threshold_candidates, tuned_threshold, yardsticks
+from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.scoring.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import prepare, split_bars
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rules import BIT, build_params
@@ -204,6 +206,43 @@ def test_threshold_tuned_is_the_best_of_its_candidates_on_train() -> None:
     assert policy is not None
     assert policy.name.startswith("threshold rule")
     assert policy.exit == 0.25 * policy.entry
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("risk=moderate",),
+        ("risk=conservative", "risk.daily_loss.flatten=true", "costs=us_equity"),
+        ("env.action_set=target", "env.exposure_levels=[-1.0,-0.5,0.0,0.5,1.0]", "risk=moderate"),
+        ("risk=moderate", "env.mask_all_true=true", "env.forbidden_action=execute"),
+    ],
+)
+def test_threshold_scorer_gives_every_candidate_the_sharpe_of_its_scorecard(
+    overrides: tuple[str, ...],
+) -> None:
+    config = _config(*overrides, "data.synthetic.sessions=30")
+    experiment = prepare(config, *split_bars(config))
+    scorer, train = ThresholdScorer(experiment, "train"), experiment.splits["train"]
+    candidates = threshold_candidates(experiment)
+    traces = [
+        backtest(policy, experiment.bars, experiment.market, train, config) for policy in candidates
+    ]
+    expected = [scorecard(trace).sharpe_annual for trace in traces]
+    assert len(set(expected)) > 12
+    assert [scorer.sharpe(policy) for policy in candidates] == expected
+
+
+def test_threshold_scorer_stops_at_ruin_as_the_trace_does() -> None:
+    config = _config("data.synthetic.sessions=30")
+    experiment = prepare(config, *split_bars(config))
+    train, rows = experiment.splits["train"], experiment.market.bars.copy()
+    rows["open"][train.start + 900 :] *= 3
+    rows["close"][train.start + 900 :] *= 3
+    experiment = replace(experiment, market=replace(experiment.market, bars=rows))
+    short = Policy("short", THRESHOLD, series=np.full(len(rows), 9.0), entry=1.0, exit=0.5)
+    trace = backtest(short, experiment.bars, experiment.market, train, config)
+    assert len(trace) < len(train) - 1
+    assert ThresholdScorer(experiment, "train").sharpe(short) == scorecard(trace).sharpe_annual
 
 
 def _wishing(rung: int, wanted: int, blocked: set[int], **changes: Any) -> int:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -129,8 +129,12 @@ def save_artifact(
     text = _sealed(document, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _put(paths.pth, weights, name, overwrite)
-        _put(paths.metadata, text, name, overwrite=True)
+        with _written(paths.pth, weights) as pth, _written(paths.metadata, text) as sidecar:
+            # Both are on the disk: from here on it cannot be too full for one of the two.
+            _rename(pth, paths.pth, name, overwrite)
+            _sync_folder(folder)
+            _rename(sidecar, paths.metadata, name, overwrite=True)
+        _sync_folder(folder)
     except OSError as error:
         raise ArtifactError(
             f"{folder}: the artefact {name!r} cannot be written ({error.strerror}); free space "
@@ -237,8 +241,9 @@ def _sealed(document: Mapping[str, Any], name: str) -> bytes:
     return content
 
 
-def _put(path: Path, content: bytes, name: str, overwrite: bool) -> None:
-    """Make `path` appear with its whole content or not at all, and survive a power cut."""
+@contextlib.contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """Write a temporary file beside `path`, synced, and remove it at the end if still there."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -246,10 +251,9 @@ def _put(path: Path, content: bytes, name: str, overwrite: bool) -> None:
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
-        _rename(Path(temporary), path, name, overwrite)
+        yield Path(temporary)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def _rename(temporary: Path, path: Path, name: str, overwrite: bool) -> None:

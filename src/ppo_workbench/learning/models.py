@@ -1,7 +1,9 @@
 """Build MaskablePPO or PPO from the configuration, under SB3's own argument names."""
 
+import inspect
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Sc
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
+from ppo_workbench.learning.native_update import ADAM_EPS
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO
@@ -83,10 +86,31 @@ def _build(
             "net_arch": list(config.net_arch),
             "activation_fn": activation,
             "ortho_init": config.ortho_init,
+            **({"optimizer_class": quick_adam} if learner is Learner.native else {}),
         },
         seed=seed,
         device=config.device,
     )
+
+
+class _QuickAdam(torch.optim.Adam):
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+
+
+def quick_adam(parameters: Any, **options: Any) -> torch.optim.Adam:
+    """Build torch's Adam without importing torch.compile, which takes a second.
+
+    torch guards `add_param_group` against being compiled and imports `torch._dynamo` for
+    that.  The native learner compiles nothing with torch and never calls `step`.
+
+    Args:
+        parameters: As for `torch.optim.Adam`.
+        options: As for `torch.optim.Adam`.
+    """
+    # SB3 gives its eps to the class torch.optim.Adam only.
+    adam = _QuickAdam(parameters, **{"eps": ADAM_EPS, **options})
+    adam.__class__ = torch.optim.Adam  # type: ignore[assignment]  # only its making was special
+    return adam
 
 
 def policy_weights(

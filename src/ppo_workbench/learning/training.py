@@ -46,7 +46,7 @@ class Hooks:
         evaluate: Score the present weights on the validation split.
         record: Take metrics at a number of timesteps.
         progress: Show where training is (called after every rollout).
-        save: Keep a checkpoint; called every `checkpoint.every_seconds`.
+        save: Keep a checkpoint; called every `checkpoint.every_seconds` and at the end.
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
@@ -200,7 +200,9 @@ class _Supervisor(BaseCallback):
         self._hooks.record(metrics, self.model.num_timesteps)
         self._hooks.progress(self._standing(metrics, validation))
         every = self._config.checkpoint.every_seconds
-        due = every is not None and budget.elapsed_seconds - self._saved_at >= every
+        waited = budget.elapsed_seconds - self._saved_at
+        # At the end too: what follows may be killed, or find no room for the model.
+        due = every is not None and (waited >= every or self._stop)
         if due or self._interrupt.asked:
             self._hooks.save(self._checkpoint())
             self._saved_at = budget.elapsed_seconds

@@ -43,6 +43,7 @@ BAR_NS = 60_000_000_000
 ORACLE_COST_BPS = 1.0
 """Cost a side, in basis points, for which `SyntheticMarket.oracle_exposure` is made."""
 
+_FEWEST_SESSIONS_A_YEAR = 240  # full ones of XNYS: 245 in 2012, the year of a hurricane
 _FIRST_DAY, _LAST_DAY = np.datetime64("2010-01-04"), np.datetime64("2092-12-31")
 _SHOCK_CLIP = 4.0
 _VOLUME_MOVE_CLIP = 10.0
@@ -443,13 +444,15 @@ def _hysteresis(
 
 
 @lru_cache(maxsize=1)
-def _session_opens() -> npt.NDArray[np.int64]:
-    """Return the UTC nanoseconds at which full XNYS sessions open, in order."""
-    first, last = (int(day.astype(np.int64)) * NS_PER_DAY for day in (_FIRST_DAY, _LAST_DAY))
+def _session_opens(count: int) -> npt.NDArray[np.int64]:
+    """Return the UTC nanoseconds at which the first `count` full XNYS sessions open."""
+    years = np.timedelta64(366 * (count // _FEWEST_SESSIONS_A_YEAR + 1), "D")
+    days = _FIRST_DAY, min(_FIRST_DAY + years, _LAST_DAY)
+    first, last = (int(day.astype(np.int64)) * NS_PER_DAY for day in days)
     table = load_sessions("XNYS", first, last)
     full = table.close_ns - table.open_ns == BARS_PER_SESSION * BAR_NS
     opens: npt.NDArray[np.int64] = table.open_ns[full & (table.open_ns >= first)]
-    return opens
+    return opens[:count]
 
 
 def _bars(config: SyntheticConfig, path: _Path) -> Bars:
@@ -464,7 +467,7 @@ def _bars(config: SyntheticConfig, path: _Path) -> Bars:
         bar_seconds=60,
         bars_per_session=BARS_PER_SESSION,
         sessions_per_year=SESSIONS_PER_YEAR,
-        start_ns=_session_opens()[session] + slot * BAR_NS,
+        start_ns=_session_opens(config.sessions)[session] + slot * BAR_NS,
         open=path.open,
         high=path.high,
         low=path.low,

@@ -1,16 +1,23 @@
 """The training itself: live progress, checkpoints, resuming."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numba
+import torch
 
 from ppo_workbench.config import CHANGES_ON_RESUME, ArtifactError, BudgetConfig, CheckpointConfig
-from ppo_workbench.delivery.artifact import artifact_paths, load_metadata
+from ppo_workbench.delivery.artifact import (
+    ArtifactPaths,
+    artifact_paths,
+    load_metadata,
+    save_artifact,
+)
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.jit import CACHE_ENABLED
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import (
@@ -39,6 +46,8 @@ from ppo_workbench.trading.experiment import (
     Experiment,
 )
 
+WARM_UP_BARS = 100
+
 
 def learn(
     experiment: Experiment,
@@ -52,13 +61,8 @@ def learn(
     config, latest = experiment.config, _Latest()
     progress = console.training_progress()
 
-    def look(weights: PolicyWeights) -> Validation:
-        trace = run_on_split(experiment, trained_policy(config.model.type, weights), "validation")
-        card = scorecard(trace)
-        return Validation(lower_bound(card), card.to_dict())
-
     hooks = Hooks(
-        evaluate=look,
+        evaluate=lambda weights: _look(experiment, weights),
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
@@ -66,13 +70,20 @@ def learn(
     train_bars = len(experiment.splits["train"])
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
-    _warm_up(experiment, look)
+    _warm_up(experiment)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
         return train_model(config, env, train_bars, hooks, checkpoint)
     finally:
         progress.stop()
+
+
+def _look(experiment: Experiment, weights: PolicyWeights) -> Validation:
+    """Score weights on the validation split."""
+    policy = trained_policy(experiment.config.model.type, weights)
+    card = scorecard(run_on_split(experiment, policy, "validation"))
+    return Validation(lower_bound(card), card.to_dict())
 
 
 def _is_compiled() -> bool:
@@ -82,8 +93,8 @@ def _is_compiled() -> bool:
     return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
 
 
-def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
-    """Compile all kernels before the clock starts: train once on as little as can be.
+def _warm_up(experiment: Experiment) -> None:
+    """Compile or load all kernels before the clock starts: train on as little as can be.
 
     Else the first run of a budget of minutes would spend it on compiling, and calibrate its
     schedules by that.
@@ -94,14 +105,20 @@ def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]
     config = experiment.config
     model = replace(config.model, n_envs=2, n_steps=2, batch_size=2, n_epochs=1)
     budget = BudgetConfig(timesteps=4, evaluations=1)
-    small = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
-    env = TradingVecEnv(replace(experiment, config=small).batch())
-    hooks = Hooks(look, lambda metrics, timesteps: None, lambda standing: None)
-    if train_model(small, env, 1, hooks).interrupted:
+    config = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
+    validation = experiment.splits["validation"]
+    short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
+    small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
+    hooks = Hooks(
+        evaluate=lambda weights: _look(small, weights),
+        record=lambda metrics, timesteps: None,
+        progress=lambda standing: None,
+    )
+    if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keeper:
     """Writes the checkpoints of one run; a full disk costs a warning, not the training."""
 
@@ -112,6 +129,7 @@ class Keeper:
     experiment: Experiment
     tracker: Tracker
     console: WorkbenchConsole
+    told: bool = False
 
     @property
     def path(self) -> Path:
@@ -119,7 +137,7 @@ class Keeper:
         return checkpoint_folder(self.home) / f"{self.name}{SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; what cannot be written is told once a time."""
+        """Write a checkpoint; the first one that cannot be written is told."""
         self.tracker.flush()  # the record is never behind a checkpoint
         header = {
             "name": self.name,
@@ -130,11 +148,29 @@ class Keeper:
         }
         try:
             write_checkpoint(self.path, checkpoint, header)
+            self.told = False
         except OSError as error:
-            self.console.show(
-                f"checkpoint not written ({error.strerror}), training goes on; free space in "
-                f"{self.path.parent}"
-            )
+            if not self.told:
+                self.console.show(
+                    f"checkpoint not written ({error.strerror}), training goes on; free space in "
+                    f"{self.path.parent}"
+                )
+            self.told = True
+
+    def write_model(
+        self,
+        folder: Path,
+        tensors: Mapping[str, torch.Tensor],
+        metadata: Metadata,
+        overwrite: bool,
+    ) -> ArtifactPaths:
+        """Write the artefact; where it cannot be written, say that the run is not lost."""
+        try:
+            return save_artifact(folder, self.name, tensors, metadata, overwrite)
+        except ArtifactError as error:
+            if not self.path.exists():
+                raise
+            raise ArtifactError(f"{error}; then go on with resume={self.name}") from None
 
 
 @dataclass(frozen=True)

@@ -179,9 +179,12 @@ def record_outcome(
     tracker.log_artifact(paths.metadata, "model")
     if config.tracking.enabled and config.tracking.plots:
         own = MODEL_NAMES[config.model.type]
-        with TemporaryDirectory() as folder:
-            write_plots(traces[own], Path(folder), f"{own}, validation")
-            tracker.log_artifact(Path(folder), "plots")
+        try:
+            with TemporaryDirectory() as folder:
+                write_plots(traces[own], Path(folder), f"{own}, validation")
+                tracker.log_artifact(Path(folder), "plots")
+        except OSError as error:
+            console.show(f"plots not written ({error.strerror}), the model is kept")
     tracker.log_text(console.log_text, "console.log")
 
 
@@ -231,5 +234,12 @@ def write_result(path: str | None, document: Mapping[str, Any]) -> None:
         return
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
-    temporary.replace(target)
+    try:
+        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(
+            f"result_json={path}: cannot be written ({error.strerror}), everything else is done; "
+            "free space or name another file"
+        ) from None

@@ -13,10 +13,7 @@ from ppo_workbench.config import (
     Interrupted,
     Task,
 )
-from ppo_workbench.delivery.artifact import (
-    check_free,
-    save_artifact,
-)
+from ppo_workbench.delivery.artifact import check_free
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -48,7 +45,7 @@ from ppo_workbench.pipeline.stored import (
 )
 from ppo_workbench.pipeline.trial import run_trial
 from ppo_workbench.records.study_record import analyse_study
-from ppo_workbench.records.tracking import RunStatus, open_tracker
+from ppo_workbench.records.tracking import RunStatus, load_mlflow_early, open_tracker
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.trading.experiment import (
     prepare,
@@ -107,6 +104,7 @@ def train(
     check_result_path(config.result_json)
     if resumed is None:
         check_no_checkpoint(home, name, config.overwrite)
+    load_mlflow_early(config.tracking)
     experiment = prepare(config, *split_bars(config))
     if resumed:
         resumed.check(experiment)
@@ -133,7 +131,7 @@ def train(
                 experiment, training, Scorecards(**cards), raw, tracker.run_id
             )
             tensors = artifact_tensors(experiment, result.tensors)
-            paths = save_artifact(folder, name, tensors, metadata, overwrite)
+            paths = keeper.write_model(folder, tensors, metadata, overwrite)
         console.show_results(result_rows(scores))
         warn_if_nothing_trades(console, scores)
         say_end(console, result, paths, tracker)

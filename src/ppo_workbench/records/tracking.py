@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -27,6 +28,7 @@ DEFAULT_EXPERIMENT = "ppo_workbench"
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 60.0
 LOCK_SECONDS = 120.0
+MAX_POINTS_IN_MEMORY = 200_000
 
 # MLflow's own limits (mlflow.utils.validation).
 MAX_PARAM_LENGTH = 6000
@@ -134,6 +136,7 @@ class MlflowTracker(Tracker):
         self._spool = spool
         self._arrived: dict[str, int] = {}
         self._buffer: list[MetricPoint] = []
+        self._unkept: list[MetricPoint] = []
         self._flushed_at = time.monotonic()
         self._down_until = 0.0
         self._warned = False
@@ -169,10 +172,8 @@ class MlflowTracker(Tracker):
         for key in self._client.get_run(self._run).data.metrics:
             history = self._client.get_metric_history(self._run, key)
             self._arrived[key] = max(point.step for point in history)
-        if self._spool.exists():
-            for line in self._spool.read_text("utf-8").splitlines():
-                key, _, _, step = json.loads(line)
-                self._arrived[key] = max(step, self._arrived.get(key, -1))
+        for point in self._spooled():
+            self._arrived[point.key] = max(point.step, self._arrived.get(point.key, -1))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file, or everything in a folder, into `folder` of the run."""
@@ -237,35 +238,55 @@ class MlflowTracker(Tracker):
                 "tracking failed and work goes on; metrics that did not arrive wait in %s (%s: %s)",
                 self._spool,
                 type(error).__name__,
-                _first_line(self._redact(str(error))),
+                _first_line(self._redact(str(_root(error)))),
             )
 
     def _keep(self, points: Sequence[MetricPoint]) -> None:
-        """Append to the spool file; a full disk must not end a training either."""
+        """Append to the spool file, or keep in memory what a full disk does not take."""
+        size = None
         try:
             self._spool.parent.mkdir(parents=True, exist_ok=True)
-            with self._spool.open("a", encoding="utf-8") as file:
+            with self._spool.open("ab") as file:
+                size = file.tell()
                 file.writelines(
                     # NaN as text: it is no JSON number, and float("nan") reads it back.
-                    json.dumps([p.key, repr(p.value), p.timestamp_ms, p.step]) + "\n"
+                    f"{json.dumps([p.key, repr(p.value), p.timestamp_ms, p.step])}\n".encode()
                     for p in points
                 )
         except OSError as error:
+            self._unkept = [*self._unkept, *points][-MAX_POINTS_IN_MEMORY:]
+            if size is not None:
+                with suppress(OSError):  # none of these points twice
+                    os.truncate(self._spool, size)
             self._warn_once(error)
 
+    def _spooled(self) -> list[MetricPoint]:
+        """Read the spool file; a line that was cut by a kill is left out."""
+        points = []
+        with suppress(OSError):
+            for line in self._spool.read_text("utf-8", errors="replace").splitlines():
+                with suppress(ValueError):
+                    key, value, stamp, step = json.loads(line)
+                    points.append(MetricPoint(key, float(value), stamp, step))
+        return points
+
     def _replay(self) -> None:
-        """Deliver the spool file at the end, and remove it when all of it arrived."""
-        if not self._spool.exists():
-            return
-        try:
-            rows = [json.loads(line) for line in self._spool.read_text("utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            self._warn_once(error)
-            return
-        points = [MetricPoint(key, float(value), stamp, step) for key, value, stamp, step in rows]
+        """Deliver at the end what was kept, and remove the spool file when all of it arrived."""
+        unkept, self._unkept = self._unkept, []
+        points = self._spooled() + unkept
         parts = _parts(points, MAX_METRICS_PER_BATCH)
         if all(self._attempt(self._send, part) for part in parts):
-            self._spool.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._spool.unlink(missing_ok=True)
+        elif unkept:
+            self._keep(unkept)
+            if self._unkept:
+                _LOG.warning(
+                    "%d metric values are lost: neither the record nor %s could be written; free "
+                    "space before the next run",
+                    len(self._unkept),
+                    self._spool,
+                )
 
 
 def open_tracker(
@@ -315,6 +336,34 @@ def open_tracker(
             "choose another tracking.uri or set tracking.enabled=false"
         ) from None
     return tracker
+
+
+def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
+    """Start importing mlflow in a thread, while kernels that need no GIL prepare the bars.
+
+    What goes wrong there goes wrong again, and is reported, in `open_tracker`.
+
+    Returns:
+        The thread, or None where nothing will be recorded.
+    """
+    if not config.enabled:
+        return None
+    # Two threads that import one package full of circular imports may each see half of it,
+    # and the calendars of the bars need pandas too.
+    import pandas  # noqa: F401
+
+    thread = threading.Thread(target=_load_mlflow, name="import mlflow")
+    thread.start()
+    return thread
+
+
+def _load_mlflow() -> None:
+    with suppress(Exception):
+        _mlflow_client_class()
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
+
+        configure_mappers()
 
 
 def tracking_uri(config: TrackingConfig, home: Path) -> str:
@@ -399,7 +448,8 @@ def _mlflow_client_class() -> Any:
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker tells it in one line
+        # It logs a traceback of what it raises too; the tracker tells it in one line.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient
 
 
@@ -425,6 +475,13 @@ def _legal_key(key: str) -> str:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what an error was raised from in the end: `database or disk is full`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(text: str) -> str:

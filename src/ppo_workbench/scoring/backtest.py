@@ -64,7 +64,8 @@ _NO_WEIGHTS = PolicyWeights(np.array([1, 1], np.int64), np.zeros(2, np.float32),
 
 
 @kernel
-def _rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
+def rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
+    """Return the rung of the ladder, float64 (L,), that is nearest to an exposure."""
     best = 0
     for i in range(levels.shape[0]):
         if abs(levels[i] - exposure) < abs(levels[best] - exposure):
@@ -102,7 +103,7 @@ def _random_allowed(a: Any, mask: npt.NDArray[np.bool_]) -> int:
 
 
 @kernel
-def _threshold_exposure(signal: float, held: float, entry: float, leave: float) -> float:
+def threshold_exposure(signal: float, held: float, entry: float, leave: float) -> float:
     """Mean reversion with hysteresis: against a large signal, out near zero."""
     if np.isnan(signal):
         return held
@@ -138,10 +139,10 @@ def _choose(
     held = levels[a.rung]
     wanted = series[a.t]
     if kind == THRESHOLD:
-        wanted = _threshold_exposure(wanted, held, entry, leave)
+        wanted = threshold_exposure(wanted, held, entry, leave)
     elif np.isnan(wanted):
         wanted = held
-    return action_towards(a.rung, _rung_nearest(levels, wanted), mask, p)
+    return action_towards(a.rung, rung_nearest(levels, wanted), mask, p)
 
 
 @kernel

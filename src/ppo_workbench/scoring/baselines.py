@@ -7,9 +7,8 @@ from ppo_workbench.scoring.backtest import (
     SERIES,
     THRESHOLD,
     Policy,
-    backtest,
 )
-from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
 ENTRIES = (0.5, 1.0, 1.5, 2.0)
@@ -52,11 +51,6 @@ def tuned_threshold(experiment: Experiment) -> Policy | None:
 
     None where no `ema_distance_N` feature is observed.
     """
-    train = experiment.splits["train"]
-    best: tuple[float, Policy] | None = None
-    for policy in threshold_candidates(experiment):
-        trace = backtest(policy, experiment.bars, experiment.market, train, experiment.config)
-        sharpe = scorecard(trace).sharpe_annual
-        if best is None or sharpe > best[0]:
-            best = sharpe, policy
-    return None if best is None else best[1]
+    scorer = ThresholdScorer(experiment, "train")
+    # The first of equals wins.
+    return max(threshold_candidates(experiment), key=scorer.sharpe, default=None)

@@ -123,7 +123,7 @@ class Trace:
 
     def session_ends(self) -> npt.NDArray[np.int64]:
         """Return the last row of every session, int64 (sessions,)."""
-        return np.append(np.flatnonzero(np.diff(self.session)), len(self) - 1).astype(np.int64)
+        return session_ends(self.session)
 
     def equity_curve(self) -> npt.NDArray[np.float64]:
         """Return the initial equity and the equity after every row, float64 (n + 1,), USD."""
@@ -135,12 +135,7 @@ class Trace:
         A session that starts with less than `RUIN_FRAC` of the initial equity returns 0: a
         ruined account has no return, and a ratio to dust would not be finite.
         """
-        after = self.equity_usd[self.session_ends()]
-        before = np.concatenate(([self.initial_equity_usd], after[:-1]))
-        solvent = before > RUIN_FRAC * self.initial_equity_usd
-        returns = np.zeros_like(after)
-        returns[solvent] = after[solvent] / before[solvent] - 1.0
-        return returns
+        return session_returns(self.equity_usd[self.session_ends()], self.initial_equity_usd)
 
     def cash_returns(self) -> npt.NDArray[np.float64]:
         """Return what cash earned in every session, float64 (sessions,), fraction.
@@ -148,11 +143,9 @@ class Trace:
         Simple interest from row to row, actual/365, as the account credits it: so an
         account that stays flat has no excess return, weekends or not.
         """
-        years = np.diff(self.end_ns, prepend=self._start_ns()) / NS_PER_YEAR
-        growth = np.log1p(self.cash_interest_annual_bps / 1e4 * years)
-        starts = np.concatenate(([0], self.session_ends()[:-1] + 1))
-        returns: npt.NDArray[np.float64] = np.expm1(np.add.reduceat(growth, starts))
-        return returns
+        return cash_returns(
+            self.end_ns, self._start_ns(), self.session_ends(), self.cash_interest_annual_bps
+        )
 
     def _start_ns(self) -> int:
         if self.start_ns is not None:
@@ -185,3 +178,33 @@ class Trace:
         for index, name in enumerate(REWARD_NAMES):
             columns[f"reward_{name}"] = self.reward_components[:, index]
         return pd.DataFrame(columns, index=pd.to_datetime(self.end_ns, utc=True).rename("end"))
+
+
+def session_ends(session: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the last row of every session, int64 (sessions,), of rows `session`, int64 (n,)."""
+    return np.append(np.flatnonzero(np.diff(session)), len(session) - 1).astype(np.int64)
+
+
+def session_returns(
+    after: npt.NDArray[np.float64], initial_equity_usd: float
+) -> npt.NDArray[np.float64]:
+    """Return `Trace.daily_returns` of the equity at session ends, float64 (sessions,)."""
+    before = np.concatenate(([initial_equity_usd], after[:-1]))
+    solvent = before > RUIN_FRAC * initial_equity_usd
+    returns = np.zeros_like(after)
+    returns[solvent] = after[solvent] / before[solvent] - 1.0
+    return returns
+
+
+def cash_returns(
+    end_ns: npt.NDArray[np.int64],
+    start_ns: int,
+    ends: npt.NDArray[np.int64],
+    interest_annual_bps: float,
+) -> npt.NDArray[np.float64]:
+    """Return `Trace.cash_returns` of rows whose sessions end at `ends`, float64 (sessions,)."""
+    years = np.diff(end_ns, prepend=start_ns) / NS_PER_YEAR
+    growth = np.log1p(interest_annual_bps / 1e4 * years)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    returns: npt.NDArray[np.float64] = np.expm1(np.add.reduceat(growth, starts))
+    return returns

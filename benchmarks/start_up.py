@@ -1,0 +1,181 @@
+"""How long the first command takes until it trains, where the time goes, and the first compile.
+
+    python benchmarks/start_up.py --json docs/results/start_up.json
+    python benchmarks/start_up.py --against ../other/src    # in turn with another checkout
+
+A process counts as training when it prints the line that begins with "training:".  Wall
+time is what a user waits; CPU time (user and system, all threads) is what can be compared on
+a machine that has other work.  The parts are those of one more run in which the steps of a
+start are timed; what mlflow's import takes in its own thread is not part of them.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COMMAND = ["model=maskable_ppo", "budget.minutes=30"]
+TICKS = os.sysconf("SC_CLK_TCK")
+PARTS = "parts: "
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return user and system time of a running process, all its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def environment(source: Path | None, home: str, cache: str | None = None) -> dict[str, str]:
+    """Return the environment of a run: one thread, its own home, perhaps other sources."""
+    changed = {"PPO_WORKBENCH_HOME": home, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    changed |= {"PYTHONPATH": str(source.resolve())} if source else {}
+    changed |= {"PPO_WORKBENCH_CACHE": cache} if cache else {}
+    return os.environ | changed
+
+
+def start(command: list[str], env: dict[str, str]) -> tuple[float, float, list[str]]:
+    """Run until training begins; return wall and CPU seconds and the lines until then."""
+    began, lines = time.monotonic(), []
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("training:"):
+                break
+        else:
+            raise SystemExit(f"did not train: exit code {process.wait()}")
+        wall, cpu = time.monotonic() - began, cpu_seconds(process.pid)
+        process.send_signal(signal.SIGKILL)
+    return wall, cpu, lines
+
+
+def run(source: Path | None, cache: str | None = None) -> tuple[float, float, list[str]]:
+    """Start the command as a user does."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-u", "-m", "ppo_workbench", *COMMAND]
+        return start(command, environment(source, home, cache))
+
+
+def parts(source: Path | None) -> dict[str, float]:
+    """Start the command with its steps timed; return seconds of wall time by step."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-u", __file__, "--timed"]
+        _, _, lines = start(command, environment(source, home))
+    text = next(line for line in lines if line.startswith(PARTS))
+    found: dict[str, float] = json.loads(text.removeprefix(PARTS))
+    return found
+
+
+def timed() -> None:
+    """Run the command in this process and print what each step took."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - began, 3)
+
+    def wrap(module: Any, function: str, name: str) -> None:
+        plain: Callable[..., Any] = getattr(module, function)
+
+        def measured(*args: Any, **named: Any) -> Any:
+            with part(name):
+                return plain(*args, **named)
+
+        setattr(module, function, measured)
+
+    with part("import the command line"):
+        from ppo_workbench import cli
+    with part("import torch and all boxes"):
+        from ppo_workbench.learning.progress import WorkbenchConsole
+        from ppo_workbench.pipeline import fitting, tasks
+    wrap(tasks, "split_bars", "bars")
+    wrap(tasks, "prepare", "features")
+    wrap(tasks, "open_tracker", "store")
+    wrap(fitting, "_warm_up", "kernels and a first small training")
+    wrap(cli, "_checked", "check the configuration")
+    run_checked = cli._run
+    began = time.monotonic()
+
+    def composed(*args: Any) -> float:
+        seconds["compose"] = round(time.monotonic() - began, 3)
+        return run_checked(*args)
+
+    cli._run = composed
+    show_progress = WorkbenchConsole.training_progress
+
+    def training(console: WorkbenchConsole) -> Any:
+        progress = show_progress(console)
+        begin = progress.start
+
+        def first(text: str) -> None:
+            print(PARTS + json.dumps(seconds))
+            begin(text)
+
+        progress.start = first
+        return progress
+
+    WorkbenchConsole.training_progress = training
+    sys.exit(cli.command(COMMAND))
+
+
+def compare(sources: dict[str, Path | None], repeats: int) -> dict[str, dict[str, float]]:
+    """Alternate the checkouts; return medians of wall and CPU seconds."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sources}
+    for source in sources.values():
+        run(source)  # fills the cache
+    for _ in range(repeats):
+        for name, source in sources.items():
+            wall, cpu, _ = run(source)
+            times[name].append((wall, cpu))
+            print(f"{name}: training after {wall:.2f} s, {cpu:.2f} s of CPU", flush=True)
+    return {
+        name: {
+            "wall_seconds": statistics.median(wall for wall, _ in rows),
+            "cpu_seconds": statistics.median(cpu for _, cpu in rows),
+        }
+        for name, rows in times.items()
+    }
+
+
+def first_compile() -> dict[str, Any]:
+    """Start with an empty cache; return seconds to training and whether the user is told."""
+    with tempfile.TemporaryDirectory() as cache:
+        wall, cpu, lines = run(None, cache)
+    told = any("compiling" in line for line in lines)
+    return {"wall_seconds": wall, "cpu_seconds": cpu, "says_that_it_compiles": told}
+
+
+def main() -> None:
+    """Print medians, parts and the first compile."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--against", type=Path, help="src folder of another checkout")
+    parser.add_argument("--no-compile", action="store_true", help="leave out the first compile")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.timed:
+        timed()
+    sources: dict[str, Path | None] = {"warm": None}
+    sources |= {"against": args.against} if args.against else {}
+    document: dict[str, Any] = {"start": compare(sources, args.repeats), "parts": parts(None)}
+    if not args.no_compile:
+        document["first_compile"] = first_compile()
+    print(json.dumps(document, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The folders of compiled kernels: one for each state of the sources, old ones removed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ppo_workbench import jit
+
+DAY = 86_400
+
+
+def _folder(root: Path, name: str, days: float) -> Path:
+    """Make a folder of kernels that was last used some days ago."""
+    folder = root / name
+    (folder / "module").mkdir(parents=True)
+    (folder / "module" / "kernel.nbc").write_bytes(b"machine code")
+    then = time.time() - days * DAY
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_remove_unused_keeps_own_recent_and_foreign_folders(tmp_path: Path) -> None:
+    own = _folder(tmp_path, "kernels-own", 100)
+    kept = [
+        own,
+        _folder(tmp_path, "kernels-recent", jit.UNUSED_DAYS - 1),
+        _folder(tmp_path, "models", 400),
+    ]
+    _folder(tmp_path, "kernels-old", jit.UNUSED_DAYS + 1)
+    _folder(tmp_path, "kernels-older.old-77", 400)  # its process was killed while removing it
+
+    jit._remove_unused(own)
+
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert all((folder / "module" / "kernel.nbc").exists() for folder in kept)
+
+
+def test_remove_unused_beside_a_faster_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = _folder(tmp_path, "kernels-own", 0)
+    names = {_folder(tmp_path, f"kernels-{k}", 100).name for k in range(3)}
+    rename, refused = Path.rename, list[Path]()
+
+    def race(path: Path, target: Path) -> Path:
+        if not refused:
+            refused.append(path)
+            rename(path, path.with_name("taken-by-another-process"))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", race)
+    jit._remove_unused(own)
+
+    assert len(refused) == 1
+    assert not names & {path.name for path in tmp_path.iterdir()}
+
+
+def test_processes_that_start_together_remove_old_folders_and_compile(tmp_path: Path) -> None:
+    for k in range(20):
+        _folder(tmp_path / "ppo_workbench", f"kernels-{k:016x}", 100)
+    code = (
+        "from ppo_workbench.trading.actions import target_rung\n"
+        "print(target_rung(2, 1, 3, 1, 1, False))"
+    )
+    environment = os.environ | {"PPO_WORKBENCH_CACHE": str(tmp_path)}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    assert [run.communicate(timeout=240)[0].strip() for run in runs] == ["2", "2"]
+    (left,) = (tmp_path / "ppo_workbench").iterdir()
+    assert left.name == f"kernels-{jit.source_hash()}"
+    assert list(left.rglob("*.nbc"))
+    assert left.stat().st_mode & 0o777 == 0o700
