@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -130,6 +130,7 @@ def parallel_kernel(function: F) -> F:
 
 def _compiled(function: F, **options: Any) -> F:
     settings = {"cache": CACHE_ENABLED, "error_model": "numpy", "fastmath": False, "nogil": True}
-    compile_: Any = numba.njit(**(settings | options))
+    settings |= options
+    compile_: Any = cast(Any, numba.njit)(**settings)
     compiled: F = compile_(function)
     return compiled
