@@ -233,6 +233,20 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
     check_objective(config)
 
 
+def settle_sweep(
+    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Settle once what all trials of a study share; named by conf/sweep/.
+
+    Raises:
+        ConfigError: The study was begun with another budget or objective.
+    """
+    config, _, _ = _checked(cfg, choices)
+    from ppo_workbench.pipeline.calibration import settle
+
+    return settle(config, kept)
+
+
 def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:
     """Open the record of a study in MLflow for the sweeper; named by conf/sweep/."""
     config, raw, _ = _checked(cfg, choices)

@@ -58,6 +58,18 @@ class Parameter:
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         return [distribution.low, distribution.high]
 
+    def middle(self) -> Any:
+        """Return a value in the middle, by the search's scale."""
+        values, distribution = self.values(), self.distribution
+        if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+            low, high = math.log(distribution.low), math.log(distribution.high)
+            middle = min(max(math.exp((low + high) / 2), distribution.low), distribution.high)
+            return round(middle) if isinstance(distribution, IntDistribution) else middle
+        if values is not None:
+            return values[len(values) // 2]
+        assert isinstance(distribution, FloatDistribution)
+        return (distribution.low + distribution.high) / 2
+
     def values(self) -> list[Any] | None:
         """Return every value, or None where there are infinitely many."""
         distribution = self.distribution

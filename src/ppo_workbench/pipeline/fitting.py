@@ -66,7 +66,7 @@ def learn(
     train_bars = len(experiment.splits["train"])
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
-    _warm_up(experiment, look)
+    warm_up(experiment, look)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
@@ -82,7 +82,7 @@ def _is_compiled() -> bool:
     return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
 
 
-def _warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
+def warm_up(experiment: Experiment, look: Callable[[PolicyWeights], Validation]) -> None:
     """Compile all kernels before the clock starts: train once on as little as can be.
 
     Else the first run of a budget of minutes would spend it on compiling, and calibrate its
