@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench.pipeline import trial
 
@@ -145,3 +145,36 @@ def test_analysis_of_what_is_no_study_writes_nothing(
     assert result.code == 2
     assert "study=" in result.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "count"),
+    [
+        (["seed=1,2", "output=twice"], "twice", 2),
+        (["seed=1,2", "output=a,b"], "a", 2),
+        (["model=ppo,maskable_ppo", "seed=1,2", "output='of_${seed}'"], "of_1", 2),
+    ],
+)
+def test_jobs_that_would_write_one_model_are_refused_before_any_trains(
+    overrides: list[str],
+    name: str,
+    count: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = Workbench(tmp_path, capsys).run("--multirun", *TINY, *BUDGET, *overrides)
+
+    assert result.code == 2
+    assert f"output={name}: {count} of the" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_jobs_with_names_of_their_own_all_train(recording: Workbench) -> None:
+    names = "output='run_${hydra:job.num}_${seed}'"
+
+    result = recording.run("--multirun", *TINY, *BUDGET, "tracking=none", "seed=1,2", names)
+
+    assert result.code == 0
+    kept = {path.stem for path in (recording.home / "trained_models").glob("*.pth")}
+    assert kept == {"run_0_1", "run_1_2"}
