@@ -261,6 +261,7 @@ def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,  # a process group as a terminal's, without pytest in it
     )
 
 
