@@ -179,3 +179,25 @@ def test_model_of_a_trial_scores_as_the_trial_said(home: Path, study: optuna.Stu
     (again,) = _read(out)["scorecards"].values()
     first = _read(folder / "result.json")["scorecards"]["3"]
     assert again["validation"]["sharpe_annual"] == pytest.approx(first["sharpe_annual"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("objective.metrics=[calmar]", "objective.metrics=['calmar']: the study was begun with"),
+        ("hydra.sweeper.directions=[minimize]", "directions=['minimize']: the study tiny has"),
+        ("budget.minutes=1", "budget.minutes=1.0: the study was begun with 0.005"),
+        ("model.ent_coef=choice(0.1,0.2)", "model.ent_coef=choice(0.1,0.2): the study tiny"),
+    ],
+)
+def test_sweep_into_the_study_with_another_question_is_refused(
+    home: Path, study: optuna.Study, capsys: pytest.CaptureFixture[str], override: str, words: str
+) -> None:
+    more = "hydra.sweeper.n_trials=9"
+
+    result = Workbench(home, capsys).run(*SWEEP, more, override)
+
+    assert result.code == 2
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
+    assert len(study.trials) == 3
