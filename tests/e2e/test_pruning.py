@@ -18,15 +18,16 @@ SWEEP = [
     *("data.synthetic.sessions=40", "hydra.launcher.n_jobs=1", "hydra.sweeper.n_trials=5"),
     *("budget.timesteps=512", "budget.evaluations=4", "tracking=none"),
 ]
+# What the preset gives to its own pruner is taken back by null.
+ANOTHER = "min_resource: null, reduction_factor: null"
 MEDIAN = [
-    *("objective.seeds=[0,1]", "hydra.sweeper.pruner.n_startup_trials=1"),
-    *("hydra.sweeper.pruner.name=median", "hydra.sweeper.pruner.n_warmup_steps=0"),
+    "objective.seeds=[0,1]",
+    f"hydra.sweeper.pruner={{name: median, n_startup_trials: 1, n_warmup_steps: 0, {ANOTHER}}}",
 ]
 # Prunes as soon as the mean is below that of the best trial.
-WILCOXON = ["objective.seeds=[0,1,2]", "hydra.sweeper.pruner={name: wilcoxon, p_threshold: 1.0}"]
-WILCOXON += [
-    "hydra.sweeper.pruner.n_startup_trials=null",
-    "hydra.sweeper.pruner.n_warmup_steps=null",
+WILCOXON = [
+    "objective.seeds=[0,1,2]",
+    f"hydra.sweeper.pruner={{name: wilcoxon, p_threshold: 1.0, {ANOTHER}}}",
 ]
 
 

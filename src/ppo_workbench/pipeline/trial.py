@@ -86,7 +86,7 @@ class SeedTraining:
         self.training = Training(config, env, bars, hooks)
 
     def _evaluate(self, weights: PolicyWeights) -> Validation:
-        card = self._look(weights)
+        card = self.look(weights)
         return Validation(card.sharpe_annual - card.sharpe_standard_error, card.to_dict())
 
     def _record(self, metrics: dict[str, float], step: int) -> None:
@@ -101,7 +101,7 @@ class SeedTraining:
             run_id: MLflow run of the trial, if any.
         """
         result, config = self.training.result(), self._experiment.config
-        card = self._look(policy_weights(result.tensors, config.model.activation))
+        card = self.look(policy_weights(result.tensors, config.model.activation))
         metadata = describe_model(
             self._experiment,
             describe_training(config, result),
@@ -113,7 +113,7 @@ class SeedTraining:
         tensors = artifact_tensors(self._experiment, result.tensors)
         save_artifact(folder, self.artifact, tensors, metadata, overwrite=True)
 
-    def _look(self, weights: PolicyWeights) -> Scorecard:
+    def look(self, weights: PolicyWeights) -> Scorecard:
         """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config
