@@ -8,6 +8,7 @@ import tests.sweeps.toy as toy
 from hydra.errors import HydraException
 from tests.sweeps.toy import quick, study, sweep, trials
 
+from hydra_plugins.optuna_pruning import _samplers
 from hydra_plugins.optuna_pruning._run import SweepError
 from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
@@ -209,6 +210,14 @@ def test_sweep_that_cannot_work_is_refused_before_any_trial(
         assert "pw" not in str(refused.value)
     journal = tmp_path / "sweeps/toy/journal.log"
     assert not journal.exists() or journal.read_bytes() == b""
+
+
+def test_sampler_whose_package_is_missing_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_samplers.REQUIRES, "qmc", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"needs the package no_such_package, install it"):
+        quick(tmp_path, X, sampler={"name": "qmc"})
 
 
 @pytest.mark.parametrize(
