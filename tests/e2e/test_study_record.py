@@ -161,11 +161,13 @@ def test_finished_trial_is_found_from_each_place_in_every_other(
         copy = load_artifact(kept / "model", f"seed_{seed}")
         assert all(torch.equal(copy.tensors[key], model.tensors[key]) for key in model.tensors)
         # From a model: the trial of the study, and so its folder; the run; the parameters.
-        metadata, own = copy.metadata, copy.metadata.config["trial"]
+        metadata = copy.metadata
+        config: Any = metadata.config
+        own = config["trial"]
         assert (own["study"], own["number"]) == ("tiny", trial.number)
         assert metadata.mlflow_run_id == run.info.run_id
-        assert metadata.config["model"]["ent_coef"] == trial.params["model.ent_coef"]
-        assert metadata.config["seed"] == metadata.seed == seed
+        assert config["model"]["ent_coef"] == trial.params["model.ent_coef"]
+        assert config["seed"] == metadata.seed == seed
 
 
 def test_model_of_a_trial_scores_as_the_trial_said(home: Path, study: optuna.Study) -> None:
