@@ -22,10 +22,12 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import hydra
 import yaml  # type: ignore[import-untyped]
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -238,6 +240,20 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
     check_objective(config)
 
 
+def settle_sweep(
+    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Settle once what all trials of a study share; named by conf/sweep/.
+
+    Raises:
+        ConfigError: The study was begun with another budget or objective.
+    """
+    config, _, _ = _checked(cfg, choices)
+    from ppo_workbench.pipeline.calibration import settle
+
+    return settle(config, kept)
+
+
 def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:
     """Open the record of a study in MLflow for the sweeper; named by conf/sweep/."""
     config, raw, _ = _checked(cfg, choices)
@@ -305,6 +321,8 @@ def _check_flags(arguments: Sequence[str]) -> None:
         raise ConfigError("--resolve: goes with --cfg or --help only")
     if not (args.shell_completion or args.hydra_help):
         _check_overrides(args.overrides)
+    if args.multirun:
+        _check_outputs(args.overrides)
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -315,6 +333,31 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{override}: has no key, write key=value")
         if group in groups() and group not in OPTIONAL_GROUPS and option in ("", "null", "~"):
             raise ConfigError(f"{override}: is no option, {_choose(group)}")
+
+
+def _check_outputs(overrides: Sequence[str]) -> None:
+    """Refuse jobs that would train under one name, before the first of them has trained."""
+    with _own_hydra():
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        keys = {override.get_key_element().lstrip("+~") for override in parsed}
+        if "sweep" in keys or not keys & {"output", "experiment"}:
+            return  # a sweeper with a check of its own, or names that each job makes itself
+        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        names = [_output_of(job) for job in jobs] if len(jobs) > 1 else []
+    for name in names:
+        if name is not None and names.count(name) > 1:
+            raise ConfigError(
+                f"output={name}: {names.count(name)} of the {len(jobs)} jobs would write this "
+                f"model; give each a name of its own (\"output='{name}_${{seed}}'\") or none"
+            )
+
+
+def _output_of(job: Sequence[str]) -> str | None:
+    """Return a job's output name; None if it has none or Hydra makes it from the job's number."""
+    cfg = hydra.compose("config", overrides=list(job))
+    text: Any = dict(OmegaConf.to_container(cfg, resolve=False))["output"]  # type: ignore[arg-type]
+    return None if text is None or "${hydra:" in text else str(cfg.output)
 
 
 def _choose(group: str) -> str:

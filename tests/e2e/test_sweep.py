@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench.pipeline import trial
 
@@ -98,6 +98,11 @@ def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> No
         ("hydra.sweeper.n_trials=0", "n_trials"),
         ("model.learning_rate=interval(0.1,2)", "model.learning_rate"),
         ("model.learning_rat=interval(0.1,0.2)", "model.learning_rat"),
+        ("model.learning_rate=interval(0.01,0.001)", "upside down"),
+        ("hydra.sweeper.sampler={name: grid}", "has no finite list of values"),
+        ("hydra.sweeper.storage='sqlite:////proc/no/s.db'", "cannot be opened"),
+        ("hydra.sweeper.storage='postgresql://u:pw@127.0.0.1:1/db'", "hydra.sweeper.storage"),
+        ("hydra.sweeper.directions=[up]", "maximize or minimize"),
     ],
 )
 def test_bad_sweep_is_refused_before_any_trial(
@@ -145,3 +150,36 @@ def test_analysis_of_what_is_no_study_writes_nothing(
     assert result.code == 2
     assert "study=" in result.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "count"),
+    [
+        (["seed=1,2", "output=twice"], "twice", 2),
+        (["seed=1,2", "output=a,b"], "a", 2),
+        (["model=ppo,maskable_ppo", "seed=1,2", "output='of_${seed}'"], "of_1", 2),
+    ],
+)
+def test_jobs_that_would_write_one_model_are_refused_before_any_trains(
+    overrides: list[str],
+    name: str,
+    count: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = Workbench(tmp_path, capsys).run("--multirun", *TINY, *BUDGET, *overrides)
+
+    assert result.code == 2
+    assert f"output={name}: {count} of the" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_jobs_with_names_of_their_own_all_train(recording: Workbench) -> None:
+    names = "output='run_${hydra:job.num}_${seed}'"
+
+    result = recording.run("--multirun", *TINY, *BUDGET, "tracking=none", "seed=1,2", names)
+
+    assert result.code == 0
+    kept = {path.stem for path in (recording.home / "trained_models").glob("*.pth")}
+    assert kept == {"run_0_1", "run_1_2"}

@@ -1,5 +1,6 @@
 """What goes wrong in a sweep: dead workers, dead sweeps, Ctrl-C, several sweeps at once."""
 
+import os
 import signal
 import time
 from collections import Counter
@@ -41,15 +42,19 @@ def test_trials_that_fail_in_every_way_keep_their_reason_and_the_sweep_goes_on(
     assert states == {"FAIL": 5, "PRUNED": 1, "COMPLETE": 1}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGKILL, os.kill), (signal.SIGINT, os.kill), (signal.SIGINT, os.killpg)],
+    ids=["killed", "interrupted", "interrupted by the terminal"],
+)
 def test_sweep_that_is_ended_leaves_nothing_running_and_can_be_gone_on_with(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
     running = start(tmp_path, X, "mode=sleep")
     _wait_for(lambda: len(list(tmp_path.glob("asleep_*"))) == 2)
     family = psutil.Process(running.pid).children(recursive=True)
     assert len(family) >= 3  # the fork server, two jobs
-    running.send_signal(number)
+    send(running.pid, number)
     output, _ = running.communicate(timeout=60)
     psutil.wait_procs(family, timeout=30)
     assert not [one for one in family if one.is_running()]

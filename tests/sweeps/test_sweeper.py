@@ -8,7 +8,9 @@ import tests.sweeps.toy as toy
 from hydra.errors import HydraException
 from tests.sweeps.toy import quick, study, sweep, trials
 
+from hydra_plugins.optuna_pruning import _samplers
 from hydra_plugins.optuna_pruning._run import SweepError
+from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
 
 X = "x=interval(0,1)"
@@ -142,6 +144,37 @@ def test_observer_is_told_of_every_trial_and_may_fail(
     assert "not recorded (close): OSError: the server is down" in capsys.readouterr().out
 
 
+def test_what_a_study_shares_is_settled_once_and_reaches_all_trials(tmp_path: Path) -> None:
+    toy.SETTLED.clear()
+    toy.OBSERVERS.clear()
+    for wanted in (2, 3):
+        hooks = {"settle": "tests.sweeps.toy:settle", "observe": "tests.sweeps.toy:Observer"}
+        quick(tmp_path, X, "mode=word", n_trials=wanted, **hooks)
+    settled = {"overrides": ["word=chosen_1"]}
+    assert [(0.5, None), (0.5, settled)] == toy.SETTLED  # asked about the middle of the search
+    assert study(tmp_path).user_attrs["settled"] == settled
+    assert [one.user_attrs["word"] for one in study(tmp_path).trials] == ["chosen_1"] * 3
+    assert [observer.about[2].word for observer in toy.OBSERVERS] == ["chosen_1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("sweep_text", "middle"),
+    [
+        ("interval(0,4)", 2.0),
+        ("tag(log,interval(0.01,1))", pytest.approx(0.1)),
+        ("tag(log,int(interval(1,100)))", 10),
+        ("range(1,8)", 4),
+        ("range(0,1,0.25)", 0.5),
+        ("a,b,c", "b"),
+        ("int(interval(1,9))", 5),
+    ],
+)
+def test_middle_of_a_search_is_a_value_of_it(sweep_text: str, middle: Any) -> None:
+    (parameter,) = read_space({}, [f"k={sweep_text}"]).parameters
+    assert parameter.middle() == middle
+    assert parameter.stored(parameter.middle()) == middle
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("y=interval(0,1)", {}, "y"),
     ("x=interval(1,0)", {}, "upside down"),
@@ -186,6 +219,14 @@ def test_sweep_that_cannot_work_is_refused_before_any_trial(
     assert not journal.exists() or journal.read_bytes() == b""
 
 
+def test_sampler_whose_package_is_missing_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_samplers.REQUIRES, "qmc", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"needs the package no_such_package, install it"):
+        quick(tmp_path, X, sampler={"name": "qmc"})
+
+
 @pytest.mark.parametrize(
     ("argument", "settings", "problem"),
     [
@@ -215,6 +256,27 @@ def test_pruner_with_what_another_took_prunes_as_its_name_says(
 ) -> None:
     quick(tmp_path, X, "mode=session", pruner=pruner, n_trials=6)
     assert [state for state, *_ in trials(tmp_path)] == ["COMPLETE"] * 6
+
+
+def test_wilcoxon_pruner_compares_trials_on_the_same_instances(tmp_path: Path) -> None:
+    """Instances differ by 10, trials by 0.5 at most: only pairing tells good from bad."""
+    points = [{"x": x} for x in (0.3, 1.0, 0.9, 0.301, 0.8)]
+    quick(
+        tmp_path,
+        X,
+        "mode=instances",
+        pruner={"name": "wilcoxon", "p_threshold": 0.05},
+        enqueue=points,
+        n_trials=5,
+    )
+    ended = study(tmp_path).trials
+    assert [one.state.name for one in ended[:3]] == ["COMPLETE", "PRUNED", "PRUNED"]
+    # The bad ones end at the first p < 0.05, which
+    # five pairs of one sign give (1/32); trial 4 met easy instances first, so Optuna waited for
+    # its mean to fall below that of the best.
+    assert [one.user_attrs["done"] for one in ended] == [12, 5, 5, 12, 6]
+    for one in ended[1:3]:
+        assert len(one.intermediate_values) == one.user_attrs["done"]
 
 
 def test_sweep_whose_trials_all_fail_stops_and_says_why(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import optuna
 import pytest
 from hydra._internal.callbacks import Callbacks
@@ -62,9 +63,15 @@ def objective(x: float) -> float:
 def task(cfg: DictConfig) -> Any:
     """Do what `mode` says."""
     print(f"trial {cfg.trial.number}", flush=True)
-    act = {"session": _session, "front": _front, "sleep": _sleep, "kill": _kill, "doze": _doze}.get(
-        cfg.mode
-    )
+    act = {
+        "session": _session,
+        "front": _front,
+        "sleep": _sleep,
+        "kill": _kill,
+        "doze": _doze,
+        "word": _word,
+        "instances": _instances,
+    }.get(cfg.mode)
     if act is not None:
         return act(cfg)
     if cfg.mode == "raise":
@@ -90,6 +97,26 @@ def _session(cfg: DictConfig) -> float:
                 trial.pruned({"pruned_at": step})
                 return 0.0
         trial.complete([objective(cfg.x)], {"seeds": [0]}, [cfg.x - 0.5])
+    return 0.0
+
+
+def _word(cfg: DictConfig) -> float:
+    with session(cfg) as trial:
+        trial.complete([0.0], {"word": cfg.word})
+    return 0.0
+
+
+def _instances(cfg: DictConfig) -> float:
+    """Score 12 instances of unlike difficulty, in an order of the trial's own, noise included."""
+    random = np.random.default_rng(cfg.trial.number)
+    scores = 10 * np.arange(12) + objective(cfg.x) + random.normal(0, 0.01, 12)
+    with session(cfg) as trial:
+        assert trial.compares_instances
+        for done, instance in enumerate(random.permutation(12)):
+            if trial.report(scores[instance], int(instance)):
+                trial.pruned({"done": done + 1})
+                return 0.0
+        trial.complete([float(scores.mean())], {"done": 12})
     return 0.0
 
 
@@ -120,6 +147,15 @@ def check(cfg: DictConfig, choices: dict[str, str]) -> None:
     """Refuse points outside of the unit interval."""
     if not 0 <= cfg.x <= 1:
         raise ConfigError(f"x={cfg.x}: must be from 0 to 1")
+
+
+def settle(cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None) -> dict[str, Any]:
+    """Choose a word for all trials at a study's first start."""
+    SETTLED.append((cfg.x, kept))
+    return kept or {"overrides": [f"word=chosen_{len(SETTLED)}"]}
+
+
+SETTLED: list[tuple[float, Any]] = []
 
 
 class Observer:
@@ -226,6 +262,7 @@ def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,  # a process group as a terminal's, without pytest in it
     )
 
 

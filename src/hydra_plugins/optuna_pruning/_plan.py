@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from ppo_workbench.records.storage import (
     study_folder,
     without_password,
 )
-from ppo_workbench.records.study import SWEEP, last_seen, load_study, make_pruner
+from ppo_workbench.records.study import SETTLED, SWEEP, last_seen, load_study, make_pruner
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -52,6 +52,7 @@ class Settings:
     interrupt_seconds: float
     batch_size: int | None
     check: str | None
+    settle: str | None
     observe: str | None
     raw_storage: str | None = None
 
@@ -122,18 +123,22 @@ def plan(
     folder = study_folder(home, name)
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
-    sample, chosen = _check_samples(settings, context, config, space, folder)
+    _check_samples(settings, context, config, space, folder)
     storage = open_storage(settings.storage, home, name)
     points += _earlier_points(settings, space, storage, home)
     if hasattr(launcher, "warm_up"):
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, name)
+        space = _settled(settings, context, config, space, study, folder)
         for point in points:
             study.enqueue_trial(point, {"last_seen": last_seen()}, skip_if_exists=True)
     _write_settings(settings, config, folder)
     observer = None
     if settings.observe is not None:
+        values = {one.name: one.ends()[0] for one in space.parameters}
+        overrides = job_overrides(settings, space, folder, 0, values)
+        sample, chosen = _sample(context, config, overrides)
         observe = _function(settings.observe, "observe")
         # Of several sweeps that start together one begins the record, the others go on with it.
         with claim_lock(storage, settings.storage, home, name, "record"):
@@ -206,22 +211,14 @@ def _point(space: Space, point: Mapping[str, Any], where: str) -> dict[str, Any]
 
 def _check_samples(
     settings: Settings, context: HydraContext, config: DictConfig, space: Space, folder: Path
-) -> tuple[DictConfig, dict[str, str]]:
-    """Compose configurations that hold every choice and both ends of every interval.
-
-    Returns:
-        The first of them without Hydra's part, and its options.
-    """
+) -> None:
+    """Compose, and check, configurations that hold every choice and both ends of intervals."""
     ends = {one.name: one.ends() for one in space.parameters}
     check = _function(settings.check, "check") if settings.check else None
-    first: tuple[DictConfig, dict[str, str]] | None = None
     for k in range(max(len(values) for values in ends.values())):
         values = {name: options[k % len(options)] for name, options in ends.items()}
         overrides = job_overrides(settings, space, folder, 0, values)
-        sample = context.config_loader.load_sweep_config(config, overrides)
-        chosen = {key: str(value) for key, value in sample.hydra.runtime.choices.items()}
-        with open_dict(sample):
-            del sample["hydra"]
+        sample, chosen = _sample(context, config, overrides)
         if check is not None:
             try:
                 check(sample, chosen)
@@ -229,9 +226,38 @@ def _check_samples(
                 # Two ends may exclude each other where other points do not.
                 if k == 0 or any(f"{name}=" in str(error) for name in ends):
                     raise
-        first = first or (sample, chosen)
-    assert first is not None
-    return first
+
+
+def _sample(
+    context: HydraContext, config: DictConfig, overrides: list[str]
+) -> tuple[DictConfig, dict[str, str]]:
+    """Compose one configuration without Hydra's part, and its options."""
+    sample = context.config_loader.load_sweep_config(config, overrides)
+    chosen = {key: str(value) for key, value in sample.hydra.runtime.choices.items()}
+    with open_dict(sample):
+        del sample["hydra"]
+    return sample, chosen
+
+
+def _settled(
+    settings: Settings,
+    context: HydraContext,
+    config: DictConfig,
+    space: Space,
+    study: optuna.Study,
+    folder: Path,
+) -> Space:
+    """Fix what all trials of the study share, settled by whoever comes first."""
+    if settings.settle is None:
+        return space
+    values = {one.name: one.middle() for one in space.parameters}
+    overrides = job_overrides(settings, space, folder, 0, values)
+    sample, chosen = _sample(context, config, overrides)
+    kept = study.user_attrs.get(SETTLED)
+    found = _function(settings.settle, "settle")(sample, chosen, kept)
+    if kept is None:
+        study.set_user_attr(SETTLED, found)
+    return replace(space, fixed=(*space.fixed, *found["overrides"]))
 
 
 def _function(path: str, setting: str) -> Any:

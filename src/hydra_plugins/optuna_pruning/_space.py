@@ -1,6 +1,7 @@
 """Hydra's sweep syntax read as a search space: what is fixed, what is sampled, from what."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,18 @@ class Parameter:
             return list(distribution.choices)
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         return [distribution.low, distribution.high]
+
+    def middle(self) -> Any:
+        """Return a value in the middle, by the search's scale."""
+        values, distribution = self.values(), self.distribution
+        if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+            low, high = math.log(distribution.low), math.log(distribution.high)
+            middle = min(max(math.exp((low + high) / 2), distribution.low), distribution.high)
+            return round(middle) if isinstance(distribution, IntDistribution) else middle
+        if values is not None:
+            return values[len(values) // 2]
+        assert isinstance(distribution, FloatDistribution)
+        return (distribution.low + distribution.high) / 2
 
     def values(self) -> list[Any] | None:
         """Return every value, or None where there are infinitely many."""
@@ -125,6 +138,7 @@ def read_space(
     found: dict[str, tuple[Override, str]] = {}
     for text in [*texts, *arguments]:
         override = _parse(parser, text)
+        override.config_loader = loader  # knows a group's options for `glob`
         name = override.get_key_element().lstrip("+~")
         found.pop(name, None)
         found[name] = (override, text)
@@ -150,11 +164,13 @@ def _parse(parser: OverridesParser, text: str) -> Override:
     try:
         return parser.parse_override(text)
     except HydraException as error:
-        if "args" in str(error) and "NoneType" in str(error):
+        if re.search(r"args.*NoneType|isinstance\(None", str(error), re.DOTALL):
             raise ConfigError(
-                f"{text}: Hydra takes no null inside choice(), write the values as a,null"
+                f"{text}: Hydra takes no null inside a function, write the values as a,null"
             ) from None
         reason = " ".join(str(error.__cause__ or error).split())
+        if reason == "None":  # the parser's own way to say nothing
+            reason = "a bracket or quote is not closed, or a comma is missing"
         raise ConfigError(f"{text}: cannot be read as a sweep or a value ({reason})") from None
 
 
@@ -214,6 +230,7 @@ def _interval(sweep: IntervalSweep) -> BaseDistribution:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     assert low is not None
     assert high is not None
+    _check_finite(low, high)
     if low > high:
         raise ValueError(f"the interval is upside down, write interval({high},{low})")
     _check_log(log, low)
@@ -225,6 +242,7 @@ def _interval(sweep: IntervalSweep) -> BaseDistribution:
 
 def _range(sweep: RangeSweep) -> BaseDistribution:
     """Read a range as Hydra does: `stop` is not part of it, and the order has no meaning."""
+    _check_finite(sweep.start, sweep.stop, sweep.step)
     if not sweep.step:
         raise ValueError("the step of a range must not be 0")
     values = list(sweep.range())
@@ -240,6 +258,12 @@ def _range(sweep: RangeSweep) -> BaseDistribution:
     if log:
         raise ValueError("log goes with an interval where values are no whole numbers")
     return FloatDistribution(float(low), float(high), step=float(step))
+
+
+def _check_finite(*numbers: float | None) -> None:
+    for number in numbers:
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"{number} cannot be an end or a step, write a finite number")
 
 
 def _check_log(log: bool, low: float) -> None:

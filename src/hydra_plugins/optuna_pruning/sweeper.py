@@ -41,6 +41,8 @@ class OptunaPruningConf:
         batch_size: Trials that a launcher other than `pool` runs at once; null asks it.
         check: `module:function` that takes a composed configuration and its options, and
             raises if it is not allowed; called on samples before the first trial.
+        settle: `module:function` that takes a composed configuration, its options and what it
+            returned at the study's first start (None then); its `overrides` go to all trials.
         observe: `module:function` that takes home, study, a composed configuration and its
             options, and returns an observer with `trial_started`, `trial_finished`, `close`.
     """
@@ -63,6 +65,7 @@ class OptunaPruningConf:
     interrupt_seconds: float = 60.0
     batch_size: Optional[int] = None  # noqa: UP045
     check: Optional[str] = None  # noqa: UP045
+    settle: Optional[str] = None  # noqa: UP045
     observe: Optional[str] = None  # noqa: UP045
 
 

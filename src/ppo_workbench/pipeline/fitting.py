@@ -70,7 +70,7 @@ def learn(
     train_bars = len(experiment.splits["train"])
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
-    _warm_up(experiment)
+    warm_up(experiment)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
@@ -93,7 +93,7 @@ def _is_compiled() -> bool:
     return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
 
 
-def _warm_up(experiment: Experiment) -> None:
+def warm_up(experiment: Experiment) -> None:
     """Compile or load all kernels before the clock starts: train on as little as can be.
 
     Else the first run of a budget of minutes would spend it on compiling, and calibrate its

@@ -2,6 +2,10 @@
 
 The test split is out of reach: `prepare` cuts the bars before it.  A trial tells the
 study its own end; its folder holds everything that it was.
+
+Most pruners compare trials at the same point of training, so all seeds advance in lockstep
+and report their common objective at every evaluation.  The Wilcoxon pruner compares finished
+scores on the same seed and window, so the seeds are trained one after the other.
 """
 
 import json
@@ -16,14 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError, ModelType
+from ppo_workbench.delivery.artifact import save_artifact
+from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.pipeline.outcome import describe_training
+from ppo_workbench.pipeline.stored import artifact_tensors
+from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
 from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard, sharpe_ratio
-from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
 LOWER_IS_BETTER = (
@@ -67,6 +76,8 @@ class SeedTraining:
         self.seed = seed
         self.cards: list[Scorecard] = []
         self.windows: list[list[float]] = []
+        self.returns: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
         hooks = Hooks(evaluate=self._evaluate, record=self._record, progress=lambda standing: None)
@@ -75,16 +86,35 @@ class SeedTraining:
         self.training = Training(config, env, bars, hooks)
 
     def _evaluate(self, weights: PolicyWeights) -> Validation:
-        card, windows, _ = self.score(weights)
-        self.cards.append(card)
-        self.windows.append(windows)
+        card = self.look(weights)
         return Validation(card.sharpe_annual - card.sharpe_standard_error, card.to_dict())
 
     def _record(self, metrics: dict[str, float], step: int) -> None:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
 
-    def score(self, weights: PolicyWeights) -> tuple[Scorecard, list[float], Trace]:
-        """Score weights on the validation split, whole and by window."""
+    def finish(self, folder: Path, raw: Mapping[str, Any], run_id: str | None) -> None:
+        """Score the selected checkpoint as the last look, and keep it as `seed_SEED.pth`.
+
+        Args:
+            folder: The trial's.
+            raw: The configuration with secrets unresolved.
+            run_id: MLflow run of the trial, if any.
+        """
+        result, config = self.training.result(), self._experiment.config
+        card = self.look(policy_weights(result.tensors, config.model.activation))
+        metadata = describe_model(
+            self._experiment,
+            describe_training(config, result),
+            Scorecards(validation=plain(card.to_dict())),
+            {**raw, "seed": self.seed},
+            run_id,
+        )
+        self.artifact = f"seed_{self.seed}"
+        tensors = artifact_tensors(self._experiment, result.tensors)
+        save_artifact(folder, self.artifact, tensors, metadata, overwrite=True)
+
+    def look(self, weights: PolicyWeights) -> Scorecard:
+        """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config
         policy = Policy(
@@ -93,9 +123,17 @@ class SeedTraining:
         split = experiment.splits["validation"]
         trace = backtest(policy, experiment.bars, experiment.market, split, config)
         excess = trace.daily_returns() - trace.cash_returns()
-        parts = np.array_split(excess, config.objective.windows)
-        windows = [sharpe_ratio(part, trace.sessions_per_year) for part in parts if len(part) > 1]
-        return scorecard(trace), windows, trace
+        count = config.objective.windows
+        if len(excess) < 2 * count:
+            raise ConfigError(
+                f"objective.windows={count}: the validation split has {len(excess)} sessions, and "
+                "each window needs 2 or more; use fewer windows or more bars"
+            )
+        parts = np.array_split(excess, count)
+        self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
+        self.cards.append(scorecard(trace))
+        self.returns = trace.daily_returns().astype(np.float32)
+        return self.cards[-1]
 
 
 def bound(metric: str, values: Sequence[float], k: float, fallback: float) -> Bound:
@@ -123,6 +161,11 @@ def objective(config: Config, metric: str, seeds: Sequence[SeedTraining], at: in
     card = cards[0]
     fallback = card.sharpe_standard_error if metric == WINDOWED else 0.0
     return bound(metric, values, config.objective.standard_errors, fallback)
+
+
+def instances(metric: str, seed: SeedTraining) -> list[float]:
+    """Return the latest scores of a seed that are paired between trials, one for each window."""
+    return seed.windows[-1] if metric == WINDOWED else [seed.cards[-1].to_dict()[metric]]
 
 
 def check_objective(config: Config) -> None:
@@ -157,86 +200,117 @@ def run_trial(config: Config, raw: Mapping[str, Any], home: Path) -> float:
     (folder / "config.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
     session = TrialSession(trial.storage, trial.study, trial.number, home)
     try:
-        return _train_seeds(config, session, folder)
+        return _Run(config, raw, session, folder).run()
     except Exception as error:
         session.failed(f"{type(error).__name__}: {error}")
         raise
 
 
-def _train_seeds(config: Config, session: TrialSession, folder: Path) -> float:
-    started = monotonic()
-    experiment = prepare(config, *split_bars(config))
-    metrics: list[dict[str, Any]] = []
-    seeds = [SeedTraining(experiment, seed, metrics) for seed in config.objective.seeds]
-    first = config.objective.metrics[0]
-    step, more = 0, True
-    while more:
-        more = False
-        for seed in seeds:  # lockstep: every seed up to its next evaluation
-            more = seed.training.advance() or more
-        now = objective(config, first, seeds, step)
-        metrics.append({"step": step, "seed": None, "metrics": {"objective": now.value}})
-        if session.report(now.value, step) and more:
-            session.pruned(_write(folder, "PRUNED", [now], seeds, metrics, started, step))
-            return now.value
-        step += 1
-    return _complete(config, session, folder, seeds, metrics, started)
+class _Run:
+    """The seeds of one trial, and what is told of them."""
 
+    def __init__(
+        self, config: Config, raw: Mapping[str, Any], session: TrialSession, folder: Path
+    ) -> None:
+        self._started = monotonic()
+        self._config, self._raw, self._session, self._folder = config, raw, session, folder
+        self._metric = config.objective.metrics[0]
+        self._metrics: list[dict[str, Any]] = []
+        experiment = prepare(config, *split_bars(config))
+        self._seeds = [
+            SeedTraining(experiment, seed, self._metrics) for seed in config.objective.seeds
+        ]
 
-def _complete(
-    config: Config,
-    session: TrialSession,
-    folder: Path,
-    seeds: Sequence[SeedTraining],
-    metrics: list[dict[str, Any]],
-    started: float,
-) -> float:
-    """Score the selected checkpoints of all seeds and tell the study."""
-    returns: dict[str, npt.NDArray[np.float64]] = {}
-    for seed in seeds:
-        result = seed.training.result()
-        weights = policy_weights(result.tensors, config.model.activation)
-        card, windows, trace = seed.score(weights)
-        seed.cards.append(card)
-        seed.windows.append(windows)
-        returns[f"seed_{seed.seed}"] = trace.daily_returns()
-    np.savez_compressed(folder / "validation_returns.npz", **returns)  # type: ignore[arg-type]
-    bounds = [objective(config, metric, seeds, -1) for metric in config.objective.metrics]
-    fall = max(seed.cards[-1].max_drawdown_frac for seed in seeds)
-    limit = config.objective.max_drawdown_frac
-    attributes = _write(folder, "COMPLETE", bounds, seeds, metrics, started, None)
-    constraints = [] if limit is None else [fall - limit]
-    session.complete([b.value for b in bounds], attributes, constraints)
-    return bounds[0].value
+    def run(self) -> float:
+        pruned_at = self._in_turn() if self._session.compares_instances else self._lockstep()
+        if pruned_at is None:
+            return self._complete()
+        now = objective(self._config, self._metric, self._scored(), -1)
+        self._session.pruned(self._write("PRUNED", [now], pruned_at))
+        return now.value
 
+    def _lockstep(self) -> int | None:
+        """Train all seeds from evaluation to evaluation; return where it was pruned."""
+        step, more = 0, True
+        while more:
+            more = False
+            for seed in self._seeds:
+                more = seed.training.advance() or more
+            now = objective(self._config, self._metric, self._seeds, step)
+            self._record(now, step)
+            if self._session.report(now.value, step) and more:
+                return step
+            step += 1
+        for seed in self._seeds:
+            self._finish(seed)
+        return None
 
-def _write(
-    folder: Path,
-    state: str,
-    bounds: Sequence[Bound],
-    seeds: Sequence[SeedTraining],
-    metrics: list[dict[str, Any]],
-    started: float,
-    pruned_at: int | None,
-) -> dict[str, Any]:
-    """Write result and metrics of the trial; return what the study keeps as attributes."""
-    attributes: dict[str, Any] = {
-        "seeds": [seed.seed for seed in seeds],
-        "mean": bounds[0].mean,
-        "standard_error": bounds[0].standard_error,
-        "interval": [bounds[0].mean + z * bounds[0].standard_error for z in (-1.96, 1.96)],
-        "timesteps": sum(seed.training.timesteps for seed in seeds),
-        "seconds": monotonic() - started,
-        "pruned_at": pruned_at,
-    }
-    result = {
-        "state": state,
-        "values": [b.value for b in bounds],
-        **attributes,
-        "scorecards": {str(seed.seed): seed.cards[-1].to_dict() for seed in seeds},
-        "windows": {str(seed.seed): seed.windows[-1] for seed in seeds},
-    }
-    (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in metrics)
-    return attributes
+    def _in_turn(self) -> int | None:
+        """Train seed after seed to its end; return the last instance before it was pruned.
+
+        The step of a report is the number of the (seed, window) that it is the score of.
+        """
+        step = 0
+        for position, seed in enumerate(self._seeds):
+            while seed.training.advance():
+                pass
+            self._finish(seed)
+            self._record(objective(self._config, self._metric, self._scored(), -1), position)
+            prune = False
+            for value in instances(self._metric, seed):
+                prune = self._session.report(value, step)
+                step += 1
+            if prune and seed is not self._seeds[-1]:
+                return step - 1
+        return None
+
+    def _record(self, now: Bound, step: int) -> None:
+        self._metrics.append({"step": step, "seed": None, "metrics": {"objective": now.value}})
+
+    def _finish(self, seed: SeedTraining) -> None:
+        seed.finish(self._folder, self._raw, self._session.run_id)
+
+    def _scored(self) -> list[SeedTraining]:
+        return [seed for seed in self._seeds if seed.cards]
+
+    def _complete(self) -> float:
+        """Tell the study what the selected checkpoints of all seeds reached."""
+        config = self._config
+        bounds = [objective(config, name, self._seeds, -1) for name in config.objective.metrics]
+        fall = max(seed.cards[-1].max_drawdown_frac for seed in self._seeds)
+        limit = config.objective.max_drawdown_frac
+        attributes = self._write("COMPLETE", bounds, None)
+        constraints = [] if limit is None else [fall - limit]
+        self._session.complete([b.value for b in bounds], attributes, constraints)
+        return bounds[0].value
+
+    def _write(self, state: str, bounds: Sequence[Bound], pruned_at: int | None) -> dict[str, Any]:
+        """Write what the trial leaves in its folder; return what the study keeps of it."""
+        scored, trial = self._scored(), self._config.trial
+        attributes: dict[str, Any] = {
+            "seeds": [seed.seed for seed in self._seeds],
+            "mean": bounds[0].mean,
+            "standard_error": bounds[0].standard_error,
+            "interval": [bounds[0].mean + z * bounds[0].standard_error for z in (-1.96, 1.96)],
+            "timesteps": sum(seed.training.timesteps for seed in self._seeds),
+            "seconds": monotonic() - self._started,
+            "pruned_at": pruned_at,
+            "folder": f"sweeps/{trial.study}/{trial.number}",
+            "artifacts": [seed.artifact for seed in scored if seed.artifact is not None],
+        }
+        result = {
+            "study": trial.study,
+            "trial": trial.number,
+            "run_id": self._session.run_id,
+            "params": self._session.params,
+            "state": state,
+            "values": [b.value for b in bounds],
+            **attributes,
+            "scorecards": {str(seed.seed): seed.cards[-1].to_dict() for seed in scored},
+            "windows": {str(seed.seed): seed.windows[-1] for seed in scored},
+        }
+        write_returns(self._folder, {seed.seed: seed.returns for seed in scored})
+        (self._folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        with (self._folder / "metrics.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self._metrics)
+        return attributes

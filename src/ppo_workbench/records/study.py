@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 30.0
 GRACE_BEATS = 4  # a trial elsewhere is lost after this many missed heartbeats
-LAST_SEEN, SWEEPER, FAIL_REASON, SWEEP = "last_seen", "sweeper", "fail_reason", "sweep"
+LAST_SEEN, SWEEPER, FAIL_REASON = "last_seen", "sweeper", "fail_reason"
+SWEEP, SETTLED = "sweep", "settled"
 INTERRUPTED, LOST = "interrupted", "its process died without a word"
 PRUNERS = {
     "none": "NopPruner",
@@ -291,11 +292,19 @@ class TrialSession:
         if frozen.state.is_finished():
             raise StudyError(f"trial {number} of {study} has ended as {frozen.state.name}")
         self.params: dict[str, Any] = frozen.params
+        self.run_id: str | None = frozen.user_attrs.get("run_id")
         self._id = frozen._trial_id
         self._single = len(self.study.directions) == 1
         self._beat()
         self._ended = threading.Event()
         threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
+
+    @property
+    def compares_instances(self) -> bool:
+        """Whether the pruner compares final scores by seed and window, not by training time."""
+        import optuna
+
+        return isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner)
 
     def report(self, value: float, step: int) -> bool:
         """Record an intermediate value and tell whether the trial should be pruned.

@@ -9,10 +9,20 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.records.returns import NAME
+from ppo_workbench.records.storage import open_storage
+from ppo_workbench.records.study import (
+    FAIL_REASON,
+    GRACE_BEATS,
+    HEARTBEAT_SECONDS,
+    INTERRUPTED,
+    is_watched,
+    load_study,
+)
+from ppo_workbench.records.study_plots import write_study_plots
 from ppo_workbench.records.tracking import (
     NullTracker,
     RunInfo,
@@ -23,12 +33,17 @@ from ppo_workbench.records.tracking import (
 )
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    import optuna
 
     from ppo_workbench.records.analysis import Analysis
 
 _LOG = logging.getLogger("ppo_workbench.tracking")
-
+FILES = ("config.json", "result.json", "log.txt", NAME)
+TAGS = (
+    *("seeds", "pruned_at", "fail_reason", "timesteps", "mean", "standard_error"),
+    *("folder", "retry_of"),
+)
+STATES = ("complete", "pruned", "fail", "running", "waiting")
 STATUS = {
     "COMPLETE": RunStatus.finished,
     "PRUNED": RunStatus.finished,
@@ -45,9 +60,7 @@ class StudyRecord:
         self._parent, self._folder = parent, home / "sweeps" / study
         self._storage, self._metrics = config.trial.storage, config.objective.metrics
         self._children: dict[int, Tracker] = {}
-        self._started = monotonic()
-        self._seconds = 0.0
-        self._timesteps = 0
+        self._plots = config.tracking.enabled and config.tracking.plots
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> str | None:
         """Begin the child run of a trial; return its id."""
@@ -73,20 +86,22 @@ class StudyRecord:
         if child is None:
             self.trial_started(number, params)
             child = self._children.pop(number)
-        names = ("seeds", "pruned_at", "fail_reason", "timesteps", "mean", "standard_error")
-        tags = {name: str(user_attrs[name]) for name in names if user_attrs.get(name) is not None}
+        tags = {name: str(user_attrs[name]) for name in TAGS if user_attrs.get(name) is not None}
         child.set_tags({**tags, "state": state})
         for step, metrics in _metrics_of(folder):
             child.log_metrics(metrics, step)
         for k, value in enumerate(values or ()):
             child.log_metrics({f"objective_{k}" if k else "objective_final": value}, 0)
-        for name in ("config.json", "result.json", "log.txt"):
+        for name in FILES:
             if (folder / name).is_file():
                 child.log_artifact(folder / name)
-        child.end_as(STATUS.get(state, RunStatus.killed))
+        for name in user_attrs.get("artifacts", ()):
+            for path in (folder / f"{name}.pth", folder / f"{name}-metadata.json"):
+                if path.is_file():
+                    child.log_artifact(path, "model")
+        interrupted = user_attrs.get(FAIL_REASON) == INTERRUPTED
+        child.end_as(RunStatus.killed if interrupted else STATUS.get(state, RunStatus.killed))
         child.__exit__(None, None, None)
-        self._seconds += float(user_attrs.get("seconds") or 0.0)
-        self._timesteps += int(user_attrs.get("timesteps") or 0)
         if values:
             self._parent.log_metrics({"trial_objective": values[0]}, number)
         return child.run_id
@@ -106,8 +121,6 @@ class StudyRecord:
 
         Those of other sweep processes that live are left to them.
         """
-        from ppo_workbench.records.study import GRACE_BEATS, HEARTBEAT_SECONDS, is_watched
-
         if not self._config.enabled:
             return
         recorded = {run.tags["trial"] for run in runs if run.status != "RUNNING" and is_child(run)}
@@ -121,10 +134,7 @@ class StudyRecord:
                     number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
                 )
 
-    def _trials(self) -> "list[FrozenTrial]":
-        from ppo_workbench.records.storage import open_storage
-        from ppo_workbench.records.study import load_study
-
+    def _trials(self) -> "list[optuna.trial.FrozenTrial]":
         study = load_study(open_storage(self._storage, self._home, self._study), self._study)
         return study.get_trials(deepcopy=False)
 
@@ -139,8 +149,6 @@ class StudyRecord:
 
     def _settle_the_rest(self) -> bool:
         """Make up for what the store did not take; tell whether other sweeps still run trials."""
-        from ppo_workbench.records.study import is_watched
-
         self.settle(find_runs(self._config, self._home, {"study": self._study}))
         return any(
             not trial.state.is_finished() and is_watched(trial, 0.0) for trial in self._trials()
@@ -153,28 +161,66 @@ class StudyRecord:
             best: Parameters and value of the best trial, empty if there is none.
             interrupted: The user ended the sweep.
         """
-        for number in list(self._children):
-            child = self._children.pop(number)
-            child.set_tags({"state": "KILLED"})
-            child.end_as(RunStatus.killed)
-            child.__exit__(None, None, None)
-        goes_on = self._config.enabled and self._attempted(self._settle_the_rest)
-        self._attempted(analyse_study, self._storage, self._home, self._study, self._metrics)
-        self._parent.set_tags({f"best.{key}": str(value) for key, value in best.items()})
-        wall = max(monotonic() - self._started, 1e-9)
-        cost = {
-            "core_minutes": self._seconds / 60,
-            "steps_per_second": self._timesteps / wall,
-        }
-        self._parent.log_metrics(cost, 0)
+        goes_on = False
+        try:  # the run is ended whatever happens, a second Ctrl-C included
+            for number in list(self._children):
+                child = self._children.pop(number)
+                child.set_tags({"state": "KILLED"})
+                child.end_as(RunStatus.killed)
+                child.__exit__(None, None, None)
+            goes_on = bool(self._config.enabled and self._attempted(self._settle_the_rest))
+            self._parent.set_tags({f"best.{key}": str(value) for key, value in best.items()})
+            self._attempted(self._summarise)
+        finally:
+            if goes_on:
+                self._parent.flush()  # another sweep process ends the run
+            else:
+                self._parent.end_as(RunStatus.killed if interrupted else RunStatus.finished)
+                self._parent.__exit__(None, None, None)
+
+    def _summarise(self) -> None:
+        """Analyse the study; give the parent run its figures, page and plots."""
+        analyse_study(self._storage, self._home, self._study, self._metrics)
         for name in ("analysis.html", "analysis.json"):
-            if (self._folder / name).is_file():
-                self._parent.log_artifact(self._folder / name)
-        if goes_on:
-            self._parent.flush()  # another sweep process ends the run
-            return
-        self._parent.end_as(RunStatus.killed if interrupted else RunStatus.finished)
-        self._parent.__exit__(None, None, None)
+            self._parent.log_artifact(self._folder / name)
+        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
+        # A step of its own for every start that added trials: older figures stay in the run.
+        self._parent.log_metrics(study_figures(study), len(study.get_trials(deepcopy=False)))
+        if self._plots:
+            write_study_plots(study, self._folder / "plots")
+            self._parent.log_artifact(self._folder / "plots", "plots")
+
+
+def study_figures(study: "optuna.Study") -> dict[str, float]:
+    """Return trials by state, cost and speed of a whole study, all its starts together.
+
+    Returns:
+        `trials/STATE`; `core_minutes`: of all ended trials, a core each; `timesteps`;
+        `steps_per_second`: timesteps over the time in which any trial ran.
+    """
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state.name.lower() for trial in trials]
+    spans = sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in trials
+        if trial.datetime_start is not None and trial.datetime_complete is not None
+    )
+    timesteps = sum(int(trial.user_attrs.get("timesteps") or 0) for trial in trials)
+    return {
+        **{f"trials/{state}": float(states.count(state)) for state in STATES},
+        "core_minutes": sum(stop - start for start, stop in spans) / 60,
+        "timesteps": float(timesteps),
+        "steps_per_second": timesteps / max(_covered(spans), 1e-9),
+    }
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Return the length of the union of (start, stop) spans, ordered by start."""
+    seconds, reached = 0.0, float("-inf")
+    for start, stop in spans:
+        seconds += max(stop - max(start, reached), 0.0)
+        reached = max(reached, stop)
+    return seconds
 
 
 def is_child(run: RunInfo) -> bool:
@@ -215,8 +261,6 @@ def analyse_study(
         StudyError: There is no such study.
     """
     from ppo_workbench.records.analysis import analyse
-    from ppo_workbench.records.storage import open_storage
-    from ppo_workbench.records.study import load_study
 
     folder = home / "sweeps" / study
     inside = folder.resolve().parent == (home / "sweeps").resolve()

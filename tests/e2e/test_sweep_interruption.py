@@ -1,0 +1,65 @@
+"""Ctrl-C in a real sweep: the terminal signals the whole process group, `kill` the parent alone."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from tests.e2e.workbench import TINY, Workbench, process
+
+from ppo_workbench.records.storage import open_storage
+from ppo_workbench.records.study import load_study
+
+SWEEP = [
+    *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *TINY),
+    *("data.synthetic.sessions=40", "budget.timesteps=1000000000", "budget.evaluations=10000"),
+]
+
+
+@pytest.mark.parametrize("send", [os.killpg, os.kill])
+def test_sweep_that_is_interrupted_ends_its_trials_and_its_record(
+    send: Callable[[int, int], None], recording: Workbench
+) -> None:
+    home = recording.home
+    output = subprocess.PIPE
+    sweep = subprocess.Popen(
+        **process(SWEEP, home), stdout=output, stderr=output, start_new_session=True
+    )
+    _wait_for_trials(home, sweep)
+    family = psutil.Process(sweep.pid).children(recursive=True)
+    send(sweep.pid, signal.SIGINT)
+    out, err = sweep.communicate(timeout=120)
+
+    assert sweep.returncode == 130, err
+    assert "running trials are ending" in out
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    trials = load_study(open_storage(None, home, "tiny"), "tiny").trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
+    assert {trial.user_attrs["fail_reason"] for trial in trials} == {"interrupted"}
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    runs = client.search_runs(["1"])
+    assert [run.info.status for run in runs] == ["KILLED"] * 3
+    (parent,) = [run for run in runs if "trial" not in run.data.tags]
+    assert parent.data.metrics["trials/fail"] == 2
+    assert (home / "sweeps" / "tiny" / "analysis.html").is_file()
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"analysis.html", "analysis.json"} <= kept
+
+
+def _wait_for_trials(home: Path, sweep: "subprocess.Popen[str]") -> None:
+    """Return once both trials have reported, so that both train."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        assert sweep.poll() is None, sweep.communicate()
+        if (home / "sweeps" / "tiny" / "1" / "config.json").is_file():
+            trials = load_study(open_storage(None, home, "tiny"), "tiny").trials
+            if len(trials) == 2 and all(trial.intermediate_values for trial in trials):
+                return
+        time.sleep(0.2)
+    raise AssertionError("the trials did not begin")
