@@ -73,7 +73,8 @@ def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> No
     """A study that is full at once: everything is checked, nothing is trained."""
     study = f"hydra.sweeper.study_name={sweep}"
     smallest = ["hydra.sweeper.n_trials=1", "hydra.sweeper.check=null", "tracking=none"]
-    toy = ["data.synthetic.sessions=16", "model.n_envs=64", "objective.seeds=[0]"]
+    toy = ["data.synthetic.sessions=24", "model.n_envs=64"]
+    score = ["objective.seeds=[0]", "objective.windows=1"]  # few sessions to validate on
     small = ["env.episode_bars=390", "budget.timesteps=8192", "features.volatility_slow_bars=195"]
 
     result = Workbench(tmp_path).run(
@@ -82,6 +83,7 @@ def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> No
         study,
         *smallest,
         *toy,
+        *score,
         *small,
         "hydra.sweeper.max_failure_rate=1",
     )

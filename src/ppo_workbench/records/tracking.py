@@ -323,7 +323,7 @@ def open_tracker(
             client, run_id = _create_run(uri, redact(experiment), home, redact(run_name), legal)
             _send_params(client, run_id, params or {}, redact)
         else:
-            client, run_id = _mlflow_client_class()(tracking_uri=uri), resume_run_id
+            client, run_id = _client(uri), resume_run_id
         spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
         tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
         if resume_run_id is not None:
@@ -413,9 +413,9 @@ def _create_run(
 
     It is born with its tags: one that is killed next can be found by them.
     """
-    client_class = _mlflow_client_class()
+    _mlflow_client_class()  # not under the lock: the import takes seconds
     with _creation_lock(uri, home):
-        client = client_class(tracking_uri=uri)
+        client = _client(uri)
         found = client.get_experiment_by_name(experiment)
         # A server decides itself where artefacts go; a bare database does not.
         location = None
@@ -437,6 +437,16 @@ def _send_params(client: Any, run_id: str, params: Mapping[str, Any], redact: Re
     entities = [Param(key, _cut(redact(value), MAX_PARAM_LENGTH)) for key, value in flat.items()]
     for part in _parts(entities, MAX_PARAMS_PER_BATCH):
         client.log_batch(run_id, params=part)
+
+
+def _client(uri: str) -> Any:
+    """Open a store; one that refuses is asked for seconds, not for MLflow's 100."""
+    client_class = _mlflow_client_class()
+    if _scheme(uri) in _DATABASES:
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 4
+    return client_class(tracking_uri=uri)
 
 
 def _mlflow_client_class() -> Any:
@@ -511,7 +521,7 @@ def find_runs(config: TrackingConfig, home: Path, tags: Mapping[str, str]) -> li
     redact = Redactor(uri)
     try:
         with _creation_lock(uri, home.absolute()):
-            client = _mlflow_client_class()(tracking_uri=uri)
+            client = _client(uri)
             experiment = client.get_experiment_by_name(_experiment_name(config))
         if experiment is None:
             return []
