@@ -101,8 +101,8 @@ def timed() -> None:
         from ppo_workbench.pipeline import fitting, tasks
     wrap(tasks, "split_bars", "bars")
     wrap(tasks, "prepare", "features")
-    wrap(tasks, "open_tracker", "store")
-    wrap(fitting, "_warm_up", "kernels and a first small training")
+    wrap(tasks, "open_tracker_beside", "store")
+    wrap(fitting, "warm_up", "kernels and a first small training")
     wrap(cli, "_checked", "check the configuration")
     run_checked = cli._run
     began = time.monotonic()

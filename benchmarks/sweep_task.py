@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,30 @@ def rows() -> list[dict[str, Any]]:
     return [{"step": k, "seed": None, "metrics": values} for k in range(EVALUATIONS)]
 
 
-def train(config: Config, session: TrialSession, folder: Path, *_: Any) -> float:
+class Sleeping:
     """Sleep where a trial trains; report, write and tell as one does."""
-    began = time.time()
-    for step in range(EVALUATIONS):
-        time.sleep(PAUSE_SECONDS)
-        session.report(config.model.learning_rate, step)
-    ended = time.time()
-    (folder / "result.json").write_text(json.dumps({"state": "COMPLETE"}), encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in rows())
-    (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
-    facts = {"began": began, "ended": ended, "cpu": time.process_time(), "seeds": [0]}
-    session.complete([config.model.learning_rate], facts)
-    return config.model.learning_rate
+
+    def __init__(
+        self, config: Config, raw: Mapping[str, Any], session: TrialSession, folder: Path
+    ) -> None:
+        self._config, self._session, self._folder = config, session, folder
+
+    def run(self) -> float:
+        began, value = time.time(), self._config.model.learning_rate
+        for step in range(EVALUATIONS):
+            time.sleep(PAUSE_SECONDS)
+            self._session.report(value, step)
+        ended = time.time()
+        result = json.dumps({"state": "COMPLETE"})
+        (self._folder / "result.json").write_text(result, encoding="utf-8")
+        lines = "".join(json.dumps(row) + "\n" for row in rows())
+        (self._folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+        facts = {"began": began, "ended": ended, "cpu": time.process_time(), "seeds": [0]}
+        self._session.complete([value], facts)
+        return value
 
 
-trial_module._train_seeds = train  # type: ignore[assignment]
+trial_module._Run = Sleeping  # type: ignore[assignment,misc]
 
 
 def stock(cfg: DictConfig) -> float:

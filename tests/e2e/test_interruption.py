@@ -4,6 +4,7 @@ import os
 import re
 import select
 import signal
+import threading
 import subprocess
 import time
 
@@ -77,6 +78,9 @@ def test_tracking_store_that_dies_midway_costs_one_warning_and_no_model(
     recording: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*arguments, **named):  # type: ignore[no-untyped-def]
+        for thread in threading.enumerate():
+            if thread.name == "open record":
+                thread.join()
         (recording.home / "mlruns" / "mlflow.db").write_bytes(b"no database any more" * 1000)
         return train_model(*arguments, **named)
 

@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ppo_workbench.records.tracking import (
     MAX_PARAM_LENGTH,
     MlflowTracker,
     NullTracker,
+    PendingTracker,
     RunStatus,
     Tracker,
     TrackingError,
@@ -299,6 +302,7 @@ def test_import_tracking_does_not_import_mlflow() -> None:
 
 _RACER = """
 import sys
+import threading
 from pathlib import Path
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.tracking import open_tracker
@@ -394,3 +398,50 @@ def _connect(uri: str, home: Path) -> Tracker:
         except TrackingError:
             time.sleep(1)
     raise AssertionError("the server did not come up")
+
+
+def test_pending_tracker_delivers_what_came_before_the_record_was_open() -> None:
+    gate, inner = threading.Event(), _Listener()
+
+    def opening() -> Tracker:
+        gate.wait(30)
+        return inner
+
+    with PendingTracker(opening, "there") as tracker:
+        tracker.log_metrics({"a": 1.0}, 1)
+        tracker.log_metrics({"a": 2.0}, 2)
+        assert inner.heard == []
+        gate.set()
+        assert tracker.run_id == "inner"
+        tracker.log_metrics({"a": 3.0}, 3)
+
+    assert inner.heard == [({"a": 1.0}, 1), ({"a": 2.0}, 2), ({"a": 3.0}, 3), "end"]
+
+
+def test_pending_tracker_that_cannot_open_raises_at_the_next_word_and_at_the_end() -> None:
+    def opening() -> Tracker:
+        raise TrackingError("tracking.uri=x: cannot be recorded")
+
+    tracker = PendingTracker(opening, "there")
+    tracker._thread.join()
+
+    with pytest.raises(TrackingError, match="cannot be recorded"):
+        tracker.log_metrics({"a": 1.0}, 1)
+    with pytest.raises(TrackingError, match="cannot be recorded"), tracker:
+        pass
+    with pytest.raises(ZeroDivisionError), tracker:  # the first error is the one that counts
+        raise ZeroDivisionError
+
+
+class _Listener(Tracker):
+    """Keep what is said."""
+
+    def __init__(self) -> None:
+        self.run_id = "inner"
+        self.heard: list[object] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.heard.append((dict(metrics), step))
+
+    def __exit__(self, *details: object) -> None:
+        self.heard.append("end")

@@ -119,7 +119,7 @@ def resolved_choices(
         ),
         ("home", str(home)),
         ("model file", f"{folder.name}/{name}.pth"),
-        ("record", tracker.destination + (f", run {tracker.run_id}" if tracker.run_id else "")),
+        ("record", tracker.destination),
     ]
 
 

@@ -45,7 +45,7 @@ from ppo_workbench.pipeline.stored import (
 )
 from ppo_workbench.pipeline.trial import run_trial
 from ppo_workbench.records.study_record import analyse_study
-from ppo_workbench.records.tracking import RunStatus, load_mlflow_early, open_tracker
+from ppo_workbench.records.tracking import RunStatus, load_mlflow_early, open_tracker_beside
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.trading.experiment import (
     prepare,
@@ -91,8 +91,8 @@ def train(
         console: Where to print.
 
     Raises:
-        WorkbenchError: Bad bars, an output name that is taken, or an unusable tracking store;
-            nothing was written then.
+        WorkbenchError: Bad bars, an output name that is taken, or an unusable tracking store,
+            which may be noticed when training has begun; no model was written then.
     """
     home, console = home_folder(), console or WorkbenchConsole()
     resumed = Resumed.find(home, config.resume)
@@ -104,7 +104,7 @@ def train(
     check_result_path(config.result_json)
     if resumed is None:
         check_no_checkpoint(home, name, config.overwrite)
-    load_mlflow_early(config.tracking)
+    mlflow = load_mlflow_early(config.tracking)
     experiment = prepare(config, *split_bars(config))
     if resumed:
         resumed.check(experiment)
@@ -115,7 +115,8 @@ def train(
         console.show(f"resumed: {name} goes on from timestep {steps:,}")
     tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
     run_id = resumed.run_id if resumed else None
-    with open_tracker(config.tracking, home, name, raw, tags, run_id) as tracker:
+    record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id, mlflow)
+    with record as tracker:
         console.show_choices(
             resolved_choices(experiment, name, folder, home, tracker, choices or {})
         )
