@@ -21,6 +21,10 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Threads of OpenMP that wait for each other spin; for as long as is their default, a run that
+# shares its cores with other work was measured ten times slower.  Read when OpenMP loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 UNUSED_DAYS = 30
 BYTES_NEEDED = 50_000_000
 _PACKAGE_DIR = Path(__file__).resolve().parent

@@ -4,8 +4,8 @@ import os
 import re
 import select
 import signal
-import threading
 import subprocess
+import threading
 import time
 
 import mlflow
