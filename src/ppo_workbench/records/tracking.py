@@ -431,7 +431,12 @@ def open_tracker_beside(
     """Do as `open_tracker`, in a thread; a store that cannot be used is told a little later.
 
     Args:
-        config, home, run_name, params, tags, resume_run_id: As in `open_tracker`.
+        config: As in `open_tracker`, like all but the last.
+        home: The workbench's home folder.
+        run_name: Shown in the MLflow UI.
+        params: The unresolved configuration.
+        tags: Tags of the run.
+        resume_run_id: Go on with this run instead of creating one.
         after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
 
     Raises:
