@@ -99,6 +99,11 @@ def test_lo_factor_of_the_papers_table(q: int, rho: float, expected: float) -> N
     assert round(lo_factor(powers, q), 3) == expected
 
 
+def test_lo_factor_ignores_lags_of_a_year_and_more() -> None:
+    assert lo_factor([0.1, 0.1, 0.9, 0.9, 0.9], 3) == lo_factor([0.1, 0.1], 3)
+    assert lo_factor([0.9], 1) == 1.0
+
+
 def test_annual_sharpe_of_an_autoregression_agrees_with_overlapping_years() -> None:
     rng = np.random.default_rng(3)
     noise = rng.normal(size=200_000)
