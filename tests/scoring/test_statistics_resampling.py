@@ -77,7 +77,7 @@ def test_sharpe_draws_agree_with_the_scorecards_ratio_draw_by_draw() -> None:
 
 
 def test_sharpe_draws_without_variance_are_zero_like_the_scorecards() -> None:
-    path = SessionPath.from_returns([0.1] * 29 + [7.0], 252)
+    path = SessionPath.from_returns([0.1] * 29 + [7000.0], 252)
     days = stationary_indices(30, 300, 10.0, np.random.default_rng(0))
     by_loop = [sharpe_ratio(path.excess[row], 252) for row in days]
     assert by_loop.count(0.0) > 50
