@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ppo_workbench.scoring.metrics import Ints, drawdowns, scorecard, sharpe_ratio
 from ppo_workbench.scoring.resampling import (
@@ -230,11 +231,21 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     alone = resample({"a": [_path(3)]}, figures=["sharpe_annual"], seed=5)
     np.testing.assert_allclose(same.draws["sharpe_annual"], alone.draws["sharpe_annual"])
     spread = [SessionPath.from_returns(_returns(3) + d, 252) for d in (-0.003, 0, 0, 0.003)]
-    wide = resample({"a": spread}, figures=["sharpe_annual"], seed=5)
-    between = np.std([sharpe_ratio(path.excess, 252) for path in spread])
-    # Two independent sources: days, and the mean of four drawn seeds.
-    expected = sqrt(alone.draws["sharpe_annual"].var() + between**2 / 4)
-    assert wide.draws["sharpe_annual"].std() == pytest.approx(expected, rel=0.05)
+    wide = resample({"a": spread}, figures=["sharpe_annual"], seed=5).draws["sharpe_annual"]
+    assert np.ptp(wide) > 2 * np.ptp(alone.draws["sharpe_annual"])
+
+
+def test_seeds_on_days_that_say_nothing_have_the_interval_of_a_paired_t_test() -> None:
+    x, offsets = _returns(4, 2000), np.array([0.001, 0.0, 0.0005, 0.002])
+    arms = {
+        "a": [SessionPath.from_returns(x + d, 252) for d in offsets],
+        "b": [SessionPath.from_returns(x, 252)] * 4,
+    }
+    found = resample(arms, figures=["sharpe_annual"], resamples=20_000, block_sessions=1.0)
+    difference = found.difference("sharpe_annual", "a", "b")
+    gains = offsets / x.std(ddof=1) * sqrt(252)
+    expected = stats.t.interval(0.95, 3, gains.mean(), stats.sem(gains))
+    np.testing.assert_allclose([difference.low, difference.high], expected, rtol=0.05)
 
 
 def test_pooled_markets_average_estimates_and_halve_the_variance() -> None:
