@@ -15,20 +15,19 @@ from typing import Any
 import pytest
 
 from ppo_workbench.config import TrackingConfig
-from ppo_workbench.records import tracking
+from ppo_workbench.records import pending
+from ppo_workbench.records.mlflow_store import TrackingError, tracking_uri
+from ppo_workbench.records.pending import PendingTracker, load_mlflow_early
 from ppo_workbench.records.redaction import Redactor, redact_urls
 from ppo_workbench.records.tracking import (
     MAX_METRICS_PER_BATCH,
     MAX_PARAM_LENGTH,
     MlflowTracker,
     NullTracker,
-    PendingTracker,
     RunStatus,
     Tracker,
-    TrackingError,
     flatten_params,
     open_tracker,
-    tracking_uri,
 )
 
 CANARY = "C4n4ry-pass%40word"
@@ -315,7 +314,8 @@ def test_load_mlflow_early_imports_what_an_open_store_needs(tmp_path: Path) -> N
     code = (
         "import sys, pathlib\n"
         "from ppo_workbench.config import TrackingConfig\n"
-        "from ppo_workbench.records.tracking import load_mlflow_early, open_tracker\n"
+        "from ppo_workbench.records.pending import load_mlflow_early\n"
+        "from ppo_workbench.records.tracking import open_tracker\n"
         "assert load_mlflow_early(TrackingConfig(enabled=False)) is None\n"
         "assert 'pandas' not in sys.modules\n"
         "load_mlflow_early(TrackingConfig()).join()\n"
@@ -338,8 +338,8 @@ def test_load_mlflow_early_leaves_a_broken_mlflow_to_open_tracker(
     def broken() -> None:
         raise ImportError("no module named mlflow")
 
-    monkeypatch.setattr(tracking, "_mlflow_client_class", broken)
-    thread = tracking.load_mlflow_early(TrackingConfig())
+    monkeypatch.setattr(pending, "client_class", broken)
+    thread = load_mlflow_early(TrackingConfig())
     assert thread is not None
     thread.join()
     assert capsys.readouterr().err == ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.storage import open_storage
 from ppo_workbench.records.study import (
@@ -25,10 +26,8 @@ from ppo_workbench.records.study import (
 from ppo_workbench.records.study_plots import write_study_plots
 from ppo_workbench.records.tracking import (
     NullTracker,
-    RunInfo,
     RunStatus,
     Tracker,
-    find_runs,
     open_tracker,
 )
 

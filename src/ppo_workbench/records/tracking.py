@@ -1,6 +1,5 @@
 """Record a run in MLflow: parameters, metrics over time, artefacts, status.
 
-The only module that imports mlflow, and only inside functions: the import takes seconds.
 Tracking never stops a training: a store that fails midway costs one warning, and the
 metrics that it did not take wait in `mlruns/spool/RUN_ID.jsonl`.
 """
@@ -9,25 +8,32 @@ import json
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from filelock import FileLock
-
-from ppo_workbench.config import TrackingConfig, WorkbenchError
+from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records.mlflow_store import (
+    DATABASES,
+    TrackingError,
+    client_class,
+    creation_lock,
+    cut,
+    experiment_name,
+    first_line,
+    open_client,
+    scheme,
+    tracking_uri,
+)
 from ppo_workbench.records.redaction import Redactor
 
-DEFAULT_EXPERIMENT = "ppo_workbench"
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 60.0
-LOCK_SECONDS = 120.0
 MAX_POINTS_IN_MEMORY = 200_000
 
 # MLflow's own limits (mlflow.utils.validation).
@@ -37,15 +43,9 @@ MAX_KEY_LENGTH = 250
 MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = 100
 
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_SERVERS = ("http", "https", "databricks")
 _FORBIDDEN_IN_KEYS = re.compile(r"[^\w\-. /]")
 _T = TypeVar("_T")
 _LOG = logging.getLogger("ppo_workbench.tracking")
-
-
-class TrackingError(WorkbenchError):
-    """The run cannot be recorded, found out before training starts."""
 
 
 class RunStatus(Enum):
@@ -238,7 +238,7 @@ class MlflowTracker(Tracker):
                 "tracking failed and work goes on; metrics that did not arrive wait in %s (%s: %s)",
                 self._spool,
                 type(error).__name__,
-                _first_line(self._redact(str(_root(error)))),
+                first_line(self._redact(str(_root(error)))),
             )
 
     def _keep(self, points: Sequence[MetricPoint]) -> None:
@@ -316,14 +316,14 @@ def open_tracker(
     home = home.absolute()
     uri = tracking_uri(config, home)
     redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
-    experiment = _experiment_name(config)
+    experiment = experiment_name(config)
     try:
         if resume_run_id is None:
             legal = _legal_tags(tags or {}, redact)
             client, run_id = _create_run(uri, redact(experiment), home, redact(run_name), legal)
             _send_params(client, run_id, params or {}, redact)
         else:
-            client, run_id = _client(uri), resume_run_id
+            client, run_id = open_client(uri), resume_run_id
         spool = home / "mlruns" / "spool" / f"{run_id}.jsonl"
         tracker = MlflowTracker(client, run_id, redact(uri), spool, redact)
         if resume_run_id is not None:
@@ -332,172 +332,10 @@ def open_tracker(
     except Exception as error:
         raise TrackingError(
             f"tracking.uri={redact(uri)}: the run cannot be recorded "
-            f"({type(error).__name__}: {_first_line(redact(str(error)))}); mend the store, "
+            f"({type(error).__name__}: {first_line(redact(str(error)))}); mend the store, "
             "choose another tracking.uri or set tracking.enabled=false"
         ) from None
     return tracker
-
-
-class PendingTracker(Tracker):
-    """A record that is opened in a thread, while training begins; metrics wait for it.
-
-    Whatever else is asked of it waits until the record is open, and raises the
-    `TrackingError` of one that cannot be opened.
-    """
-
-    def __init__(self, opening: Callable[[], Tracker], destination: str) -> None:
-        """Begin to open; `destination` says where, without secrets."""
-        self.destination = destination
-        self._opened: Tracker | None = None
-        self._error: TrackingError | None = None
-        self._waiting: list[tuple[dict[str, float], int]] = []
-        self._thread = threading.Thread(target=self._open, args=(opening,), name="open record")
-        self._thread.start()
-
-    def _open(self, opening: Callable[[], Tracker]) -> None:
-        try:
-            self._opened = opening()
-        except TrackingError as error:
-            self._error = error
-
-    def _tracker(self) -> Tracker:
-        """Wait for the record and give it the metrics that came before it."""
-        self._thread.join()
-        if self._opened is None:
-            raise self._error or TrackingError("tracking: the record could not be opened")
-        waiting, self._waiting = self._waiting, []
-        for metrics, step in waiting:
-            self._opened.log_metrics(metrics, step)
-        return self._opened
-
-    @property
-    def run_id(self) -> str | None:  # type: ignore[override]
-        """MLflow's id of the run."""
-        return self._tracker().run_id
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """See `Tracker`."""
-        self._tracker().log_params(params)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """See `Tracker`."""
-        self._tracker().set_tags(tags)
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Buffer the metrics of one step, until the record is open and then as it does."""
-        self._waiting.append((dict(metrics), step))
-        if not self._thread.is_alive():
-            self._tracker()
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """See `Tracker`."""
-        self._tracker().log_artifact(path, folder)
-
-    def log_text(self, text: str, name: str) -> None:
-        """See `Tracker`."""
-        self._tracker().log_text(text, name)
-
-    def flush(self) -> None:
-        """See `Tracker`."""
-        self._tracker().flush()
-
-    def end_as(self, status: RunStatus) -> None:
-        """See `Tracker`."""
-        self._tracker().end_as(status)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the run, if there is one."""
-        self._thread.join()
-        if self._opened is not None:
-            self._tracker().__exit__(kind, error, trace)
-        elif kind is None:
-            self._tracker()
-
-
-def open_tracker_beside(
-    config: TrackingConfig,
-    home: Path,
-    run_name: str,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-    resume_run_id: str | None = None,
-    after: threading.Thread | None = None,
-) -> Tracker:
-    """Do as `open_tracker`, in a thread; a store that cannot be used is told a little later.
-
-    Args:
-        config: As in `open_tracker`, like all but the last.
-        home: The workbench's home folder.
-        run_name: Shown in the MLflow UI.
-        params: The unresolved configuration.
-        tags: Tags of the run.
-        resume_run_id: Go on with this run instead of creating one.
-        after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
-
-    Raises:
-        TrackingError: The URI is of a kind that MLflow no longer writes to.
-    """
-    if not config.enabled:
-        return NullTracker()
-    uri = tracking_uri(config, home.absolute())
-    destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
-
-    def opening() -> Tracker:
-        if after is not None:
-            after.join()
-        return open_tracker(config, home, run_name, params, tags, resume_run_id)
-
-    return PendingTracker(opening, destination)
-
-
-def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
-    """Start importing mlflow in a thread, while kernels that need no GIL prepare the bars.
-
-    What goes wrong there goes wrong again, and is reported, in `open_tracker`.
-
-    Returns:
-        The thread, or None where nothing will be recorded.
-    """
-    if not config.enabled:
-        return None
-    # Two threads that import one package full of circular imports may each see half of it,
-    # and the calendars of the bars need pandas too.
-    import pandas  # noqa: F401
-
-    thread = threading.Thread(target=_load_mlflow, name="import mlflow")
-    thread.start()
-    return thread
-
-
-def _load_mlflow() -> None:
-    with suppress(Exception):
-        _mlflow_client_class()
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-        from sqlalchemy.orm import configure_mappers
-
-        configure_mappers()
-
-
-def tracking_uri(config: TrackingConfig, home: Path) -> str:
-    """Return the URI of the store, secrets included: never print or store it.
-
-    Raises:
-        TrackingError: The URI is of a kind that MLflow no longer writes to.
-    """
-    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        return f"sqlite:///{home.absolute() / 'mlruns' / 'mlflow.db'}"
-    if _scheme(uri) not in (*_DATABASES, *_SERVERS):
-        raise TrackingError(
-            f"tracking.uri={Redactor(uri)(uri)}: MLflow needs a database or a server; use for "
-            "example sqlite:////absolute/path/mlflow.db or http://host:5000"
-        )
-    return uri
 
 
 def flatten_params(values: Mapping[str, Any]) -> dict[str, str]:
@@ -520,7 +358,7 @@ def _flat_items(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 
 def _legal_tags(tags: Mapping[str, str], redact: Redactor) -> dict[str, str]:
-    return {_legal_key(key): _cut(redact(value), MAX_TAG_LENGTH) for key, value in tags.items()}
+    return {_legal_key(key): cut(redact(value), MAX_TAG_LENGTH) for key, value in tags.items()}
 
 
 def _create_run(
@@ -530,13 +368,13 @@ def _create_run(
 
     It is born with its tags: one that is killed next can be found by them.
     """
-    _mlflow_client_class()  # not under the lock: the import takes seconds
-    with _creation_lock(uri, home):
-        client = _client(uri)
+    client_class()  # not under the lock: the import takes seconds
+    with creation_lock(uri, home):
+        client = open_client(uri)
         found = client.get_experiment_by_name(experiment)
         # A server decides itself where artefacts go; a bare database does not.
         location = None
-        if _scheme(uri) in _DATABASES:
+        if scheme(uri) in DATABASES:
             location = (home / "mlruns" / "artifacts").as_uri()
         identity = (
             found.experiment_id
@@ -551,57 +389,13 @@ def _send_params(client: Any, run_id: str, params: Mapping[str, Any], redact: Re
     from mlflow.entities import Param
 
     flat = flatten_params(params)
-    entities = [Param(key, _cut(redact(value), MAX_PARAM_LENGTH)) for key, value in flat.items()]
+    entities = [Param(key, cut(redact(value), MAX_PARAM_LENGTH)) for key, value in flat.items()]
     for part in _parts(entities, MAX_PARAMS_PER_BATCH):
         client.log_batch(run_id, params=part)
 
 
-def _client(uri: str) -> Any:
-    """Open a store; one that refuses is asked for seconds, not for MLflow's 100."""
-    client_class = _mlflow_client_class()
-    if _scheme(uri) in _DATABASES:
-        from mlflow.store.db import utils
-
-        utils.MAX_RETRY_COUNT = 4
-    return client_class(tracking_uri=uri)
-
-
-def _mlflow_client_class() -> Any:
-    """Import mlflow with telemetry and pickles off, quiet, and without minutes of retries."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        # It logs a traceback of what it raises too; the tracker tells it in one line.
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient
-
-
-@contextmanager
-def _creation_lock(uri: str, home: Path) -> Iterator[None]:
-    """Let one process at a time open a store: two that create one SQLite file break it."""
-    path = home / "mlruns" / "tracking.lock"
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, timeout=LOCK_SECONDS):
-        yield
-
-
-def _scheme(uri: str) -> str:
-    """Return the scheme without a driver: `postgresql` of `postgresql+psycopg://...`."""
-    return uri.partition(":")[0].partition("+")[0].lower()
-
-
 def _legal_key(key: str) -> str:
     return _FORBIDDEN_IN_KEYS.sub("_", key)[:MAX_KEY_LENGTH]
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _root(error: BaseException) -> BaseException:
@@ -611,47 +405,5 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _first_line(text: str) -> str:
-    return _cut(text.strip().partition("\n")[0], 200)
-
-
 def _parts(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """A recorded run: id, status in MLflow's words, tags."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-
-
-def find_runs(config: TrackingConfig, home: Path, tags: Mapping[str, str]) -> list[RunInfo]:
-    """Return the runs of the experiment that carry all `tags`, the oldest first.
-
-    Raises:
-        TrackingError: The store cannot be reached.
-    """
-    uri = tracking_uri(config, home.absolute())
-    redact = Redactor(uri)
-    try:
-        with _creation_lock(uri, home.absolute()):
-            client = _client(uri)
-            experiment = client.get_experiment_by_name(_experiment_name(config))
-        if experiment is None:
-            return []
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        order = ["attributes.start_time ASC"]
-        found = client.search_runs([experiment.experiment_id], wanted, 1, 10_000, order)
-    except Exception as error:
-        text = _first_line(redact(str(error)))
-        raise TrackingError(
-            f"tracking.uri={redact(uri)}: runs cannot be searched ({text}); mend the store"
-        ) from None
-    return [RunInfo(run.info.run_id, run.info.status, dict(run.data.tags)) for run in found]
-
-
-def _experiment_name(config: TrackingConfig) -> str:
-    return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT

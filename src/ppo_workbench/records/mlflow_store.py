@@ -1,0 +1,133 @@
+"""The MLflow store: where it is, how it is opened, which runs it holds.
+
+With `tracking` and `pending` the only module that imports mlflow, and only inside
+functions: the import takes seconds.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ppo_workbench.config import TrackingConfig, WorkbenchError
+from ppo_workbench.records.redaction import Redactor
+
+DEFAULT_EXPERIMENT = "ppo_workbench"
+LOCK_SECONDS = 120.0
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "databricks")
+
+
+class TrackingError(WorkbenchError):
+    """The run cannot be recorded, found out before training starts."""
+
+
+def tracking_uri(config: TrackingConfig, home: Path) -> str:
+    """Return the URI of the store, secrets included: never print or store it.
+
+    Raises:
+        TrackingError: The URI is of a kind that MLflow no longer writes to.
+    """
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"sqlite:///{home.absolute() / 'mlruns' / 'mlflow.db'}"
+    if scheme(uri) not in (*DATABASES, *_SERVERS):
+        raise TrackingError(
+            f"tracking.uri={Redactor(uri)(uri)}: MLflow needs a database or a server; use for "
+            "example sqlite:////absolute/path/mlflow.db or http://host:5000"
+        )
+    return uri
+
+
+def open_client(uri: str) -> Any:
+    """Open a store; one that refuses is asked for seconds, not for MLflow's 100."""
+    mlflow_client = client_class()
+    if scheme(uri) in DATABASES:
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 4
+    return mlflow_client(tracking_uri=uri)
+
+
+def client_class() -> Any:
+    """Import mlflow with telemetry and pickles off, quiet, and without minutes of retries."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        # It logs a traceback of what it raises too; the tracker tells it in one line.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient
+
+
+@contextmanager
+def creation_lock(uri: str, home: Path) -> Iterator[None]:
+    """Let one process at a time open a store: two that create one SQLite file break it."""
+    path = home / "mlruns" / "tracking.lock"
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=LOCK_SECONDS):
+        yield
+
+
+def scheme(uri: str) -> str:
+    """Return the scheme without a driver: `postgresql` of `postgresql+psycopg://...`."""
+    return uri.partition(":")[0].partition("+")[0].lower()
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A recorded run: id, status in MLflow's words, tags."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+
+def find_runs(config: TrackingConfig, home: Path, tags: Mapping[str, str]) -> list[RunInfo]:
+    """Return the runs of the experiment that carry all `tags`, the oldest first.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    uri = tracking_uri(config, home.absolute())
+    redact = Redactor(uri)
+    try:
+        with creation_lock(uri, home.absolute()):
+            client = open_client(uri)
+            experiment = client.get_experiment_by_name(experiment_name(config))
+        if experiment is None:
+            return []
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        order = ["attributes.start_time ASC"]
+        found = client.search_runs([experiment.experiment_id], wanted, 1, 10_000, order)
+    except Exception as error:
+        text = first_line(redact(str(error)))
+        raise TrackingError(
+            f"tracking.uri={redact(uri)}: runs cannot be searched ({text}); mend the store"
+        ) from None
+    return [RunInfo(run.info.run_id, run.info.status, dict(run.data.tags)) for run in found]
+
+
+def experiment_name(config: TrackingConfig) -> str:
+    """Return the name of the experiment: of the configuration, the environment or the default."""
+    return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+
+
+def first_line(text: str) -> str:
+    """Return what fits into one sentence of an error message."""
+    return cut(text.strip().partition("\n")[0], 200)
+
+
+def cut(text: str, length: int) -> str:
+    """Shorten a text to at most `length` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,159 @@
+"""Open the record of a run beside its first rollouts: mlflow's import takes a second and more."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records.mlflow_store import TrackingError, client_class, tracking_uri
+from ppo_workbench.records.redaction import Redactor
+from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
+
+
+class PendingTracker(Tracker):
+    """A record that is opened in a thread, while training begins; metrics wait for it.
+
+    Whatever else is asked of it waits until the record is open, and raises the
+    `TrackingError` of one that cannot be opened.
+    """
+
+    def __init__(self, opening: Callable[[], Tracker], destination: str) -> None:
+        """Begin to open; `destination` says where, without secrets."""
+        self.destination = destination
+        self._opened: Tracker | None = None
+        self._error: TrackingError | None = None
+        self._waiting: list[tuple[dict[str, float], int]] = []
+        self._thread = threading.Thread(target=self._open, args=(opening,), name="open record")
+        self._thread.start()
+
+    def _open(self, opening: Callable[[], Tracker]) -> None:
+        try:
+            self._opened = opening()
+        except TrackingError as error:
+            self._error = error
+
+    def _tracker(self) -> Tracker:
+        """Wait for the record and give it the metrics that came before it."""
+        self._thread.join()
+        if self._opened is None:
+            raise self._error or TrackingError("tracking: the record could not be opened")
+        waiting, self._waiting = self._waiting, []
+        for metrics, step in waiting:
+            self._opened.log_metrics(metrics, step)
+        return self._opened
+
+    @property
+    def run_id(self) -> str | None:  # type: ignore[override]
+        """MLflow's id of the run."""
+        return self._tracker().run_id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """See `Tracker`."""
+        self._tracker().log_params(params)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """See `Tracker`."""
+        self._tracker().set_tags(tags)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Buffer the metrics of one step, until the record is open and then as it does."""
+        self._waiting.append((dict(metrics), step))
+        if not self._thread.is_alive():
+            self._tracker()
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """See `Tracker`."""
+        self._tracker().log_artifact(path, folder)
+
+    def log_text(self, text: str, name: str) -> None:
+        """See `Tracker`."""
+        self._tracker().log_text(text, name)
+
+    def flush(self) -> None:
+        """See `Tracker`."""
+        self._tracker().flush()
+
+    def end_as(self, status: RunStatus) -> None:
+        """See `Tracker`."""
+        self._tracker().end_as(status)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run, if there is one."""
+        self._thread.join()
+        if self._opened is not None:
+            self._tracker().__exit__(kind, error, trace)
+        elif kind is None:
+            self._tracker()
+
+
+def open_tracker_beside(
+    config: TrackingConfig,
+    home: Path,
+    run_name: str,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume_run_id: str | None = None,
+    after: threading.Thread | None = None,
+) -> Tracker:
+    """Do as `open_tracker`, in a thread; a store that cannot be used is told a little later.
+
+    Args:
+        config: As in `open_tracker`, like all but the last.
+        home: The workbench's home folder.
+        run_name: Shown in the MLflow UI.
+        params: The unresolved configuration.
+        tags: Tags of the run.
+        resume_run_id: Go on with this run instead of creating one.
+        after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
+
+    Raises:
+        TrackingError: The URI is of a kind that MLflow no longer writes to.
+    """
+    if not config.enabled:
+        return NullTracker()
+    uri = tracking_uri(config, home.absolute())
+    destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
+
+    def opening() -> Tracker:
+        if after is not None:
+            after.join()
+        return open_tracker(config, home, run_name, params, tags, resume_run_id)
+
+    return PendingTracker(opening, destination)
+
+
+def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
+    """Start importing mlflow in a thread, while kernels that need no GIL prepare the bars.
+
+    What goes wrong there goes wrong again, and is reported, in `open_tracker`.
+
+    Returns:
+        The thread, or None where nothing will be recorded.
+    """
+    if not config.enabled:
+        return None
+    # Two threads that import one package full of circular imports may each see half of it,
+    # and the calendars of the bars need pandas too.
+    import pandas  # noqa: F401
+
+    thread = threading.Thread(target=_load_mlflow, name="import mlflow")
+    thread.start()
+    return thread
+
+
+def _load_mlflow() -> None:
+    with suppress(Exception):
+        client_class()
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
+
+        configure_mappers()
