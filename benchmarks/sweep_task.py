@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 import ppo_workbench.pipeline.trial as trial_module
 from ppo_workbench import cli
 from ppo_workbench.config import Config
+from ppo_workbench.options import CONF
 from ppo_workbench.records.study import TrialSession
 
 PAUSE_SECONDS, EVALUATIONS, METRICS = 0.1, 3, 60  # a real trial: 8 evaluations, 57 keys each
@@ -77,6 +78,6 @@ def stock(cfg: DictConfig) -> float:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["stock"]:
         del sys.argv[1]
-        hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="config")(stock)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(stock)()
     else:
         cli.main()

@@ -14,7 +14,7 @@ import hydra
 import pytest
 
 import ppo_workbench
-from ppo_workbench.cli import CONF, command, compose, config_folder
+from ppo_workbench.cli import command, compose
 from ppo_workbench.config import (
     BarsError,
     Config,
@@ -23,6 +23,7 @@ from ppo_workbench.config import (
     ModelType,
     PromotionError,
 )
+from ppo_workbench.options import CONF, config_folder
 
 CANARY = "postgresql://user:canary-7f3a@host/db"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ppo_workbench.cli import CONF, compose, groups
+from ppo_workbench.cli import compose
 from ppo_workbench.config import Config, Fill, ModelType, Severity
+from ppo_workbench.options import CONF, groups
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
