@@ -71,12 +71,39 @@ def client_class() -> Any:
 @contextmanager
 def creation_lock(uri: str, home: Path) -> Iterator[None]:
     """Let one process at a time open a store: two that create one SQLite file break it."""
+    with FileLock(_lock_path(uri, home), timeout=LOCK_SECONDS):
+        yield
+
+
+def _lock_path(uri: str, home: Path) -> Path:
+    """Return where the lock of a store lies, in a folder that exists now."""
     path = home / "mlruns" / "tracking.lock"
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, timeout=LOCK_SECONDS):
-        yield
+    return path
+
+
+def check_folder(uri: str, home: Path) -> None:
+    """Refuse a store whose folder cannot be made, without asking mlflow.
+
+    Raises:
+        TrackingError: It cannot.
+    """
+    try:
+        _lock_path(uri, home)
+    except OSError as error:
+        raise unusable(uri, error) from None
+
+
+def unusable(uri: str, error: Exception) -> TrackingError:
+    """Say in one sentence that a store cannot be used."""
+    redact = Redactor(uri, os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return TrackingError(
+        f"tracking.uri={redact(uri)}: the run cannot be recorded "
+        f"({type(error).__name__}: {first_line(redact(str(error)))}); mend the store, "
+        "choose another tracking.uri or set tracking.enabled=false"
+    )
 
 
 def scheme(uri: str) -> str:

@@ -9,7 +9,12 @@ from types import TracebackType
 from typing import Any
 
 from ppo_workbench.config import TrackingConfig
-from ppo_workbench.records.mlflow_store import TrackingError, client_class, tracking_uri
+from ppo_workbench.records.mlflow_store import (
+    TrackingError,
+    check_folder,
+    client_class,
+    tracking_uri,
+)
 from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
 
@@ -116,11 +121,13 @@ def open_tracker_beside(
         after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
 
     Raises:
-        TrackingError: The URI is of a kind that MLflow no longer writes to.
+        TrackingError: The URI is of a kind that MLflow no longer writes to, or the folder of
+            the store cannot be made.
     """
     if not config.enabled:
         return NullTracker()
     uri = tracking_uri(config, home.absolute())
+    check_folder(uri, home.absolute())
     destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
 
     def opening() -> Tracker:

@@ -20,7 +20,6 @@ from typing import Any, Self, TypeVar
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
-    TrackingError,
     client_class,
     creation_lock,
     cut,
@@ -29,6 +28,7 @@ from ppo_workbench.records.mlflow_store import (
     open_client,
     scheme,
     tracking_uri,
+    unusable,
 )
 from ppo_workbench.records.redaction import Redactor
 
@@ -330,11 +330,7 @@ def open_tracker(
             tracker._resume()
             tracker.set_tags(tags or {})
     except Exception as error:
-        raise TrackingError(
-            f"tracking.uri={redact(uri)}: the run cannot be recorded "
-            f"({type(error).__name__}: {first_line(redact(str(error)))}); mend the store, "
-            "choose another tracking.uri or set tracking.enabled=false"
-        ) from None
+        raise unusable(uri, error) from None
     return tracker
 
 
