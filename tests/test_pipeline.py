@@ -72,3 +72,19 @@ def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
     second = torch.load(without.paths.pth, weights_only=True)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert without.scorecards == with_warm_up.scorecards
+
+
+def test_artifact_path_is_found_from_home_and_from_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(home))
+    (tmp_path / "here" / "sweeps" / "s" / "0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    folder = home / "sweeps" / "s" / "0"
+    folder.mkdir(parents=True)
+    (folder / "seed_0.pth").touch()
+
+    assert find_artifact("sweeps/s/0/seed_0") == (folder, "seed_0")
+    (tmp_path / "here" / "sweeps" / "s" / "0" / "seed_0.pth").touch()
+    assert find_artifact("sweeps/s/0/seed_0.pth") == (Path("sweeps/s/0"), "seed_0")

@@ -208,8 +208,8 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
     config, _, _ = _checked(cfg, choices)
     if config.output is not None:
         raise ConfigError(
-            f"output={config.output}: a sweep writes no model; train the recommended setting that "
-            "its analysis names with this output"
+            f"output={config.output}: a sweep names its models itself; train the recommended "
+            "setting that its analysis names with this output"
         )
     from ppo_workbench.pipeline.trial import check_objective
 

@@ -725,6 +725,11 @@ def _cross_field_problems(config: Config) -> list[str]:
 
 
 def _data_problems(data: DataConfig) -> list[str]:
+    if data.source != "file" and data.path is not None:
+        return [
+            f"data.path={data.path!r}: data={data.source} reads no file, "
+            f"write data=file data.path={data.path}"
+        ]
     if data.source == "file" and not data.path:
         return [f"data.path={data.path!r}: data=file reads a file, write data.path=FILE"]
     return []

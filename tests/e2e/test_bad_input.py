@@ -128,6 +128,7 @@ def test_path_that_is_no_file_is_refused_and_never_becomes_synthetic_data(
         ("model.learning_rate=fast", "model.learning_rate=fast: must be a number"),
         ("model.learning_rate=-1", "model.learning_rate=-1"),
         ("budget.minutes=0", "budget.minutes=0"),
+        ("data.path=bars.csv", "write data=file data.path=bars.csv"),
         ("budget.timesteps=0", "budget.timesteps=0"),
         ("budget.episodes=-3", "budget.episodes=-3"),
         ("output=../elsewhere", "output="),

@@ -208,3 +208,11 @@ def test_linear_schedules_go_to_zero(learner: Learner) -> None:
     assert rates == pytest.approx([0.2 * (1 - k / 8) for k in range(8)])
     learning = [metrics["train/learning_rate"] for _, metrics in watcher.recorded]
     assert learning == pytest.approx([3e-4 * (1 - k / 8) for k in range(8)])
+
+
+def test_train_model_with_two_threads_gives_the_weights_of_one() -> None:
+    weights = []
+    for threads in (1, 2):
+        changes = {"model__n_steps": 256, "model__batch_size": 512, "budget__timesteps": 2048}
+        weights.append(_train(_config(**changes, threads=threads), Watcher()).last_tensors)
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

@@ -195,6 +195,17 @@ def test_analyse_one_trial_recommends_it_and_claims_nothing(tmp_path: Path) -> N
     assert analysis.command == "python -m ppo_workbench lr=0.001 net=big"
 
 
+def test_analyse_command_keeps_what_all_trials_were_given(tmp_path: Path) -> None:
+    study = _study()
+    fixed = ["sweep=full", "data=null", "+risk=aggressive", "budget.timesteps=64", "hydra.x=1"]
+    study.set_user_attr("sweep", {"fixed": fixed})
+    _add(study, {"lr": 1e-3}, [1.5])
+
+    analysis = _analyse(study, tmp_path)
+
+    assert analysis.command == "python -m ppo_workbench data=null +risk=aggressive lr=0.001"
+
+
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
 def test_analyse_nothing_complete_recommends_nothing(tmp_path: Path, state: TrialState) -> None:
     study = _study()

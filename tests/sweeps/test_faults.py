@@ -44,8 +44,13 @@ def test_trials_that_fail_in_every_way_keep_their_reason_and_the_sweep_goes_on(
 
 @pytest.mark.parametrize(
     ("number", "send"),
-    [(signal.SIGKILL, os.kill), (signal.SIGINT, os.kill), (signal.SIGINT, os.killpg)],
-    ids=["killed", "interrupted", "interrupted by the terminal"],
+    [
+        (signal.SIGKILL, os.kill),
+        (signal.SIGINT, os.kill),
+        (signal.SIGINT, os.killpg),
+        (signal.SIGTERM, os.killpg),
+    ],
+    ids=["killed", "interrupted", "interrupted by the terminal", "ended by its group"],
 )
 def test_sweep_that_is_ended_leaves_nothing_running_and_can_be_gone_on_with(
     tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
@@ -61,7 +66,7 @@ def test_sweep_that_is_ended_leaves_nothing_running_and_can_be_gone_on_with(
     first = trials(tmp_path)
     states = [state for state, *_ in first]
     assert states == ["RUNNING" if number is signal.SIGKILL else "FAIL"] * 2
-    if number is signal.SIGINT:
+    if number is not signal.SIGKILL:
         assert "running trials are ending" in output
         reasons = {one.user_attrs["fail_reason"] for one in study(tmp_path).trials}
         assert reasons == {"interrupted"}

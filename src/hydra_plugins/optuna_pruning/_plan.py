@@ -286,6 +286,7 @@ def _open_study(settings: Settings, space: Space, storage: Any, name: str) -> op
             "pruner": settings.pruner,
             "objective": settings.objective,
             "params": {one.name: one.text for one in space.parameters},
+            "fixed": list(space.fixed),
             "n_trials": settings.n_trials,
             "seed": settings.seed,
             "heartbeat_seconds": settings.heartbeat_seconds,

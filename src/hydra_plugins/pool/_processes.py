@@ -158,10 +158,13 @@ def run_all(
 
 
 def _start_server() -> None:
+    from multiprocessing import resource_tracker
     from multiprocessing.forkserver import ensure_running
 
-    # It inherits the mask: Ctrl-C must not end it while it imports.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # first: starting it takes the masks away
+    # It inherits the masks: Ctrl-C must not end it while it imports, and a SIGTERM to the
+    # process group is the sweep's to pass on; the end of the server would kill the jobs.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         ensure_running()
     finally:

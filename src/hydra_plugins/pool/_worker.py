@@ -79,6 +79,7 @@ def _guard() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):
         os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the server's mask
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server's death
     threading.Thread(target=_watch, name="watch parent", daemon=True).start()

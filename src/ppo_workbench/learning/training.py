@@ -323,10 +323,11 @@ class Training:
             resume: Go on from this state, bit for bit where the budget is in timesteps.
             interrupt: Asked between rollouts whether to end.
         """
-        torch.set_num_threads(config.threads)
         budget = Budget(config.budget)
         self._config = config
+        torch.set_num_threads(1)  # the first weights, too, shall not depend on threads
         self._model = build_model(config.model, env, budget, config.seed, config.threads)
+        torch.set_num_threads(config.threads)
         capture = _Capture()
         self._model.set_logger(Logger(folder=None, output_formats=[capture]))
         self._supervisor = _Supervisor(

@@ -29,6 +29,7 @@ from ppo_workbench.learning.checkpoints import (
     read_header,
     write_checkpoint,
 )
+from ppo_workbench.learning.native_update import TILE
 from ppo_workbench.learning.progress import ProgressState, WorkbenchConsole
 from ppo_workbench.learning.training import (
     Hooks,
@@ -103,8 +104,9 @@ def warm_up(experiment: Experiment) -> None:
         KeyboardInterrupt: The user does not want to wait; there is no model to keep yet.
     """
     config = experiment.config
-    model = replace(config.model, n_envs=2, n_steps=2, batch_size=2, n_epochs=1)
-    budget = BudgetConfig(timesteps=4, evaluations=1)
+    steps, rows = (2, 2) if config.threads == 1 else (TILE, 2 * TILE)  # enough to be shared
+    model = replace(config.model, n_envs=2, n_steps=steps, batch_size=rows, n_epochs=1)
+    budget = BudgetConfig(timesteps=2 * steps, evaluations=1)
     config = replace(config, model=model, budget=budget, checkpoint=CheckpointConfig(None))
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))

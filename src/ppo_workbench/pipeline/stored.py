@@ -44,14 +44,17 @@ def home_folder() -> Path:
 
 
 def find_artifact(artifact: str) -> tuple[Path, str]:
-    """Return folder and name of an artefact given by name or by path.
+    """Return folder and name of an artefact given by name, or by path from here or from home.
 
     Raises:
         ConfigError: It is in neither trained_models/ nor baselines/.
     """
     path = Path(artifact)
     if path.parent != Path():
-        return path.parent, path.name.removesuffix(".pth")
+        name = path.name.removesuffix(".pth")
+        inside = home_folder() / path.parent
+        here = (path.parent / f"{name}.pth").is_file()
+        return (path.parent if here or not inside.is_dir() else inside), name
     for folder in FOLDERS.values():
         if (home_folder() / folder / f"{artifact}.pth").is_file():
             return home_folder() / folder, artifact

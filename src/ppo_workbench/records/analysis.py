@@ -25,6 +25,7 @@ from ppo_workbench.records.analysis_trials import (
     read_parameters,
     read_trials,
 )
+from ppo_workbench.records.study import SWEEP
 
 if TYPE_CHECKING:
     import optuna
@@ -136,7 +137,9 @@ def analyse(
         recommended=recommended,
         cost=measure_cost(rows),
         summary=(),
-        command=_command(command, recommended.params) if recommended else "",
+        command=_command(command, recommended.params, shared_overrides(study))
+        if recommended
+        else "",
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
@@ -153,10 +156,25 @@ def overrides_of(params: Mapping[str, Any]) -> list[str]:
     return [f"{key}={_hydra_value(value)}" for key, value in params.items()]
 
 
-def _command(command: Command, params: Mapping[str, Any]) -> str:
+def shared_overrides(study: "optuna.Study") -> list[str]:
+    """Return what the command line gave all trials and a training of its own needs too.
+
+    The budget, the objective and the sweep itself are not among it.
+    """
+    fixed = study.user_attrs.get(SWEEP, {}).get("fixed", [])
+    keys = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in fixed]
+    own = ("sweep", "budget", "objective", "trial", "output", "seed")
+    return [
+        text
+        for text, key in zip(fixed, keys, strict=True)
+        if key not in own and not key.startswith("hydra")
+    ]
+
+
+def _command(command: Command, params: Mapping[str, Any], shared: Sequence[str] = ()) -> str:
     if not isinstance(command, str):
         return command(params)
-    overrides = " ".join(shlex.quote(text) for text in overrides_of(params))
+    overrides = " ".join(shlex.quote(text) for text in [*shared, *overrides_of(params)])
     if "{overrides}" in command:
         return command.replace("{overrides}", overrides)
     return f"{command} {overrides}".rstrip()

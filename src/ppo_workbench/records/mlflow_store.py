@@ -58,8 +58,9 @@ def client_class() -> Any:
     """Import mlflow with telemetry and pickles off, quiet, and without minutes of retries."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")  # libpq would wait for ever
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):

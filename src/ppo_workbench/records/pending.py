@@ -1,5 +1,6 @@
 """Open the record of a run beside its first rollouts: mlflow's import takes a second and more."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -17,6 +18,9 @@ from ppo_workbench.records.mlflow_store import (
 )
 from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
+
+PATIENCE_SECONDS = 3.0
+_LOG = logging.getLogger("ppo_workbench.tracking")
 
 
 class PendingTracker(Tracker):
@@ -43,7 +47,10 @@ class PendingTracker(Tracker):
 
     def _tracker(self) -> Tracker:
         """Wait for the record and give it the metrics that came before it."""
-        self._thread.join()
+        self._thread.join(PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            _LOG.warning("waiting for the record at %s ...", self.destination)
+            self._thread.join()
         if self._opened is None:
             raise self._error or TrackingError("tracking: the record could not be opened")
         waiting, self._waiting = self._waiting, []
