@@ -62,9 +62,12 @@ def test_analysis_can_be_written_again(swept: Path) -> None:
     assert page.is_file()
 
 
-def test_same_command_again_adds_nothing_to_a_full_study(swept: Path) -> None:
+def test_same_command_again_adds_nothing_to_a_full_study(
+    swept: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert Workbench(swept).run(*SMOKE).code == 0
 
+    assert str(swept / "sweeps" / "smoke" / "analysis.html") in capfd.readouterr().out
     assert not (swept / "sweeps" / "smoke" / "2").exists()
 
 

@@ -291,6 +291,9 @@ class _Sweep:
         summary = {**best[0].params, "value": best[0].values[0]} if best else {}
         self.observed.close(summary, bool(self.signals))
         self.view.summary(best)
+        page = self.plan.folder / "analysis.html"
+        if page.is_file():
+            self.view.say(f"analysis, with a setting to recommend: {page}")
         if self.signals:
             raise Interrupted(best[0].values[0] if best else float("nan"))
         if not self.done and len(self.failures) > failures_allowed(self.plan.settings):
