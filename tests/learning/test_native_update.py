@@ -122,10 +122,11 @@ def _assert_same_weights(ours: Algorithm, theirs: Algorithm) -> None:
         assert distance <= 1e-4, name
 
 
-def _assert_same_losses(got: dict[str, float], expected: dict[str, float], samples: int) -> None:
+def _assert_same_losses(
+    got: dict[str, float], expected: dict[str, float], samples: int, absolute: float = 1e-6
+) -> None:
     for name in ("policy_loss", "value_loss", "entropy_loss", "loss"):
-        # The loss can be the small difference of terms near one, which float32 rounds.
-        assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=3e-6), name
+        assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=absolute), name
     assert got["approx_kl"] == pytest.approx(expected["approx_kl"], abs=1e-6)
     assert got["clip_fraction"] == pytest.approx(expected["clip_fraction"], abs=1.001 / samples)
     assert got["epochs"] == expected["epochs"]
@@ -187,7 +188,8 @@ def _cases(draw: st.DrawFn) -> dict[str, Any]:
 @given(_cases())
 def test_update_of_any_shape_mask_and_hyperparameter_equals_sb3(case: dict[str, Any]) -> None:
     ours, theirs, got, expected, exact = _three_updates(**case)
-    _assert_same_losses(got, expected, samples=case["n_steps"])
+    # A loss can be the small difference of terms near one, which float32 rounds.
+    _assert_same_losses(got, expected, samples=case["n_steps"], absolute=3e-6)
     # Where float32 itself takes SB3 away from the exact update, as in the first Adam steps of
     # a tiny gradient, no other order of the same sums can stay nearer than that.
     rounding = _distances(theirs, exact)

@@ -110,7 +110,6 @@ def measure(config: Config) -> Speed:
         seen.append((standing.budget.elapsed_seconds, standing.budget.timesteps))
 
     warm_up(experiment)
-    looks.clear()
     env = TradingVecEnv(experiment.batch())
     hooks = Hooks(look, lambda metrics, timesteps: None, progress)
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
