@@ -55,6 +55,8 @@ class Task(Enum):
     train = "train"
     evaluate = "evaluate"
     analyse = "analyse"
+    compare = "compare"
+    report = "report"
 
 
 class TimestampConvention(Enum):
@@ -579,6 +581,54 @@ class TrialConfig:
     storage: str | None = None
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+
+
+@dataclass
+class MarketArms:
+    """A market of a comparison: what differs from the configured bars, and arms trained on it."""
+
+    overrides: list[str] = field(default_factory=list)
+    arms: list[Name] = field(default_factory=list)
+
+
+@dataclass
+class CellConfig:
+    """Which cell of which comparison this run is; set by the comparison."""
+
+    comparison: Name | None = None
+    name: Name | None = None
+    kind: Annotated[str, Field(pattern="^(train|yardsticks|stress)$")] = "train"
+    arm: Name | None = None
+    market: Name | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+    look: str | None = None
+    keep_trace: bool = False
+
+
+@dataclass
+class CompareConfig:
+    """What a comparison trains: arms, learner seeds and markets, all at one budget.
+
+    Attributes of note: `arms` maps a name to the overrides that make the arm; `pairs` are
+    differences, first minus second (empty: `reference` against every other arm);
+    `market_per_seed` gives every learner seed a synthetic market of the same seed.
+    """
+
+    preset: str = "custom"
+    arms: dict[Name, list[str]] = field(default_factory=dict)
+    reference: Name = "masked"
+    pairs: list[list[Name]] = field(default_factory=list)
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0, 1, 2]
+    )
+    market_per_seed: bool = True
+    markets: dict[Name, MarketArms] = field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    stress: bool = True
+    cell: CellConfig = field(default_factory=CellConfig)
+
+
 @dataclass
 class CheckpointConfig:
     """How often a training run is saved, so that it can be killed and resumed."""
@@ -620,6 +670,7 @@ class Config:
     artifact: str | None = None
     resume: str | None = None
     study: str | None = None
+    run: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -633,6 +684,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
 
 DEFAULT_MINUTES = 30.0
@@ -721,6 +773,7 @@ def _cross_field_problems(config: Config) -> list[str]:
         *_learning_problems(config),
         *_split_problems(config.splits),
         *_risk_problems(config),
+        *_compare_problems(config.compare),
     ]
 
 
@@ -783,4 +836,24 @@ def _risk_problems(config: Config) -> list[str]:
             f"risk.drawdown.caution_frac={drawdown.caution_frac:g}: must not exceed "
             f"risk.drawdown.flatten_frac={drawdown.flatten_frac:g}"
         )
+    return problems
+
+
+def _compare_problems(compare: CompareConfig) -> list[str]:
+    arms = compare.arms
+    if not arms:
+        return []
+    known = f"must be one of compare.arms: {', '.join(arms)}"
+    problems = []
+    if compare.reference not in arms:
+        problems.append(f"compare.reference={compare.reference}: {known}")
+    for name, market in compare.markets.items():
+        problems += [
+            f"compare.markets.{name}.arms={arm}: {known}" for arm in market.arms if arm not in arms
+        ]
+    for pair in compare.pairs:
+        if len(pair) != 2:
+            problems.append(f"compare.pairs={pair}: a pair has two names, first minus second")
+    if len(set(compare.seeds)) < len(compare.seeds):
+        problems.append(f"compare.seeds={compare.seeds}: must differ, or one run counts twice")
     return problems

@@ -1,5 +1,6 @@
 """The tasks, composed from all the other boxes: train, evaluate, backtest, analyse, one trial."""
 
+from ppo_workbench.pipeline.compare import Comparison, Jobs, compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome
 from ppo_workbench.pipeline.stored import (
@@ -12,10 +13,13 @@ from ppo_workbench.pipeline.stored import (
 from ppo_workbench.pipeline.tasks import analyse, default_name, evaluate, run, train
 
 __all__ = [
+    "Comparison",
+    "Jobs",
     "Outcome",
     "analyse",
     "backtest",
     "checkpoint_folder",
+    "compare",
     "default_name",
     "evaluate",
     "find_artifact",

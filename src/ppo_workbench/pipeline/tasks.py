@@ -21,6 +21,8 @@ from ppo_workbench.learning.training import (
     interruptible,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.pipeline.cell import run_cell
+from ppo_workbench.pipeline.compare import Jobs, compare
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
@@ -54,19 +56,31 @@ from ppo_workbench.trading.experiment import (
 )
 
 
-def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> float:
+def run(
+    config: Config,
+    raw: Mapping[str, Any],
+    choices: Mapping[str, str],
+    jobs: Jobs | None = None,
+) -> float:
     """Carry out `config.task` for the command line and return its objective.
 
     Args:
         config: The checked configuration.
         raw: The same with secrets unresolved, for the record.
         choices: Option chosen in each group of conf/, for the screen and the record.
+        jobs: Runs the cells of a comparison.
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
     """
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
+    if config.compare.cell.name is not None:
+        return run_cell(config, raw, home_folder())
+    if config.task is Task.compare:
+        assert jobs is not None
+        document = compare(config, raw, jobs).document
+        return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
     if config.task is Task.analyse:
         return analyse(config)
     if config.task is Task.evaluate:
