@@ -185,7 +185,8 @@ def _with_null_options(overrides: Sequence[str]) -> list[str]:
     A comparison without a preset is the quick one.
     """
     if "task=compare" in overrides and not any(o.startswith("compare=") for o in overrides):
-        overrides = [*overrides, DEFAULT_COMPARISON]
+        at = list(overrides).index("task=compare")  # beside it: flags do not stand in between
+        overrides = [*overrides[:at], DEFAULT_COMPARISON, *overrides[at:]]
     quoted = {f"{group}=null": f"{group}='null'" for group in groups() if "null" in groups()[group]}
     return [quoted.get(override, override) for override in overrides]
 

@@ -116,6 +116,15 @@ class Select(Enum):
     last = "last"
 
 
+class ScoredSplit(Enum):
+    """Which bars `task=evaluate` scores; `test` and `all` are looks at the test."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
 class Schedule(Enum):
     """How a hyperparameter changes over the training budget."""
 
@@ -668,6 +677,7 @@ class Config:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     select: Select = Select.best
     artifact: str | None = None
+    split: ScoredSplit = ScoredSplit.validation
     resume: str | None = None
     study: str | None = None
     run: str | None = None

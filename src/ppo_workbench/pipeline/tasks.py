@@ -23,6 +23,7 @@ from ppo_workbench.learning.training import (
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
+from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
@@ -42,7 +43,6 @@ from ppo_workbench.pipeline.stored import (
     FOLDERS,
     MODEL_NAMES,
     artifact_tensors,
-    backtest,
     home_folder,
 )
 from ppo_workbench.pipeline.trial import run_trial
@@ -172,16 +172,22 @@ def train(
 
 
 def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
-    """Score the model `config.artifact` on the validation split of the configured bars."""
+    """Score the model `config.artifact` on the split `config.split` of the configured bars."""
     console = console or WorkbenchConsole()
     if config.artifact is None:
         raise ConfigError("artifact: a value is needed, write artifact=NAME")
     check_result_path(config.result_json)
-    card = scorecard(backtest(config, config.artifact))
-    console.show(f"{config.artifact} on the validation split of {config.data.source}")
+    found = evaluate_artifact(config, config.artifact, config.split)
+    card, split = scorecard(found.trace), config.split.value
+    console.show(f"{config.artifact} on {split} of {found.experiment.bars.instrument}")
+    notes = list(found.notes())
+    for note in notes:
+        console.show(f"note: {note}")
     console.show_choices(card.describe())
-    scorecards = {config.artifact: {"validation": card.to_dict()}}
-    write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
+    scorecards = {config.artifact: {split: card.to_dict()}}
+    write_result(
+        config.result_json, {"score": lower_bound(card), "scorecards": scorecards, "notes": notes}
+    )
     return card
 
 

@@ -234,7 +234,8 @@ class MarketComparison:
     def selection(self, reference: str, resamples: int = 1000) -> dict[str, Any]:
         """Return the test of superior ability against `reference`, and the confidence set.
 
-        Excess returns of all runs one after the other, for arms that traded.
+        Excess returns of all runs one after the other, for arms that traded.  What cannot be
+        tested, such as two arms a constant apart, leaves its reason as `refused`.
         """
         excess = {
             arm: np.concatenate([run.path.excess for run in own])
@@ -243,10 +244,12 @@ class MarketComparison:
         }
         if len(excess) < 2 or reference not in excess:
             return {}
-        return {
-            "superior_ability": asdict(superior_ability(excess, reference, resamples=resamples)),
-            "confidence_set": asdict(confidence_set(excess, resamples=resamples)),
-        }
+        try:
+            superior = superior_ability(excess, reference, resamples=resamples)
+            held = confidence_set(excess, resamples=resamples)
+        except StatisticsError as error:
+            return {"refused": str(error)}
+        return {"superior_ability": asdict(superior), "confidence_set": asdict(held)}
 
     def probability_above_zero(self, arm: str) -> float | None:
         """Return PSR(0) of all days of an arm together; None without variance."""
