@@ -252,8 +252,9 @@ def test_stress_as_configured_is_the_plain_backtest_and_its_document_is_finite()
     policy = Policy("random", RANDOM, seed=1)
     found = _stress(experiment, policy)
     plain = scorecard(_delayed(experiment, policy, 0))
-    card = next(s.card for s in found.scenarios if s.conditions.name == AS_CONFIGURED)
-    assert card == plain
+    cards = {s.conditions.name: s.card for s in found.scenarios}
+    assert cards[AS_CONFIGURED] == plain
+    assert cards["latency_1_bar"] == scorecard(_delayed(experiment, policy, 1)) != plain
     assert found.whole.n_trades == plain.n_trades
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert set(document["scenarios"]) == {s.conditions.name for s in found.scenarios}
