@@ -1,8 +1,9 @@
-"""The tasks, composed from all the other boxes: train, evaluate, backtest, analyse, one trial."""
+"""The tasks, composed from all the other boxes: train, evaluate, analyse, power, one trial."""
 
 from ppo_workbench.pipeline.compare import Comparison, Jobs, compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome
+from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.stored import (
     backtest,
     find_artifact,
@@ -25,6 +26,7 @@ __all__ = [
     "find_artifact",
     "home_folder",
     "open_with_test",
+    "power",
     "run",
     "stored_policy",
     "train",

@@ -1,4 +1,4 @@
-"""The tasks, one straight-line function each: train, evaluate, analyse."""
+"""The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
 from collections.abc import Mapping
@@ -38,6 +38,7 @@ from ppo_workbench.pipeline.outcome import (
     without_secrets,
     write_result,
 )
+from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
     FOLDERS,
@@ -85,6 +86,8 @@ def run(
         return analyse(config)
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
+    if config.task is Task.power:
+        return power(config)
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
