@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
+from math import comb
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -131,6 +132,16 @@ class Schedule(Enum):
 
     constant = "constant"
     linear = "linear"
+
+
+class Protocol(Enum):
+    """How train, validation and test are laid out (docs/protocols.md)."""
+
+    holdout = "holdout"
+    walk_forward_anchored = "walk_forward_anchored"
+    walk_forward_rolling = "walk_forward_rolling"
+    purged_kfold = "purged_kfold"
+    cpcv = "cpcv"
 
 
 class Activation(Enum):
@@ -667,12 +678,21 @@ class CheckpointConfig:
 
 @dataclass
 class SplitsConfig:
-    """Shares of the bars, in time order, with a gap between neighbours."""
+    """Shares of the bars, in time order, with a gap between neighbours.
 
+    `protocol` lays them out: once, or in `folds` (docs/protocols.md). Only `cpcv` reads
+    `test_folds`, only `walk_forward_rolling` reads `train_sessions` (null: as many as
+    `train_frac` gives the first fold).
+    """
+
+    protocol: Protocol = Protocol.holdout
     train_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     validation_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     gap_bars: CountOrZero = 390
+    folds: Annotated[int, Field(ge=1, le=100)] = 6
+    test_folds: Annotated[int, Field(ge=1, le=99)] = 2
+    train_sessions: Annotated[int | None, Field(ge=1)] = None
 
 
 @dataclass
@@ -802,7 +822,7 @@ def _cross_field_problems(config: Config) -> list[str]:
         *_data_problems(config.data),
         *_env_problems(config.env),
         *_learning_problems(config),
-        *_split_problems(config.splits),
+        *_split_problems(config),
         *_risk_problems(config),
         *_compare_problems(config.compare),
     ]
@@ -852,10 +872,47 @@ def _learning_problems(config: Config) -> list[str]:
     return problems
 
 
-def _split_problems(splits: SplitsConfig) -> list[str]:
+def _split_problems(config: Config) -> list[str]:
+    splits, problems = config.splits, []
     total = splits.train_frac + splits.validation_frac + splits.test_frac
     if total > 1 + 1e-9:
-        return [f"splits: train_frac + validation_frac + test_frac = {total:g}, must be at most 1"]
+        problems.append(
+            f"splits: train_frac + validation_frac + test_frac = {total:g}, must be at most 1"
+        )
+    rolling = splits.protocol is Protocol.walk_forward_rolling
+    if splits.train_sessions is not None and not rolling:
+        problems.append(
+            f"splits.train_sessions={splits.train_sessions}: is for splits=walk_forward_rolling "
+            f"only, splits.protocol={splits.protocol.value} needs null"
+        )
+    if splits.protocol is not Protocol.holdout and config.task in (Task.train, Task.evaluate):
+        problems.append(
+            f"splits.protocol={splits.protocol.value}: task={config.task.value} takes one "
+            "split, as sweeps do, write splits=holdout; task=compare trains once a fold"
+        )
+    return [*problems, *_fold_problems(splits)]
+
+
+MOST_FOLDS = 1000  # each of them is a training
+
+
+def _fold_problems(splits: SplitsConfig) -> list[str]:
+    """Say which numbers of folds the protocol cannot lay out."""
+    if splits.protocol is Protocol.purged_kfold and splits.folds < 2:
+        return [f"splits.folds={splits.folds}: purged_kfold needs at least 2"]
+    if splits.protocol is not Protocol.cpcv:
+        return []
+    if not 2 <= splits.test_folds < splits.folds:
+        return [
+            f"splits.test_folds={splits.test_folds}: cpcv needs 2 .. splits.folds - 1 = "
+            f"{splits.folds - 1}; with one test fold it is splits=purged_kfold"
+        ]
+    count = comb(splits.folds, splits.test_folds)
+    if count > MOST_FOLDS:
+        return [
+            f"splits.folds={splits.folds}, splits.test_folds={splits.test_folds}: {count:,} "
+            f"trainings, at most {MOST_FOLDS:,}; write fewer of either"
+        ]
     return []
 
 

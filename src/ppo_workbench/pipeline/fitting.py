@@ -68,7 +68,7 @@ def learn(
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
     )
-    train_bars = len(experiment.splits["train"])
+    train_bars = experiment.train_bars
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
     warm_up(experiment)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.scoring.metrics import Floats, RoundTrips, round_trips, sharpe_ratio
-from ppo_workbench.scoring.trace import NS_PER_YEAR, RUIN_FRAC, Trace
+from ppo_workbench.scoring.trace import RUIN_FRAC, Trace, row_years
 
 LEAST_SESSIONS = 20
 
@@ -103,7 +103,7 @@ def _row_excess(trace: Trace) -> Floats:
     before = trace.equity_curve()[:-1]
     solvent = before > RUIN_FRAC * trace.initial_equity_usd
     returns = np.where(solvent, np.diff(trace.equity_curve()) / np.where(solvent, before, 1.0), 0.0)
-    years = np.diff(trace.end_ns, prepend=trace.first_mark_ns()) / NS_PER_YEAR
+    years = row_years(trace.end_ns, trace.opening_ns(), trace.restarts)
     excess: Floats = returns - trace.cash_interest_annual_bps / 1e4 * years
     return excess
 

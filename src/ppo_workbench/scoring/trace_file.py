@@ -58,10 +58,7 @@ def read_trace(path: Path) -> Trace:
             raise KeyError("format_version")
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise TraceError(f"{path}: is no trace file of this version ({error})") from None
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in header["values"].items()
-    }
+    values: dict[str, Any] = {name: _tuples(value) for name, value in header["values"].items()}
     for name, dimensions in header["arrays"].items():
         if dimensions == 1:
             values[name] = table[name].to_numpy()
@@ -69,3 +66,8 @@ def read_trace(path: Path) -> Trace:
             own = [c for c in table.column_names if c.rpartition(".")[0] == name]
             values[name] = np.stack([table[column].to_numpy() for column in own], axis=1)
     return Trace(**values)
+
+
+def _tuples(value: Any) -> Any:
+    """Turn JSON's lists back into tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
