@@ -444,7 +444,7 @@ def test_cooldown_runs_on_while_other_orders_fill() -> None:
 
 
 def test_cooldown_counts_a_flip_by_the_share_of_its_cost() -> None:
-    """Both trips gain 0.025 a share and pay 0.01 on each side: no loss, though the flip cost 0.02."""
+    """Both trips gain 0.025 a share and pay 0.01 on each side: no loss in either."""
     config = only("cooldown", costs__fee_per_share_usd=0.01, env__action_set=ActionSet.target)
     account = Account(config, bar_rows([100.0, 100.0, 100.025, 100.0, 100.0]))
     for wish in (3, 1, 2):  # long, short, flat

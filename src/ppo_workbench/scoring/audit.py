@@ -12,7 +12,9 @@ What is not independent, and what is bounded:
 * Limits count as passed when passed by more than 1e-9, rounding being no violation.
 * Which rung an order went to is followed from the action and from `rejected`; the quantity
   that follows is then checked to one share (whole shares) or 1e-9 of the position.
-* Thresholds on equity use the recorded equity, once the books have confirmed it.
+* Thresholds on equity use the recorded equity, which the books must confirm.
+
+It asks whether anything forbidden happened, not whether a mask forbade too much.
 """
 
 from collections import Counter
@@ -149,9 +151,9 @@ def audit(
         masked: The policy chose among allowed actions, so that none was rejected either.
 
     Raises:
-        TraceError: The trace's rows are not a run of these bars.
+        TraceError: The trace's rows are not a run of these bars, or an action has no name.
     """
-    case = _case(trace, _upto(trace, bars), config, enforced)
+    case = _case(trace, _locate(trace, bars), config, enforced)
     findings: dict[str, list[Finding]] = {}
     for name, finding in _record(case, enforced, masked):
         findings.setdefault(name, []).append(finding)
@@ -171,7 +173,7 @@ def enabled_rules(risk: RiskConfig) -> list[str]:
     return names
 
 
-def _upto(trace: Trace, bars: Bars) -> tuple[Bars, int]:
+def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
     """Cut the bars behind the trace; return them with the bar of the first decision."""
     first = int(np.searchsorted(bars.end_ns, trace.end_ns[0])) - 1
     stop = first + 1 + len(trace)
@@ -179,6 +181,13 @@ def _upto(trace: Trace, bars: Bars) -> tuple[Bars, int]:
         raise TraceError(
             f"trace: its first row ends at {_time(int(trace.end_ns[0]))}, but {bars.instrument} "
             f"has no run of {len(trace) + 1} bars around it; give the bars that were traded"
+        )
+    known = (trace.action >= 0) & (trace.action < len(trace.action_names))
+    if not known.all():
+        row = int(np.argmin(known))
+        raise TraceError(
+            f"trace.action: row {row} has {trace.action[row]}, must be 0 to "
+            f"{len(trace.action_names) - 1}, an index of trace.action_names"
         )
     return bars.slice(0, stop), first
 
@@ -265,15 +274,19 @@ def _flag(broken: Bools, what: Callable[[int], str], looked: int | None = None) 
 def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
     """Some action is always allowed, masks follow their reasons, a masked policy obeys."""
     trace = case.trace
-    chosen: Bools = trace.mask[np.arange(len(trace)), trace.action]
-    yield "mask_empty", _flag(~trace.mask.any(axis=1), lambda row: "no action was allowed")
-    free = np.zeros_like(trace.mask) | case.config.env.mask_all_true
-    wrong = (trace.mask != ((trace.blocked_by == 0) | free)).any(axis=1)
-    yield "mask_reasons", _flag(wrong, lambda row: "the mask is not what its reasons say")
+    allowed = trace.mask.sum(axis=1)
+    yield "mask_empty", _flag(allowed == 0, lambda row: "no action was allowed")
+    expected = (trace.blocked_by == 0) | case.config.env.mask_all_true
+    wrong = np.logical_xor(trace.mask, expected).sum(axis=1)
+    yield "mask_reasons", _flag(wrong > 0, lambda row: "the mask is not what its reasons say")
     if masked:
+        obeyed = trace.mask[np.arange(len(trace)), trace.action]
         yield (
             "mask_obeyed",
-            _flag(~chosen, lambda row: f"{trace.action_names[trace.action[row]]} was masked"),
+            _flag(
+                np.logical_not(obeyed),
+                lambda row: f"{trace.action_names[trace.action[row]]} was masked",
+            ),
         )
 
 

@@ -201,16 +201,15 @@ def _smoothed(levels: Floats, neighbours: Floats) -> Floats:
 
 
 def _bar_in_session(bars: Bars) -> npt.NDArray[np.int64]:
-    at: npt.NDArray[np.int64]
-    at = pd.Series(bars.session).groupby(bars.session).cumcount().to_numpy(dtype=np.int64)
-    return at
+    counts = pd.Series(bars.session).groupby(bars.session).cumcount()
+    return np.asarray(counts, dtype=np.int64)
 
 
 def rows_since(flag: Bools) -> Floats:
     """Return the number of rows since `flag` was true, float64 (T,), infinite before that."""
     rows = pd.Series(np.arange(len(flag), dtype=np.float64))
     since = (rows - rows.where(flag).ffill()).fillna(np.inf)
-    return since.to_numpy(dtype=np.float64)
+    return np.asarray(since, dtype=np.float64)
 
 
 def _fall(bars: Bars) -> Floats:
