@@ -44,6 +44,10 @@ def test_budget_with_one_limit_keeps_the_others_null(limit: dict[str, Any]) -> N
         ({"model": {"net_arch": [64, 0]}}, "model.net_arch.1=0: input should be greater"),
         ({"budget": {"minutes": 0}}, "budget.minutes=0: input should be greater than 0"),
         ({"budget": {"episodes": -1}}, "budget.episodes=-1: input should be greater than 0"),
+        (
+            {"risk": {"pattern_day_trader": {"sessions": 6}}},  # the account remembers five
+            "risk.pattern_day_trader.sessions=6: input should be less than or equal to 5",
+        ),
         ({"seed": -1}, "seed=-1: input should be greater than or equal to 0"),
         ({"env": {"exposure_levels": [1, 0, -1]}}, "env.exposure_levels=[1.0, 0.0, -1.0]: must"),
         ({"env": {"exposure_levels": [0.5, 1]}}, "env.exposure_levels=[0.5, 1.0]: must contain 0"),

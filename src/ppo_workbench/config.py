@@ -383,7 +383,7 @@ class PatternDayTraderRule:
     severity: Severity = Severity.regulatory
     minimum_equity_usd: NonNegative = 25_000.0
     day_trades: Count = 3
-    sessions: Count = 5
+    sessions: Annotated[int, Field(ge=1, le=5)] = 5
 
 
 @dataclass

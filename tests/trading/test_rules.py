@@ -19,7 +19,7 @@ from tests.trading.builders import (
     only,
 )
 
-from ppo_workbench.config import ActionSet, Config
+from ppo_workbench.config import ActionSet, Config, ForbiddenAction
 from ppo_workbench.trading.rules import (
     BIT,
     PARAMS_DTYPE,
@@ -422,3 +422,51 @@ def test_severity_defaults_are_those_of_the_sources() -> None:
 
 def test_params_record_has_a_field_for_every_number() -> None:
     assert len(PARAMS_DTYPE.names or ()) == len(set(PARAMS_DTYPE.names or ()))
+
+
+def test_cooldown_runs_on_while_other_orders_fill() -> None:
+    """Three bars are three bars: one with a fill in it counts like any other."""
+    levels = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    config = only(
+        "cooldown",
+        risk__cooldown__bars_after_loss=3,
+        env__exposure_levels=levels,
+        env__action_set=ActionSet.target,
+        env__forbidden_action=ForbiddenAction.execute,
+    )
+    account = Account(config, bar_rows([100.0, 100.0, 90.0, *[90.0] * 6]))
+    wishes = [5, 1, 2, 0, 0, 0, 0]  # long, flip to short with a loss, half of it back, HOLD
+    blocked = []
+    for wish in wishes:
+        blocked.append("cooldown" in account.blocked(5))
+        account.step(wish)
+    assert blocked == [False, False, True, True, True, False, False]
+
+
+def test_cooldown_counts_a_flip_by_the_share_of_its_cost() -> None:
+    """Both trips gain 0.025 a share and pay 0.01 on each side: no loss in either."""
+    config = only("cooldown", costs__fee_per_share_usd=0.01, env__action_set=ActionSet.target)
+    account = Account(config, bar_rows([100.0, 100.0, 100.025, 100.0, 100.0]))
+    for wish in (3, 1, 2):  # long, short, flat
+        account.step(wish)
+        assert account["cooldown_left"] == 0
+
+
+@pytest.mark.parametrize("rule", ["daily_loss", "drawdown"])
+def test_holding_on_by_a_rejected_order_under_a_flatten_rule_is_a_violation(rule: str) -> None:
+    """In execute mode the broker flattens nothing, and what it rejects leaves the position."""
+    config = only(
+        rule,
+        "locate",
+        risk__daily_loss__flatten=True,
+        risk__locate__available=False,
+        env__action_set=ActionSet.target,
+        env__forbidden_action=ForbiddenAction.execute,
+    )
+    account = Account(config, bar_rows([100.0, 100.0, 90.0, 90.0, 90.0]))
+    account.step(3)
+    account.step(0)
+    out = account.step(1)  # no borrow for the short
+    assert names(int(out["rejected"])) == {rule, "locate"}
+    assert out["fill_quantity"] == 0.0
+    assert names(int(out["violated"])) == {rule}

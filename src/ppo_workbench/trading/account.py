@@ -179,10 +179,11 @@ def _book_trip(
     closes = held != 0.0 and held * shares <= 0.0
     opens = shares != 0.0 and held * shares <= 0.0
     if closes:
+        equity -= cost * abs(held) / abs(shares - held)  # the rest of a flip's cost opens
         if a.opened_session == session:
             a.day_trades[0] += 1
-        if equity - cost < a.trip_equity:
-            a.cooldown_left = p.cooldown_bars
+        if equity < a.trip_equity:
+            a.cooldown_left = p.cooldown_bars + 1  # this bar's own mark takes one
         a.average_price = 0.0
         a.bars_held = 0
     if opens:

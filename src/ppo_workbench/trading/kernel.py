@@ -223,8 +223,11 @@ def resolve_action(a: Any, bar: Any, action: int, reasons: int, p: Any, out: Any
         out.violated = reasons
         return target
     out.rejected = reasons
-    if bar.rule_bits & STOPPED & p.enabled == 0 and flatten & p.enforced != 0:
+    if bar.rule_bits & STOPPED & p.enabled != 0 or a.rung == p.flat_rung:
+        return a.rung
+    if flatten & p.enforced != 0:
         return p.flat_rung
+    out.violated = flatten  # not enforced: holding on breaks it, rejected order or not
     return a.rung
 
 
@@ -289,7 +292,7 @@ def _mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
     a.equity = a.cash + a.shares * bar.close
     if a.shares != 0.0:
         a.bars_held += 1
-    if a.cooldown_left > 0 and out.fill_quantity == 0.0:
+    if a.cooldown_left > 0:
         a.cooldown_left -= 1
     update_ladder(a, p)
     crossed = passive_bits(a, bar.close, p)

@@ -1,0 +1,385 @@
+"""The independent audit: every fill of a trace against every rule, without the masks.
+
+A second opinion on the product's own rules, account and market state: it shares no code with
+`trading` (import-linter holds it to that) and reads only the Trace, the raw bars and the plain
+configuration.  The books are rebuilt from fill quantities (`audit_ledger.py`), the market's
+state from raw bars (`audit_market.py`), and each rule is asked anew (`audit_rules.py`).
+
+What is not independent, and what is bounded:
+
+* `session`, `bars_left`, `regular` and the event counts are taken from `Bars` as given.
+* Bookkeeping agrees to 1e-9 of the figure; closes and fill prices bit for bit.
+* Limits count as passed when passed by more than 1e-9, rounding being no violation.
+* Which rung an order went to is followed from the action and from `rejected`; the quantity
+  that follows is then checked to one share (whole shares) or 1e-9 of the position.
+* Thresholds on equity use the recorded equity, which the books must confirm.
+
+It asks whether anything forbidden happened, not whether a mask forbade too much.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.scoring.audit_ledger import (
+    decisions,
+    ladder,
+    ladder_size,
+    orders,
+    rebuild,
+)
+from ppo_workbench.scoring.audit_market import market_facts
+from ppo_workbench.scoring.audit_rules import (
+    CHECKS,
+    Case,
+    Finding,
+    closed_rows,
+    daily_loss,
+    last_bars,
+)
+from ppo_workbench.scoring.trace import Trace, TraceError
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+RELATIVE = 1e-9
+LISTED_PER_RULE = 1000
+RECORD = "record"  # severity of a trace that contradicts itself, the bars or the settings
+_SECTION_OF = {"session_flatten": "session", "session_no_open": "session"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One row that breaks one rule.
+
+    Attributes:
+        row: Row of the trace.
+        time: ISO 8601 UTC time of the row's mark.
+        rule: A rule of docs/rules.md, or a check of the record.
+        what: What was found, with value and limit.
+    """
+
+    row: int
+    time: str
+    rule: str
+    what: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What the audit of one trace found.
+
+    Attributes:
+        violations: In order of row; at most `LISTED_PER_RULE` of each rule.
+        by_rule: All violations counted, for every check made, 0 included.
+        by_severity: The same by severity; "record" for contradictions of the record.
+        checked: Decisions that each check could have found at fault.
+        in_force: Decisions at which each rule forbade something.
+        unaudited: Rules that are on and that no check knows.
+        decisions: Rows of the trace.
+        rejected: Decisions that the trace says were rejected.
+        held_overnight: Sessions that ended with a position, under the session rule, without
+            a decision in their last bars (holes in the data, halts): passive, no violation.
+    """
+
+    violations: tuple[Violation, ...]
+    by_rule: dict[str, int]
+    by_severity: dict[str, int]
+    checked: dict[str, int]
+    in_force: dict[str, int]
+    unaudited: tuple[str, ...]
+    decisions: int
+    rejected: int
+    held_overnight: int
+    rows: dict[str, npt.NDArray[np.int64]] = field(repr=False, compare=False)
+
+    @property
+    def count(self) -> int:
+        """All violations."""
+        return sum(self.by_rule.values())
+
+    def describe(self) -> str:
+        """Say in a few lines what was looked at and what was found."""
+        head = f"audit: {self.count:,} violations in {self.decisions:,} decisions, "
+        lines = [head + f"{len(self.by_rule)} checks, {self.rejected:,} rejected"]
+        if self.unaudited:
+            lines.append(f"not audited: {', '.join(self.unaudited)}")
+        if self.held_overnight:
+            lines.append(f"held overnight for want of a bar: {self.held_overnight} sessions")
+        for rule, count in self.by_rule.items():
+            if count:
+                first = next(item for item in self.violations if item.rule == rule)
+                lines.append(f"{rule}: {count:,}, first at row {first.row}: {first.what}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; the first ten violations of each rule are written out."""
+        shown: Counter[str] = Counter()
+        listed = []
+        for item in self.violations:
+            shown[item.rule] += 1
+            if shown[item.rule] <= 10:
+                listed.append(vars(item).copy())
+        names = (each.name for each in fields(self) if each.name not in ("violations", "rows"))
+        plain = {name: getattr(self, name) for name in names}
+        plain["unaudited"] = list(self.unaudited)
+        return {"count": self.count, **plain, "violations": listed}
+
+
+def audit(
+    trace: Trace, bars: Bars, config: Config, *, enforced: bool = True, masked: bool = False
+) -> AuditReport:
+    """Check every decision of a trace against bars, costs and rules.
+
+    Args:
+        trace: What a policy did.
+        bars: The bars that it traded, from the first of their history (volatilities never
+            forget); later ones than the trace's do no harm.
+        config: Costs, environment, features and rules.
+        enforced: Masks or the broker kept the rules, so what is forbidden must not happen.
+            False for `env.forbidden_action=execute` without masks and for policies that the
+            house rules do not bind: they may break rules, which is counted, and a forbidden
+            action is no fault of the record.
+        masked: The policy chose among allowed actions, so that none was rejected either.
+
+    Raises:
+        TraceError: The trace's rows are not a run of these bars, or an action has no name.
+    """
+    case = _case(trace, _locate(trace, bars), config, enforced)
+    findings: dict[str, list[Finding]] = {}
+    for name, finding in _record(case, enforced, masked):
+        findings.setdefault(name, []).append(finding)
+    enabled = enabled_rules(config.risk)
+    for name in enabled:
+        if name in CHECKS:
+            findings[name] = list(CHECKS[name](case))
+    return _report(case, findings, tuple(name for name in enabled if name not in CHECKS))
+
+
+def enabled_rules(risk: RiskConfig) -> list[str]:
+    """Name the rules that are on; `session` stands for two."""
+    names = []
+    for section in vars(risk):
+        rules = [rule for rule, home in _SECTION_OF.items() if home == section] or [section]
+        names += rules if getattr(risk, section).enabled else []
+    return names
+
+
+def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
+    """Cut the bars behind the trace; return them with the bar of the first decision."""
+    first = int(np.searchsorted(bars.end_ns, trace.end_ns[0])) - 1
+    stop = first + 1 + len(trace)
+    if first < 0 or stop > len(bars) or bars.end_ns[first + 1] != trace.end_ns[0]:
+        raise TraceError(
+            f"trace: its first row ends at {_time(int(trace.end_ns[0]))}, but {bars.instrument} "
+            f"has no run of {len(trace) + 1} bars around it; give the bars that were traded"
+        )
+    known = (trace.action >= 0) & (trace.action < len(trace.action_names))
+    if not known.all():
+        row = int(np.argmin(known))
+        raise TraceError(
+            f"trace.action: row {row} has {trace.action[row]}, must be 0 to "
+            f"{len(trace.action_names) - 1}, an index of trace.action_names"
+        )
+    return bars.slice(0, stop), first
+
+
+def _case(trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool) -> Case:
+    bars, first = cut
+    facts = market_facts(bars, config)
+    at = decisions(trace, bars, facts, first)
+    books = rebuild(trace, bars, at, config)
+    risk, initial = config.risk, trace.initial_equity_usd
+    stopped = facts.halted[at.row].copy()
+    if risk.closed_session.enabled:
+        stopped |= closed_rows(bars, at.row)
+    lost = daily_loss(at, initial, risk.daily_loss.max_loss_frac)
+    state = ladder(at.equity, config)
+    flatten = np.zeros(len(trace), dtype=np.bool_)
+    if risk.session.enabled:
+        flatten |= last_bars(bars, at.row, config.env.flat_last_bars)
+    if risk.drawdown.enabled:
+        flatten |= state.paused
+    if risk.daily_loss.enabled and risk.daily_loss.flatten:
+        flatten |= lost
+    size = ladder_size(state.reduced, config, enforced)
+    asked = orders(trace, at, books, flatten & ~stopped, size, config)
+    return Case(
+        trace, bars, config, facts, at, books, asked, state, size, stopped, lost,
+        flatten & ~stopped,
+    )  # fmt: skip
+
+
+def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Finding]]:
+    """Check the trace against bars, books and itself."""
+    trace, books, after = case.trace, case.books, case.at.row + 1
+    traded = books.quantity != 0.0
+    scale = np.maximum(np.abs(books.equity), np.abs(books.shares) * case.bars.close[after])
+    pairs: list[tuple[str, Floats, Floats, Floats | float]] = [
+        ("time", trace.end_ns.astype(float), case.bars.end_ns[after].astype(float), 0.0),
+        ("session", trace.session.astype(float), case.bars.session[after].astype(float), 0.0),
+        ("close", trace.close, case.bars.close[after], 0.0),
+        ("fill_price", trace.fill_price, np.where(traded, books.price, 0.0), 0.0),
+        ("cost", trace.cost_usd, books.cost, RELATIVE * books.cost),
+        ("carry", trace.carry_usd, books.carry, RELATIVE * np.abs(books.carry)),
+        ("equity", trace.equity_usd, books.equity, RELATIVE * scale),
+        ("exposure", trace.exposure, _exposure(case), RELATIVE * (1 + np.abs(trace.exposure))),
+        ("fill_quantity", trace.fill_quantity, case.orders.quantity, _share(case)),
+    ]
+    for name, recorded, expected, slack in pairs:
+        yield name, _equal(recorded, expected, slack)
+    yield from _mask_record(case, masked)
+    yield from _answer_record(case, enforced)
+
+
+def _share(case: Case) -> Floats:
+    """How far a quantity may be off: a whole share at a rounding edge, or rounding."""
+    whole = 0.0 if case.config.env.fractional_shares else 1.0
+    size = np.maximum(np.abs(case.books.held), np.abs(case.books.shares))
+    # A fill that should not be, or should be and is not, is no matter of rounding.
+    edge = (case.orders.quantity != 0.0) & (case.books.quantity != 0.0)
+    return np.where(edge, whole, 0.0) + RELATIVE * size
+
+
+def _exposure(case: Case) -> Floats:
+    equity = case.trace.equity_usd
+    value = case.books.shares * case.bars.close[case.at.row + 1]
+    return np.divide(value, equity, out=np.zeros_like(value), where=equity > 0)
+
+
+def _equal(recorded: Floats, expected: Floats, slack: Floats | float) -> Finding:
+    # Written so that a NaN in the record is a violation.
+    same = np.abs(recorded - expected) <= slack
+    return Finding(
+        broken=~same,
+        looked=len(same),
+        in_force=len(same),
+        what=lambda row: f"recorded {recorded[row]:.12g}, must be {expected[row]:.12g}",
+    )
+
+
+def _flag(broken: Bools, what: Callable[[int], str], looked: int | None = None) -> Finding:
+    count = len(broken) if looked is None else looked
+    return Finding(broken, count, count, what)
+
+
+def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
+    """Some action is always allowed, masks follow their reasons, a masked policy obeys."""
+    trace = case.trace
+    allowed = trace.mask.sum(axis=1)
+    yield "mask_empty", _flag(allowed == 0, lambda row: "no action was allowed")
+    expected = (trace.blocked_by == 0) | case.config.env.mask_all_true
+    wrong = np.logical_xor(trace.mask, expected).sum(axis=1)
+    yield "mask_reasons", _flag(wrong > 0, lambda row: "the mask is not what its reasons say")
+    if masked:
+        obeyed = trace.mask[np.arange(len(trace)), trace.action]
+        yield (
+            "mask_obeyed",
+            _flag(
+                np.logical_not(obeyed),
+                lambda row: f"{trace.action_names[trace.action[row]]} was masked",
+            ),
+        )
+
+
+def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
+    """What was forbidden was rejected; rejections and HOLD move nothing unless they flatten."""
+    trace, books = case.trace, case.books
+    reasons = trace.blocked_by[np.arange(len(trace)), trace.action]
+    rejected = trace.rejected != 0
+    wrong = np.where(rejected, trace.rejected != reasons, trace.violated != reasons)
+    if enforced and case.config.env.forbidden_action is ForbiddenAction.reject:
+        wrong |= trace.violated != 0
+    yield (
+        "answer",
+        _flag(
+            wrong,
+            lambda row: (
+                f"reasons {reasons[row]:#x}, rejected {trace.rejected[row]:#x}, "
+                f"violated {trace.violated[row]:#x}"
+            ),
+        ),
+    )
+    flattened = (books.shares == 0.0) & case.flatten & rejected
+    moved = (books.quantity != 0.0) & ~flattened
+    yield (
+        "rejected_moved",
+        _flag(
+            rejected & moved,
+            lambda row: f"rejected, yet {books.quantity[row]:g} shares were traded",
+            int(rejected.sum()),
+        ),
+    )
+    hold = trace.action == (1 if case.config.env.action_set is ActionSet.step else 0)
+    yield (
+        "hold_moved",
+        _flag(
+            hold & moved,
+            lambda row: f"HOLD, yet {books.quantity[row]:g} shares were traded",
+            int(hold.sum()),
+        ),
+    )
+
+
+def _report(
+    case: Case, findings: dict[str, list[Finding]], unaudited: tuple[str, ...]
+) -> AuditReport:
+    broken = {name: _rows(found) for name, found in findings.items()}
+    by_rule = {name: len(rows) for name, rows in broken.items()}
+    listed = [item for name in findings for item in _listed(case, name, findings[name], broken)]
+    by_severity = dict.fromkeys((*(each.value for each in Severity), RECORD), 0)
+    for name, count in by_rule.items():
+        by_severity[_severity(case.config.risk, name)] += count
+    return AuditReport(
+        violations=tuple(sorted(listed, key=lambda item: item.row)),
+        by_rule=by_rule,
+        by_severity=by_severity,
+        checked={name: max(each.looked for each in found) for name, found in findings.items()},
+        in_force={name: max(each.in_force for each in found) for name, found in findings.items()},
+        unaudited=unaudited,
+        decisions=len(case.trace),
+        rejected=int(np.count_nonzero(case.trace.rejected)),
+        held_overnight=_held_overnight(case),
+        rows=broken,
+    )
+
+
+def _rows(found: list[Finding]) -> npt.NDArray[np.int64]:
+    broken = np.logical_or.reduce([each.broken for each in found])
+    return np.flatnonzero(broken).astype(np.int64)
+
+
+def _listed(
+    case: Case, name: str, found: list[Finding], broken: dict[str, npt.NDArray[np.int64]]
+) -> Iterator[Violation]:
+    for row in broken[name][:LISTED_PER_RULE].tolist():
+        what = next(each.what(row) for each in found if each.broken[row])
+        yield Violation(row, _time(int(case.trace.end_ns[row])), name, what)
+
+
+def _severity(risk: RiskConfig, name: str) -> str:
+    if name not in CHECKS:
+        return RECORD
+    return str(getattr(risk, _SECTION_OF.get(name, name)).severity.value)
+
+
+def _held_overnight(case: Case) -> int:
+    """Sessions that end in a position though the session rule is on and no bar was left."""
+    count = case.config.env.flat_last_bars
+    if not case.config.risk.session.enabled or count == 0:
+        return 0
+    ends = case.trace.session_ends()[:-1]
+    due = last_bars(case.bars, case.at.row, count) & ~case.stopped
+    return int(np.count_nonzero((case.books.shares[ends] != 0.0) & ~due[ends]))
+
+
+def _time(ns: int) -> str:
+    return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat()
