@@ -1,39 +1,50 @@
-"""One cell of a comparison: train on bars cut before the test, open the test, score, leave files.
+"""One cell of a comparison: train on bars cut before the test, open the test, score, keep files.
 
-A cell never sees the test before its model is final.  All cells of one comparison share one
-look: the first to open a market's test records it, the others find it recorded.
+A cell of a holdout never sees the test before its model is final.  All cells of one comparison
+share one look: the first to open a market's test records it, the others find it recorded.
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import numpy as np
-
-from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config import Config, ForbiddenAction
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.comparison_plan import FOLDER, RESULT, YARDSTICKS
+from ppo_workbench.market.splits import Fold
+from ppo_workbench.pipeline.cell_stress import stressed
+from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of, open_tests
+from ppo_workbench.pipeline.comparison_plan import (
+    MODEL,
+    RESULT,
+    STRESS,
+    YARDSTICKS,
+    cell_folder,
+    trace_name,
+    write_whole,
+)
 from ppo_workbench.pipeline.fitting import look_at
 from ppo_workbench.pipeline.outcome import describe_training
 from ppo_workbench.pipeline.scores import lower_bound, run_on_split
-from ppo_workbench.pipeline.stored import artifact_tensors, open_bars_with_test, trained_policy
+from ppo_workbench.pipeline.stored import artifact_tensors, trained_policy
+from ppo_workbench.scoring.audit import audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
+from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import write_trace
-from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
+from ppo_workbench.trading.experiment import Experiment, prepare_fold, prepare_fold_with_test
 
-MODEL = "model"
+THRESHOLD = "threshold"
 CURVE = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "exposure_mean_abs", "n_trades")
 
 
@@ -45,13 +56,8 @@ class _Trained:
     curve: list[dict[str, float]]
 
 
-def cell_folder(home: Path, comparison: str, name: str) -> Path:
-    """Return the folder of one cell."""
-    return home / FOLDER / comparison / "cells" / name
-
-
 def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
-    """Train and score one cell; `result.json`, written last, says that it is done.
+    """Run one cell; `result.json`, written last, says that it is done.
 
     Args:
         config: The cell's experiment; `config.compare.cell` says which cell it is.
@@ -59,7 +65,7 @@ def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
         home: The workbench's home folder.
 
     Returns:
-        The test Sharpe ratio of the arm; 0 for the yardsticks.
+        The validation bound of a trained arm; 0 for other cells.
     """
     cell = config.compare.cell
     assert cell.comparison is not None
@@ -67,20 +73,34 @@ def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
     began = monotonic()
     folder = cell_folder(home, cell.comparison, cell.name)
     folder.mkdir(parents=True, exist_ok=True)
-    bars, splits = split_bars(config)
-    test = splits["test"]
-    sessions = len(np.unique(bars.session[test.start + 1 : test.stop]))
-    if sessions < LEAST_SESSIONS:
-        raise ConfigError(
-            f"splits.test_frac={config.splits.test_frac:g}: the test has {sessions} sessions, a "
-            f"comparison needs {LEAST_SESSIONS} or more; give more bars or a larger share"
-        )
-    experiment = prepare(config, bars, splits)
+    stresses = cell.kind == STRESS
+    document = stressed(config, home) if stresses else _scored(config, raw, folder)
+    document["seconds"] = monotonic() - began
+    write_whole(folder / RESULT, json.dumps(document))
+    arm = document.get("scores", {}).get(cell.arm, {})
+    return float(arm.get("validation_lower_bound", 0.0))
+
+
+def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train, open the test, score; return what is told of it."""
+    cell = config.compare.cell
+    assert cell.arm is not None
+    bars, folds = folds_of(config)
+    fold = folds[cell.fold]
+    check_sessions(bars, folds)
+    # Later folds train on the tests of earlier ones: there the look comes first.
+    several = len(folds) > 1
+    opening = open_tests(config, bars, folds) if several else None
+    experiment = prepare_fold(config, bars, fold)
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
-    opened, opening = open_bars_with_test(
-        config, bars, splits, f"comparison {cell.comparison}", cell.look
+    opening = opening or open_tests(config, bars, folds)
+    opened = prepare_fold_with_test(config, bars, fold)
+    policies = (
+        {policy.name: policy for policy in _reference_policies(opened)}
+        if trained is None
+        else {cell.arm: _policy(config, trained.result)}
     )
-    policies = _reference_policies(opened) if trained is None else [_policy(config, trained.result)]
+    keep = cell.keep_trace or several
     document: dict[str, Any] = {
         "arm": cell.arm,
         "market": cell.market,
@@ -90,19 +110,14 @@ def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
         "test": {"start": opening.start, "stop": opening.stop, "looks": opening.looks},
-        "scores": {},
+        "scores": {
+            name: _score(opened, policy, fold, folder, name, keep)
+            for name, policy in policies.items()
+        },
     }
-    for policy in policies:
-        name = cell.arm if trained is not None else policy.name.partition(" (")[0]
-        assert name is not None
-        document["scores"][name] = _score(opened, policy, folder, name, cell.keep_trace)
     if trained is not None:
         document |= _keep_model(opened, trained, raw, folder, document["scores"][cell.arm])
-    document["seconds"] = monotonic() - began
-    temporary = folder / f".{RESULT}.tmp"
-    temporary.write_text(json.dumps(document), encoding="utf-8")
-    temporary.replace(folder / RESULT)
-    return 0.0 if trained is None else float(document["scores"][cell.arm]["test"]["sharpe_annual"])
+    return document
 
 
 def _train(experiment: Experiment) -> _Trained:
@@ -124,7 +139,7 @@ def _train(experiment: Experiment) -> _Trained:
         progress=lambda standing: None,
     )
     env = TradingVecEnv(experiment.batch())
-    result = train_model(config, env, len(experiment.splits["train"]), hooks)
+    result = train_model(config, env, experiment.train_bars, hooks)
     if result.interrupted:
         raise KeyboardInterrupt
     return _Trained(result, rows)
@@ -139,7 +154,7 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
     """Return the yardsticks: threshold rule, the usual ones, and on synthetic bars the oracle."""
     config = opened.config
     threshold = tuned_threshold(opened)
-    policies = [] if threshold is None else [replace(threshold, name="threshold")]
+    policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
     policies += yardsticks(len(opened.bars), config.seed)
     if config.data.source == "synthetic":
         from ppo_workbench.market.synthetic import generate
@@ -150,18 +165,41 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
 
 
 def _score(
-    opened: Experiment, policy: Policy, folder: Path, name: str, keep_trace: bool
+    opened: Experiment, policy: Policy, fold: Fold, folder: Path, name: str, keep_traces: bool
 ) -> dict[str, Any]:
-    """Score a policy on validation and test, and write what statistics and report need."""
+    """Score a policy on validation and tests, and write what statistics and report need."""
     validation = scorecard(run_on_split(opened, policy, "validation"))
-    trace = run_on_split(opened, policy, "test")
-    write_path(SessionPath.from_trace(trace), folder / f"sessions-{name}.npz")
-    if keep_trace:
-        write_trace(trace, folder / f"trace-{name}.parquet")
-    return {
+    traces = [run_on_split(opened, policy, split.name) for split in fold.test]
+    if keep_traces:
+        for number, trace in enumerate(traces):
+            write_trace(trace, folder / trace_name(name, number))
+    document: dict[str, Any] = {
         "validation": validation.to_dict(),
         "validation_lower_bound": lower_bound(validation),
-        "test": scorecard(trace).to_dict(),
+    }
+    if len(traces) == 1 and len(traces[0].session_ends()) >= LEAST_SESSIONS:
+        write_path(SessionPath.from_trace(traces[0]), folder / f"sessions-{name}.npz")
+        document["test"] = scorecard(traces[0]).to_dict()
+    document["audit"] = audited(traces, opened, policy)
+    return document
+
+
+def audited(traces: Sequence[Trace], opened: Experiment, policy: Policy) -> dict[str, Any]:
+    """Return the independent audit's counts over all tests of a policy."""
+    config = opened.config
+    executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
+    free = executes or policy.unconstrained
+    masked = policy.use_mask and not config.env.mask_all_true
+    reports = [
+        audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces
+    ]
+    rules: Counter[str] = Counter()
+    for report in reports:
+        rules.update(report.by_rule)
+    return {
+        "violations": sum(sum(report.by_severity.values()) for report in reports),
+        "by_rule": {rule: count for rule, count in rules.items() if count},
+        "unaudited": sorted({rule for report in reports for rule in report.unaudited}),
     }
 
 
@@ -180,8 +218,3 @@ def _keep_model(
     tensors = artifact_tensors(opened, result.tensors)
     save_artifact(folder, MODEL, tensors, metadata, overwrite=True)
     return {"training": training.model_dump(mode="json"), "curve": trained.curve}
-
-
-def remove_cells(folder: Path) -> None:
-    """Delete a comparison that is done anew (`overwrite=true`)."""
-    shutil.rmtree(folder / "cells", ignore_errors=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,6 @@ from ppo_workbench.config import Config, ConfigError, WorkbenchError
 from ppo_workbench.delivery.describe import git_commit, plain
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.calibration import settle
-from ppo_workbench.pipeline.cell import remove_cells
 from ppo_workbench.pipeline.comparison_document import comparison_document
 from ppo_workbench.pipeline.comparison_plan import (
     FOLDER,
@@ -23,7 +23,9 @@ from ppo_workbench.pipeline.comparison_plan import (
     check_plan,
     plan_cells,
     settled_plan,
+    stress_cell,
 )
+from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
 from ppo_workbench.pipeline.stored import home_folder
 from ppo_workbench.records.comparison_record import ComparisonRecord
@@ -109,7 +111,13 @@ def compare(
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:
         results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
-        document = comparison_document(config, name, kept["timesteps"], cells, results, folder)
+        found = Comparands(config, cells, results, folder)
+        stress = None
+        if config.compare.stress:
+            last = [stress_cell(config, name, look, found.winner())]
+            told = _run_cells(last, kept["limits"], jobs, folder, record, console)
+            stress = told[last[0].name]["stress"]
+        document = comparison_document(found, name, kept["timesteps"], stress)
         document["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         document["git_commit"] = git_commit()
         document["mlflow_run_id"] = record.run_id
@@ -132,7 +140,7 @@ def _begin(config: Config, folder: Path, plan: dict[str, Any], look: str) -> dic
         "timesteps": settled["timesteps"],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    remove_cells(folder)
+    shutil.rmtree(folder / "cells", ignore_errors=True)
     (folder / "comparison.json").unlink(missing_ok=True)
     (folder / PLAN).write_text(json.dumps(kept), encoding="utf-8")
     return kept
@@ -193,7 +201,7 @@ def _run_cells(
 def _told(found: Mapping[str, Any], cell: Cell) -> str:
     seconds = f"{found['seconds']:.0f} s"
     if cell.kind != "train":
-        return f"scored in {seconds}"
+        return f"done in {seconds}"
     sharpe = found["scores"][cell.arm]["validation"]["sharpe_annual"]
     return f"validation Sharpe {sharpe:+.2f}, {seconds}"
 

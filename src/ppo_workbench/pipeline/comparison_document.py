@@ -1,13 +1,12 @@
 """The document of a comparison: every figure of its report, made from the files of its cells."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ppo_workbench.config import Config
-from ppo_workbench.pipeline.comparison_plan import MAIN, Cell, varies_market
+from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
+from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
-from ppo_workbench.scoring.session_path import read_path
 
 FORMAT_VERSION = 1
 TITLES = {
@@ -24,38 +23,27 @@ INVALID = ("violations", "rejections")
 
 
 def comparison_document(
-    config: Config,
-    name: str,
-    timesteps: int,
-    cells: Sequence[Cell],
-    results: Mapping[str, Mapping[str, Any]],
-    folder: Path,
+    found: Comparands, name: str, timesteps: int, stress: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the document as JSON values; docs/statistics.md describes its parts.
 
     Args:
-        config: The comparison's configuration.
-        name: Of the comparison.
+        found: The comparison on disk.
+        name: Its name.
         timesteps: Budget of every training.
-        cells: All cells.
-        results: `result.json` by cell.
-        folder: Of the comparison.
+        stress: Of the winner, as `Stress.to_dict`.
     """
-    markets = {
-        market: _runs(config, market, cells, results, folder)
-        for market in dict.fromkeys(cell.market for cell in cells)
-    }
+    config = found.config
+    worlds, resamples = varies_market(config), config.compare.resamples
     compared = {
-        market: MarketComparison(
-            runs, worlds=varies_market(config), resamples=config.compare.resamples
-        )
-        for market, runs in markets.items()
+        market: MarketComparison(found.runs(market), worlds=worlds, resamples=resamples)
+        for market in found.markets
     }
     main = compared[MAIN]
     trained = [arm for arm in main.runs if arm in config.compare.arms]
     pairs = config.compare.pairs or _all_pairs(config)
     figures, differences = main.figures(), main.differences(pairs)
-    tests = _tests(cells, results, compared)
+    tests = _tests(found, compared)
     years = tests[0]["years"]
     reference = config.compare.reference
     second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
@@ -63,7 +51,7 @@ def comparison_document(
         "format_version": FORMAT_VERSION,
         "name": name,
         "preset": config.compare.preset,
-        "protocol": "holdout",
+        "protocol": config.splits.protocol.value,
         "method": main.method,
         "setup": {"timesteps": timesteps, "seeds": config.compare.seeds, "markets": tests},
         "arms": [
@@ -76,8 +64,8 @@ def comparison_document(
             for arm in main.runs
         ],
         "cards": {
-            market: {arm: [dict(run.card) for run in runs] for arm, runs in found.runs.items()}
-            for market, found in compared.items()
+            market: {arm: [dict(run.card) for run in runs] for arm, runs in own.runs.items()}
+            for market, own in compared.items()
         },
         "figures": figures,
         "targets": [row for arm in trained for row in main.targets(arm, years)],
@@ -87,11 +75,14 @@ def comparison_document(
         "probability_above_zero": {arm: main.probability_above_zero(arm) for arm in main.runs},
         "invalid_trades": {arm: _invalid(runs) for arm, runs in main.runs.items()},
         "other_markets": {
-            market: {"figures": found.figures(), "differences": found.differences(pairs)}
-            for market, found in compared.items()
+            market: {"figures": own.figures(), "differences": own.differences(pairs)}
+            for market, own in compared.items()
             if market != MAIN
         },
-        "winner": _winner(config, cells, results),
+        "audit": found.audits(MAIN),
+        "path_sharpes": found.path_sharpes(),
+        "winner": found.winner(),
+        "stress": stress,
         "conclusion": conclusions(trained, figures, differences),
     }
 
@@ -101,48 +92,25 @@ def _all_pairs(config: Config) -> list[list[str]]:
     return [[reference, arm] for arm in config.compare.arms if arm != reference]
 
 
-def _runs(
-    config: Config,
-    market: str,
-    cells: Sequence[Cell],
-    results: Mapping[str, Mapping[str, Any]],
-    folder: Path,
-) -> list[ArmRun]:
-    """Return the runs of one market; on one market every seed meets the same yardsticks."""
-    runs = []
-    for cell in (cell for cell in cells if cell.market == market):
-        for arm, scores in results[cell.name]["scores"].items():
-            path = read_path(folder / "cells" / cell.name / f"sessions-{arm}.npz")
-            shared = cell.kind != "train" and not varies_market(config)
-            seeds = config.compare.seeds if shared else [cell.seed]
-            runs += [ArmRun(arm, seed, scores["test"], path) for seed in seeds]
-    order = {arm: position for position, arm in enumerate(config.compare.arms)}
-    return sorted(runs, key=lambda run: order.get(run.arm, len(order)))
-
-
-def _tests(
-    cells: Sequence[Cell],
-    results: Mapping[str, Mapping[str, Any]],
-    compared: Mapping[str, MarketComparison],
-) -> list[dict[str, Any]]:
+def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[dict[str, Any]]:
     """Describe every test that was opened, that of the first seed first."""
     tests: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        found = results[cell.name]
-        test = found["test"]
+    for cell in found.cells:
+        result = found.results[cell.name]
+        test = result["test"]
         path = next(iter(compared[cell.market].runs.values()))[0].path
         tests.setdefault(
-            found["instrument"],
+            result["instrument"],
             {
                 "name": cell.market,
-                "instrument": found["instrument"],
-                "bar_seconds": found["bar_seconds"],
+                "instrument": result["instrument"],
+                "bar_seconds": result["bar_seconds"],
                 "test_start": test["start"],
                 "test_stop": test["stop"],
                 "sessions": len(path),
                 "years": len(path) / path.sessions_per_year,
                 "looks": test["looks"],
-                "synthetic": found["synthetic"],
+                "synthetic": result["synthetic"],
             },
         )
     return list(tests.values())
@@ -159,14 +127,3 @@ def _invalid(runs: Sequence[ArmRun]) -> dict[str, int]:
                     label = severity if kind == "violations" else f"rejected_{severity}"
                     totals[label] = totals.get(label, 0) + int(value)
     return totals
-
-
-def _winner(config: Config, cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the trained arm with the best mean validation bound: the test has no say."""
-    bounds: dict[str, list[float]] = {arm: [] for arm in config.compare.arms}
-    for cell in cells:
-        if cell.kind == "train" and cell.market == MAIN:
-            bounds[cell.arm].append(
-                results[cell.name]["scores"][cell.arm]["validation_lower_bound"]
-            )
-    return max(bounds, key=lambda arm: sum(bounds[arm]) / len(bounds[arm]))

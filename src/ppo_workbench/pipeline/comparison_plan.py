@@ -1,17 +1,19 @@
 """What a comparison runs: one cell for every market, seed and arm, each a job of its own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import comb
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config import Config, ConfigError, Protocol
 from ppo_workbench.delivery.describe import plain
 
 FOLDER = "comparisons"
 MAIN = "main"
-YARDSTICKS = "yardsticks"
+YARDSTICKS, STRESS = "yardsticks", "stress"
+MODEL = "model"
 PLAN, RESULT = "plan.json", "result.json"
 
 
@@ -21,7 +23,7 @@ class Cell:
 
     Attributes:
         name: Folder of the cell in `cells/`.
-        kind: "train" or "yardsticks".
+        kind: "train", "yardsticks" or "stress".
         arm: Name of the arm, or `YARDSTICKS`.
         market: Name of the market, `MAIN` for the configured bars.
         seed: Of the learner; with `market_per_seed` of the synthetic market too.
@@ -38,19 +40,50 @@ class Cell:
     overrides: tuple[str, ...]
 
 
+def cell_folder(home: Path, comparison: str, name: str) -> Path:
+    """Return the folder of one cell."""
+    return home / FOLDER / comparison / "cells" / name
+
+
+def cell_name(market: str, seed: int, arm: str, fold: int, folds: int) -> str:
+    """Return the name of a cell, the fold in it where there are several."""
+    return f"{market}-{seed}-{arm}" + (f"-{fold}" if folds > 1 else "")
+
+
+def trace_name(policy: str, test: int) -> str:
+    """Return the file of the trace of one policy on one test range of a cell."""
+    return f"trace-{policy}-{test}.parquet"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def fold_count(config: Config) -> int:
+    """Return how many trainings the protocol asks of every arm and seed."""
+    splits = config.splits
+    if splits.protocol is Protocol.holdout:
+        return 1
+    if splits.protocol is Protocol.cpcv:
+        return comb(splits.folds, splits.test_folds)
+    return splits.folds
+
+
 def varies_market(config: Config) -> bool:
     """Tell whether every seed trades a market of its own."""
     return config.data.source == "synthetic" and config.compare.market_per_seed
 
 
-def plan_cells(config: Config, comparison: str, look: str, folds: int = 1) -> list[Cell]:
+def plan_cells(config: Config, comparison: str, look: str) -> list[Cell]:
     """Return all cells of a comparison, the yardsticks of a world before its arms.
 
     Args:
         config: The experiment; `config.compare` names arms, seeds and markets.
         comparison: Its name.
         look: Identity of the one look that all cells of a market and seed share.
-        folds: Trainings of every arm and seed, each with its own test.
 
     Raises:
         ConfigError: No arm.
@@ -62,33 +95,61 @@ def plan_cells(config: Config, comparison: str, look: str, folds: int = 1) -> li
         name: (list(market.overrides), list(market.arms) or list(compare.arms))
         for name, market in compare.markets.items()
     }
-    shown = compare.seeds[0]
     cells = []
     for market, (changes, arms) in markets.items():
         for seed in compare.seeds:
-            world = [*changes, f"seed={seed}"]
-            if varies_market(config):
-                world.append(f"data.synthetic.seed={seed}")
+            world = _world(config, comparison, look, market, changes, seed)
             # On one market all seeds share the yardsticks.
-            also = [YARDSTICKS] if varies_market(config) or seed == shown else []
-            for arm in [*also, *arms]:
-                for fold in range(folds):
-                    name = f"{market}-{seed}-{arm}" + (f"-{fold}" if folds > 1 else "")
-                    kind = YARDSTICKS if arm == YARDSTICKS else "train"
-                    keys = {
-                        "comparison": comparison,
-                        "name": name,
-                        "kind": kind,
-                        "arm": arm,
-                        "market": market,
-                        "fold": fold,
-                        "look": look,
-                        "keep_trace": str(market == MAIN and seed == shown).lower(),
-                    }
-                    own = [f"compare.cell.{key}={value}" for key, value in keys.items()]
-                    overrides = [*world, *compare.arms.get(arm, []), *own]
-                    cells.append(Cell(name, kind, arm, market, seed, fold, tuple(overrides)))
+            also = [YARDSTICKS] if varies_market(config) or seed == compare.seeds[0] else []
+            cells += [
+                world.cell(arm, fold) for arm in [*also, *arms] for fold in range(world.folds)
+            ]
     return cells
+
+
+def stress_cell(config: Config, comparison: str, look: str, arm: str) -> Cell:
+    """Return the cell that stresses an arm on the shown world: the first seed's."""
+    return _world(config, comparison, look, MAIN, [], config.compare.seeds[0]).cell(arm, 0, STRESS)
+
+
+@dataclass(frozen=True)
+class _World:
+    """A market with a seed; makes its cells."""
+
+    market: str
+    seed: int
+    folds: int
+    shown: bool
+    overrides: tuple[str, ...]
+    arms: Mapping[str, list[str]]
+
+    def cell(self, arm: str, fold: int, kind: str | None = None) -> Cell:
+        name = cell_name(self.market, self.seed, arm, fold, self.folds)
+        kind = kind or (YARDSTICKS if arm == YARDSTICKS else "train")
+        name = STRESS if kind == STRESS else name
+        keys = {
+            "name": name,
+            "kind": kind,
+            "arm": arm,
+            "market": self.market,
+            "fold": fold,
+            "keep_trace": str(self.shown).lower(),
+        }
+        own = [f"compare.cell.{key}={value}" for key, value in keys.items()]
+        overrides = (*self.overrides, *self.arms.get(arm, []), *own)
+        return Cell(name, kind, arm, self.market, self.seed, fold, overrides)
+
+
+def _world(
+    config: Config, comparison: str, look: str, market: str, changes: Sequence[str], seed: int
+) -> _World:
+    overrides = [*changes, f"seed={seed}"]
+    if varies_market(config):
+        overrides.append(f"data.synthetic.seed={seed}")
+    overrides += [f"compare.cell.comparison={comparison}", f"compare.cell.look={look}"]
+    shown = market == MAIN and seed == config.compare.seeds[0]
+    folds, arms = fold_count(config), config.compare.arms
+    return _World(market, seed, folds, shown, tuple(overrides), arms)
 
 
 def settled_plan(config: Config, limits: Sequence[str]) -> dict[str, Any]:

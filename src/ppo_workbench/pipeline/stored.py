@@ -148,12 +148,19 @@ def open_bars_with_test(
     Raises:
         LedgerError: The opening cannot be recorded, so nothing is opened.
     """
-    test = splits["test"]
-    span = [utc(int(bars.start_ns[i])).isoformat() for i in (test.start, test.stop - 1)]
-    opening = open_test(
+    opening = open_range(bars, splits["test"].start, splits["test"].stop, why, look)
+    return prepare_with_test(config, bars, splits), opening
+
+
+def open_range(bars: Bars, start: int, stop: int, why: str, look: str | None = None) -> Opening:
+    """Record that the bars `start` .. `stop - 1` are looked at, before anything is made of them.
+
+    See `open_bars_with_test` for the rest.
+    """
+    span = [utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1)]
+    return open_test(
         home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why, look or ""
     )
-    return prepare_with_test(config, bars, splits), opening
 
 
 def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:

@@ -15,6 +15,9 @@ FIGURES = (
 )
 
 
+TOLD = ("arm", "market", "seed", "fold")
+
+
 class ComparisonRecord:
     """What a comparison tells MLflow, as a context manager; made by `open`."""
 
@@ -71,8 +74,7 @@ class ComparisonRecord:
             result: What it left, None if it failed.
         """
         tags = {"comparison": self._name, "cell": name, "task": "compare_cell"}
-        if result is not None:
-            tags |= {key: str(result[key]) for key in ("arm", "market", "seed", "fold")}
+        tags |= {key: str(value) for key, value in (result or {}).items() if key in TOLD}
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         params = dict(item.partition("=")[::2] for item in overrides)

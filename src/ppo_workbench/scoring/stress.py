@@ -4,7 +4,7 @@ The policy and what it observes of the market stay; costs, latency and borrow ch
 account it observes changes with them, and its decisions may.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import isfinite
@@ -12,10 +12,10 @@ from math import isfinite
 import numpy as np
 
 from ppo_workbench.config import Config, CostsConfig
-from ppo_workbench.market.splits import Split
 from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.scoring.stitch import stitch
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.kernel import TradingMarket
@@ -147,6 +147,21 @@ class Stress:
         }
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """What one policy is scored on.
+
+    Attributes:
+        policy: What decides.
+        experiment: Bars and market; for a stored model the market as that model saw it.
+        split: Name of the split; a test must have been opened before.
+    """
+
+    policy: Policy
+    experiment: Experiment
+    split: str
+
+
 def stress(policy: Policy, experiment: Experiment, split: str, config: Config) -> Stress:
     """Re-score a policy under changed costs, latency and borrow, and part its result.
 
@@ -158,13 +173,23 @@ def stress(policy: Policy, experiment: Experiment, split: str, config: Config) -
         split: Name of the split.
         config: Costs, rules and fills that the changes start from.
     """
-    scores = _Scores(policy, experiment, experiment.splits[split], config)
+    return stress_stretches([Stretch(policy, experiment, split)], config)
+
+
+def stress_stretches(stretches: Sequence[Stretch], config: Config) -> Stress:
+    """Do as `stress` for an arm that was trained anew for every stretch, as in walk-forward.
+
+    Args:
+        stretches: In time order; their traces are stitched.
+        config: Costs, rules and fills that the changes start from.
+    """
+    scores = _Scores(stretches, config)
     traces = {c.name: (c, scores.trace(c)) for c in conditions(config.costs)}
     base = traces[AS_CONFIGURED][1]
-    timezone = experiment.bars.timezone
+    timezone = stretches[0].experiment.bars.timezone
     return Stress(
-        policy=policy.name,
-        split=split,
+        policy=stretches[0].policy.name,
+        split=stretches[0].split,
         scenarios=tuple(Scenario(c, scorecard(trace)) for c, trace in traces.values()),
         break_even=_break_even(scores, scorecard(base)),
         whole=whole(base),
@@ -213,17 +238,22 @@ def _doubled_slippage(costs: CostsConfig) -> tuple[CostsConfig, float, str]:
 
 
 class _Scores:
-    """Backtests of one policy on one split under any conditions."""
+    """Backtests of one arm under any conditions."""
 
-    def __init__(self, policy: Policy, experiment: Experiment, split: Split, config: Config):
-        self._policy, self._bars = policy, experiment.bars
-        self._market, self._split, self._config = experiment.market, split, config
+    def __init__(self, stretches: Sequence[Stretch], config: Config) -> None:
+        self._stretches, self._config = stretches, config
 
     def trace(self, conditions: Conditions) -> Trace:
         config = replace(self._config, costs=conditions.costs)
-        market = priced(self._market, config, conditions.quote_factor)
+        traces = [self._run(stretch, config, conditions) for stretch in self._stretches]
+        return traces[0] if len(traces) == 1 else stitch(traces)
+
+    def _run(self, stretch: Stretch, config: Config, conditions: Conditions) -> Trace:
+        experiment = stretch.experiment
+        market = priced(experiment.market, config, conditions.quote_factor)
+        split = experiment.splits[stretch.split]
         return backtest(
-            self._policy, self._bars, market, self._split, config, conditions.delay_bars
+            stretch.policy, experiment.bars, market, split, config, conditions.delay_bars
         )
 
     def mean_excess(self, cost_bps: float) -> float:
