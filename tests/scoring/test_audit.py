@@ -228,8 +228,8 @@ def test_one_changed_byte_is_found_at_its_row(column: str, rule: str) -> None:
     _, trace = _honest()
     assert _audited(trace).count == 0
     row = _row_of_a_fill()
-    forged = replace(trace, **{column: _with_byte_changed(getattr(trace, column), row)})
-    report = _audited(forged)
+    changes: dict[str, Any] = {column: _with_byte_changed(getattr(trace, column), row)}
+    report = _audited(replace(trace, **changes))
     assert report.rows[rule].tolist() == [row]
     allowed = {rule, "exposure"} if column == "equity_usd" else {rule}
     assert {name for name, count in report.by_rule.items() if count} == allowed

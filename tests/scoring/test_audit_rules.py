@@ -114,7 +114,7 @@ def _bars(plant: Plant) -> Bars:
     close = np.full(BARS, 100.0)
     for start, value in sorted(plant.closes.items()):
         close[start:] = value
-    bars = hand_bars(close, SESSION)
+    bars = hand_bars(close.tolist(), SESSION)
     if "volume" in plant.bars:
         bars.volume[:] = 10_500.0  # a tenth of the mean: 1,050 shares, 840 behind two thin bars
     for name, values in plant.bars.items():
