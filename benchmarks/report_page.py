@@ -11,6 +11,7 @@ Every request that the browser makes is counted; there must be one, the page.
 
 import argparse
 import base64
+import fcntl
 import json
 import os
 import subprocess
@@ -213,9 +214,11 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         to_read, to_write = os.pipe(), os.pipe()  # ours to the browser, the browser's to us
 
+        ends = to_read[0], to_write[1]
+
         def place() -> None:
-            # The browser reads its descriptor 3 and writes 4.
-            reader, writer = os.dup(to_read[0]), os.dup(to_write[1])
+            # The browser reads its descriptor 3 and writes 4, which the pipes may occupy.
+            reader, writer = (fcntl.fcntl(end, fcntl.F_DUPFD, 16) for end in ends)
             os.dup2(reader, 3)
             os.dup2(writer, 4)
 

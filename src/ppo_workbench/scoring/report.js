@@ -22,6 +22,14 @@ function place(id, figure) {
   if (element && figure) draw(element, themed(figure));
 }
 
+// Full hours of a day, or the first bar of every stretch of equal length.
+function candleTicks(times) {
+  const most = narrow ? 4 : 9, places = times.map((_, i) => i);
+  const hours = details.candles.unit === "day" ? places.filter((i) => times[i].endsWith(":00")) : [];
+  const found = hours.length > 2 ? hours : places, step = Math.ceil(found.length / most);
+  return found.filter((_, i) => i % step === 0);
+}
+
 function candleFigure() {
   const chosen = (details.candles.arms[arm] || [])[at("stretch").value];
   if (!chosen) return null;
@@ -54,7 +62,7 @@ function candleFigure() {
   if (chosen.broken.length) data.push({ type: "scatter", mode: "markers", name: "rejected or breaking a rule",
     x: chosen.broken, y: chosen.broken.map(() => "sent"), yaxis: "y2", hoverinfo: "x+name",
     marker: { symbol: "x-thin-open", color: "#C0392B", size: 9, line: { width: 2 } } });
-  const step = Math.max(1, Math.ceil(count / (narrow ? 4 : 8))), ticks = x.filter((i) => i % step === 0);
+  const ticks = candleTicks(bars.time);
   const rows = actions.map(safe).concat(chosen.broken.length ? ["sent"] : []);
   const short = (time) => details.candles.unit === "day" ? time.slice(11) : time.slice(0, 10);
   return { data, layout: { height: 480, margin: { l: 60, r: 12, t: 12, b: 45 }, hovermode: "closest",
@@ -77,6 +85,7 @@ function listTrips() {
   const columns = details.trips[arm], rows = orderedTrips(), pages = Math.max(1, Math.ceil(rows.length / PAGE));
   page = Math.min(Math.max(page, 0), pages - 1);
   const table = document.createElement("table"), head = table.createTHead().insertRow();
+  table.className = "trips";
   for (const [text, css] of [["entry", ""], ["exit", ""], ["side", ""], ["shares", "num"], ["profit, USD", "num"],
     ["return, bps", "num"], ["bars held", "num"]]) {
     const cell = document.createElement("th");

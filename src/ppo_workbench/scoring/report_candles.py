@@ -78,9 +78,8 @@ def _chosen(world: World, trace: Trace) -> list[tuple[Stretch, str]]:
     """Return best, worst, median and most blocked stretch; every one of a few years."""
     found = stretches(world, trace)
     gains = _gains(trace, found)
-    blocked = np.array(
-        [np.mean(trace.blocked_rules()[s.start : s.stop] != 0) if s.stop else 0 for s in found]
-    )
+    any_rule = trace.blocked_rules() != 0
+    blocked = np.array([np.mean(any_rule[s.start : s.stop]) for s in found])
     order = np.argsort(gains, kind="stable")
     picks = [(int(order[-1]), "best"), (int(order[0]), "worst")]
     picks.append((int(order[(len(order) - 1) // 2]), "median"))

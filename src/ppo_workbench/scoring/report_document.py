@@ -15,6 +15,7 @@ import numpy as np
 Document = Mapping[str, Any]
 
 RATIO, FRACTION, COUNT, MONEY = "ratio", "fraction", "count", "USD"
+POINTS = "points"  # a difference of fractions
 TITLES = {
     "sharpe_annual": "Sharpe ratio, annual",
     "max_drawdown_frac": "Maximum drawdown",
@@ -31,6 +32,7 @@ TITLES = {
     "expectancy_bps": "Expectancy, bps",
     "profit_factor": "Profit factor",
     "turnover_annual": "Turnover, times equity a year",
+    "cost_bps_of_turnover": "Costs, bps of turnover",
 }
 _BETTER_ABOVE = (
     *("sharpe", "sortino", "calmar", "total_return", "annual_return", "excess_return"),
@@ -199,6 +201,13 @@ def figure_title(figure: str) -> str:
     return TITLES.get(figure) or figure.replace("_", " ")
 
 
+def spoken(figure: str) -> str:
+    """Return a figure's title as it stands within a sentence."""
+    title = figure_title(figure).removesuffix(", annual")
+    proper = title.startswith(("Sharpe", "Sortino", "Calmar"))
+    return title if proper else title[:1].lower() + title[1:]
+
+
 def unit_of(figure: str) -> str:
     """Return the unit that a figure's key implies."""
     if figure.endswith(("_frac", "_share")) or "_share/" in figure:
@@ -208,23 +217,33 @@ def unit_of(figure: str) -> str:
     return MONEY if figure.endswith("_usd") else RATIO
 
 
+def difference_unit(figure: str) -> str:
+    """Return the unit of a difference of two values of a figure."""
+    unit = unit_of(figure)
+    return POINTS if unit == FRACTION else unit
+
+
 def shown(value: Any, unit: str = RATIO, *, signed: bool = False) -> str:
     """Return a number for a reader; a dash for one that is not known."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)
     sign = "+" if signed else ""
-    if unit == FRACTION:
-        return f"{100 * value:{sign}.1f} %"
+    if unit in (FRACTION, POINTS):
+        digits = 1 if value == 0 or abs(value) >= 0.01 else 2
+        # Adding 0.0 makes a rounded -0.0 a plain zero.
+        number_text = f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}"
+        return number_text + (" %" if unit == FRACTION else " % points")
     if unit == COUNT:
         return f"{value:{sign},.0f}" if value == int(value) else f"{value:{sign},.1f}"
-    return f"{value:{sign},.2f}"
+    return f"{round(value, 2) + 0.0:{sign},.2f}"
 
 
 def interval_text(low: float | None, high: float | None, unit: str = RATIO) -> str:
     """Return "low to high" for a reader, empty where an end is not known."""
     if low is None or high is None:
         return ""
-    return f"{shown(low, unit)} to {shown(high, unit)}"
+    first = shown(low, unit).removesuffix(" points").removesuffix(" %")
+    return f"{first} to {shown(high, unit)}"
 
 
 def _own_interval(card: Document, figure: str) -> tuple[float | None, float | None]:

@@ -271,4 +271,12 @@ def _upright(x: float) -> Figure:
 
 
 def _flag(x: float, text: str) -> Figure:
-    return {"text": text, "x": x, "yref": "paper", "y": 1, "showarrow": False, "xanchor": "left"}
+    return {
+        "text": text,
+        "x": x,
+        "yref": "paper",
+        "y": 1,
+        "showarrow": False,
+        "xanchor": "left",
+        "xshift": 5,
+    }

@@ -23,14 +23,15 @@ def mask_table(world: World, name: str) -> dict[str, Any]:
     rules = trace.blocked_rules()
     columns = _columns(world, trace)
     listed = [
-        (str(rule), [_share((rules >> k) & 1, rows) for _, rows in columns])
+        (rule, [_share((rules >> k) & 1, rows) for _, rows in columns])
         for k, rule in enumerate(trace.rule_names)
+        if np.any((rules >> k) & 1)
     ]
     actions = [
         (f"any rule: {action}", [_share(trace.blocked_by[:, k] != 0, rows) for _, rows in columns])
         for k, action in enumerate(trace.action_names)
     ]
-    found = sorted((r for r in listed if r[1][0]), key=lambda r: -(r[1][0] or 0.0))
+    found = sorted(listed, key=lambda row: -row[1][0])
     found += [row for row in actions if row[1][0]]
     return {
         "columns": [{"name": head, "time_share": float(rows.mean())} for head, rows in columns],

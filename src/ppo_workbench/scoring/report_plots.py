@@ -9,7 +9,7 @@ import numpy as np
 from ppo_workbench.scoring.metrics import drawdowns_at_reference
 from ppo_workbench.scoring.plots import STYLE, thinned_rows
 from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys
-from ppo_workbench.scoring.report_document import Arm
+from ppo_workbench.scoring.report_document import POINTS, Arm
 from ppo_workbench.scoring.report_figures import arm_strokes
 from ppo_workbench.scoring.report_world import Floats, World, session_drawdowns
 
@@ -85,7 +85,7 @@ def _differences(groups: Sequence[Mapping[str, Any]]) -> "Figure":
     heights = [len(group["rows"]) for group in groups]
     figure, panels = _panels(len(groups), 0.9 * len(groups) + 0.34 * sum(heights), heights)
     for axes, group in zip(panels, groups, strict=True):
-        scale = 100.0 if group["unit"] == "fraction" else 1.0
+        scale = 100.0 if group["unit"] == POINTS else 1.0
         known = [row for row in group["rows"] if row["estimate"] is not None]
         for place, row in enumerate(reversed(known)):
             colour = BLUE if row["decided"] else GREY

@@ -17,6 +17,7 @@ from ppo_workbench.scoring.report_document import (
     Document,
     better_sign,
     cards_of,
+    difference_unit,
     estimate,
     figure_title,
     number,
@@ -24,7 +25,6 @@ from ppo_workbench.scoring.report_document import (
     plain,
     rows,
     title_of,
-    unit_of,
 )
 from ppo_workbench.scoring.report_world import World
 from ppo_workbench.scoring.trace import Trace
@@ -79,7 +79,7 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
         {
             "figure": figure,
             "title": figure_title(figure),
-            "unit": unit_of(figure),
+            "unit": difference_unit(figure),
             "better": {1: "right", -1: "left", 0: ""}[better_sign(figure)],
             "rows": [_placed(row, arms, *_span(listed)) for row in listed],
         }

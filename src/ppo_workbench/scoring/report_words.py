@@ -7,19 +7,21 @@ from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
     better_sign,
-    figure_title,
+    difference_unit,
     interval_text,
     number,
     part,
     primary,
     rows,
     shown,
+    spoken,
     title_of,
     unit_of,
 )
 
 CHANCE = 0.05
 _MOST_NAMED = 4
+_FIRST = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
 _PARTS = {
     "cards": "scorecards of the runs",
     "targets": "verdicts on the specification's targets",
@@ -51,7 +53,9 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
     found, chosen = rows(document, "differences"), primary(arms, document)
     if found and chosen is not None:
         decided = [row for row in found if row.get("decided")]
-        sentences += [difference_sentence(row, arms) for row in decided[:_MOST_NAMED]]
+        own = [row for row in _own(found, chosen, arms)[0] if row.get("decided")]
+        first = [row for figure in _figures_of(own) for row in own if row["figure"] == figure]
+        sentences += [difference_sentence(row, arms) for row in first[:_MOST_NAMED]]
         chance = CHANCE * len(found)
         sentences.append(
             f"{len(decided)} of {len(found)} differences are decided; if no arm differed, "
@@ -111,42 +115,77 @@ def difference_sentence(row: Mapping[str, Any], arms: Sequence[Arm]) -> str:
     figure = str(row.get("figure"))
     value, low, high = (number(row, key) for key in ("estimate", "low", "high"))
     first, second = title_of(arms, row.get("first")), title_of(arms, row.get("second"))
-    sign = better_sign(figure) * (1 if (value or 0.0) >= 0 else -1)
-    verb = {1: "is better than", -1: "is worse than", 0: "differs from"}[sign]
-    unit = unit_of(figure)
+    verb = {1: "is better than", -1: "is worse than", 0: "differs from"}[_sign(row)]
+    unit = difference_unit(figure)
     interval = interval_text(low, high, unit)
     p_value = number(row, "p_value")
     details = [f"95 % interval {interval}"] if interval else []
     details += [f"p {p_value:.2g}"] if p_value is not None else []
     extra = f" ({', '.join(details)})" if details else ""
-    name = figure_title(figure)
-    return f"{first} {verb} {second} in {name} by {shown(value, unit, signed=True)}{extra}."
+    return (
+        f"{first} {verb} {second} in {spoken(figure)} by {shown(value, unit, signed=True)}{extra}."
+    )
 
 
 def _difference_headline(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
-    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))]
-    decided = [row for row in own if row.get("decided")]
-    if not decided:
-        others = [row for row in found if row.get("decided")]
-        rest = f" ({len(others)} between other arms)" if others else ""
-        subject = f"of {chosen.title} to another arm is decided{rest}"
-        if not own:
-            subject = "between arms is decided" if not others else "concerns " + chosen.title
-        count = len(own) or len(found)
-        return f"Nothing was found: none of the {count} differences {subject}."
-    won: dict[str, list[str]] = {}
-    for row in decided:
-        flip = 1 if row.get("first") == chosen.name else -1
-        other = title_of(arms, row.get("second" if flip == 1 else "first"))
-        figure = str(row.get("figure"))
-        sign = better_sign(figure) * flip * (1 if (number(row, "estimate") or 0.0) >= 0 else -1)
-        verb = {1: "better than", -1: "worse than", 0: "different from"}[sign]
-        won.setdefault(f"{verb} {other}", []).append(figure_title(figure))
-    parts = [f"{verb} in {_listed(names)}" for verb, names in won.items()]
-    more = f"; {len(parts) - _MOST_NAMED} more below" if len(parts) > _MOST_NAMED else ""
-    return f"{chosen.title} is {'; '.join(parts[:_MOST_NAMED])}{more}."
+    own, rivals = _own(found, chosen, arms)
+    if not any(row.get("decided") for row in own):
+        against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
+        count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
+        return f"Nothing was found: {count} between {chosen.title} and {against} is decided."
+    phrases, undecided = [], []
+    for figure in _figures_of(own)[:_MOST_NAMED]:
+        listed = [row for row in own if row.get("figure") == figure]
+        phrase = _standing(listed, chosen, arms)
+        if phrase:
+            phrases.append(f"{phrase} in {spoken(figure)}")
+        else:
+            undecided.append(spoken(figure))
+    rest = f"; nothing is decided in {_listed(undecided)}" if undecided else ""
+    return f"{chosen.title}: {', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+
+
+def _own(
+    found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return an arm's differences and its rivals: trained arms, or all where there are none."""
+    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))] or [*found]
+    trained = {arm.name for arm in arms if arm.kind == "trained"}
+    among = [row for row in own if _rival(row, chosen) in trained] or own
+    return among, list(dict.fromkeys(_rival(row, chosen) for row in among))
+
+
+def _rival(row: Mapping[str, Any], chosen: Arm) -> str:
+    return str(row.get("second" if row.get("first") == chosen.name else "first"))
+
+
+def _figures_of(own: Sequence[Mapping[str, Any]]) -> list[str]:
+    figures = list(dict.fromkeys(str(row.get("figure")) for row in own))
+    return sorted(figures, key=lambda f: _FIRST.index(f) if f in _FIRST else len(_FIRST))
+
+
+def _standing(listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]) -> str:
+    """Return against whom an arm is better or worse in one figure, empty if undecided."""
+    against: dict[int, list[str]] = {}
+    for row in listed:
+        if row.get("decided"):
+            flip = 1 if row.get("first") == chosen.name else -1
+            against.setdefault(flip * _sign(row), []).append(title_of(arms, _rival(row, chosen)))
+    verbs = {1: "better than", -1: "worse than", 0: "different from"}
+    trained = {arm.name for arm in arms if arm.kind == "trained"}
+    kind = "other trained arms" if all(_rival(row, chosen) in trained for row in listed) else "arms"
+    of = f"the {len(listed)} {kind}"
+    return " and ".join(
+        f"{verbs[sign]} {names[0] if len(listed) == 1 else f'{len(names)} of {of}'}"
+        for sign, names in sorted(against.items(), reverse=True)
+    )
+
+
+def _sign(row: Mapping[str, Any]) -> int:
+    """Return +1 where the first arm is better, -1 where it is worse, 0 where neither is said."""
+    return better_sign(str(row.get("figure"))) * (1 if (number(row, "estimate") or 0) >= 0 else -1)
 
 
 def _target_sentence(document: Document, chosen: Arm, arms: Sequence[Arm]) -> str:
@@ -163,7 +202,7 @@ def _target_sentence(document: Document, chosen: Arm, arms: Sequence[Arm]) -> st
 def _target_name(row: Mapping[str, Any]) -> str:
     figure = str(row.get("figure"))
     sense = "<" if row.get("sense") == "below" else ">"
-    text = f"{figure_title(figure)} {sense} {shown(number(row, 'target'), unit_of(figure))}"
+    text = f"{spoken(figure)} {sense} {shown(number(row, 'target'), unit_of(figure))}"
     years = number(row, "years_to_decide")
     if row.get("verdict") == "not decidable" and years is not None:
         text += f" (about {years:,.0f} test years would decide)"
