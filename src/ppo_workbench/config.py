@@ -55,6 +55,7 @@ class Task(Enum):
     train = "train"
     evaluate = "evaluate"
     analyse = "analyse"
+    power = "power"
 
 
 class TimestampConvention(Enum):
@@ -571,6 +572,25 @@ class ObjectiveConfig:
 
 
 @dataclass
+class PowerConfig:
+    """The comparison that `task=power` plans: how large a difference, how sure, on how much.
+
+    Differences are of annual Sharpe ratios. `test_years` null is the test split's own length;
+    `seed_deviation` is that of the paired difference between training seeds, from a pilot.
+    """
+
+    differences: Annotated[list[Positive], Field(min_length=1, max_length=20)] = field(
+        default_factory=lambda: [0.25, 0.5, 1.0, 2.0]
+    )
+    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seeds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    seed_deviation: Annotated[float, Field(ge=0, le=1000)] = 0.6
+    test_years: Annotated[float | None, Field(gt=0, le=10_000)] = None
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+
+
+@dataclass
 class TrialConfig:
     """Which trial of which study this run is; set by the sweeper."""
 
@@ -632,6 +652,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    power: PowerConfig = field(default_factory=PowerConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
 
 

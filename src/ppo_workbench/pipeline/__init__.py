@@ -1,7 +1,8 @@
-"""The tasks, composed from all the other boxes: train, evaluate, backtest, analyse, one trial."""
+"""The tasks, composed from all the other boxes: train, evaluate, analyse, power, one trial."""
 
 from ppo_workbench.pipeline.fitting import checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome
+from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.stored import (
     backtest,
     find_artifact,
@@ -21,6 +22,7 @@ __all__ = [
     "find_artifact",
     "home_folder",
     "open_with_test",
+    "power",
     "run",
     "stored_policy",
     "train",

@@ -1,4 +1,4 @@
-"""The tasks, one straight-line function each: train, evaluate, analyse."""
+"""The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ from ppo_workbench.pipeline.outcome import (
     without_secrets,
     write_result,
 )
+from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
     FOLDERS,
@@ -71,6 +72,8 @@ def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> f
         return analyse(config)
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
+    if config.task is Task.power:
+        return power(config)
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)

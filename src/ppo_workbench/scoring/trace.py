@@ -144,10 +144,11 @@ class Trace:
         account that stays flat has no excess return, weekends or not.
         """
         return cash_returns(
-            self.end_ns, self._start_ns(), self.session_ends(), self.cash_interest_annual_bps
+            self.end_ns, self.first_mark_ns(), self.session_ends(), self.cash_interest_annual_bps
         )
 
-    def _start_ns(self) -> int:
+    def first_mark_ns(self) -> int:
+        """Return UTC nanoseconds of the mark of the initial equity."""
         if self.start_ns is not None:
             return self.start_ns
         steps = np.diff(self.end_ns)
