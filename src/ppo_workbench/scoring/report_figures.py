@@ -69,7 +69,10 @@ def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) ->
         line["hovertemplate"] = "%{y:.3f}"
         falls = _thinned(text, dates, -100 * session_drawdowns(trace), strokes[arm.name], 1.0)
         falls |= {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
-        traces += [line | {"legendgroup": arm.name}, falls | {"legendgroup": arm.name}]
+        traces += [
+            line | {"legendgroup": html.escape(arm.name)},
+            falls | {"legendgroup": html.escape(arm.name)},
+        ]
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
     traces.append(_regime_band(world.traces[longest], world.dates(longest)))
     figure = figure_of(traces, _dates("y3"), {"title": {"text": "growth of 1"}})
@@ -153,12 +156,12 @@ def curves_figure(curves: Curves, key: str, arms: Sequence[Arm], strokes: dict[s
         title = f"{html.escape(arm.title)} ({band.runs} {'run' if band.runs == 1 else 'runs'})"
         if np.isfinite(band.low).any():
             edge = {"width": 0, "color": line["color"]}
-            plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": arm.name}
+            plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": html.escape(arm.name)}
             traces.append(line_trace(title, steps, _digits(values["high"]), edge) | plain)
             fill = {"fill": "tonexty", "fillcolor": _pale(line["color"])}
             traces.append(line_trace(title, steps, _digits(values["low"]), edge) | plain | fill)
         mean = line_trace(title, steps, _digits(values["mean"]), line)
-        traces.append(mean | {"legendgroup": arm.name, "hovertemplate": "%{y:.4g}"})
+        traces.append(mean | {"legendgroup": html.escape(arm.name), "hovertemplate": "%{y:.4g}"})
     axis = {"title": {"text": html.escape(key)}}
     figure = figure_of(traces, {"title": {"text": "timesteps"}, "rangemode": "tozero"}, axis)
     figure["layout"]["hovermode"] = "x unified"
