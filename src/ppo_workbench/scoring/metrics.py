@@ -159,6 +159,18 @@ def drawdowns(equity: Floats) -> Floats:
     return (peak - equity) / peak
 
 
+def drawdowns_at_reference(trace: Trace) -> Floats:
+    """Return the drawdowns of session returns scaled to 10 % volatility, float64 (sessions + 1,).
+
+    Fractions of the peak, the first one 0; a scaled loss of all ends the equity at 0.
+    """
+    returns = trace.daily_returns()
+    volatility = _volatility(returns, trace.sessions_per_year)
+    scaled = returns * _ratio(REFERENCE_VOLATILITY, volatility, capped=False)
+    growth = np.cumprod(1.0 + np.maximum(scaled, -1.0))
+    return drawdowns(np.concatenate(([1.0], growth)))
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """The figures of one trace; docs/metrics.md defines every one of them.
@@ -303,7 +315,7 @@ def _drawdown_figures(trace: Trace) -> dict[str, float]:
     return {
         "max_drawdown_frac": deepest,
         "max_drawdown_sessions": _drawdown_sessions(trace, falls),
-        "max_drawdown_at_10pct_vol_frac": _drawdown_at_reference(trace),
+        "max_drawdown_at_10pct_vol_frac": float(drawdowns_at_reference(trace).max()),
         "calmar": _cap(_ratio(annual, deepest)),
     }
 
@@ -370,15 +382,6 @@ def _drawdown_sessions(trace: Trace, falls: Floats) -> float:
     # Index 0 is the mark before the first row: with daily bars it is the session before.
     ordinal = np.concatenate(([0], np.cumsum(steps)))
     return float(ordinal[end] - ordinal[peak])
-
-
-def _drawdown_at_reference(trace: Trace) -> float:
-    """Rebuild equity from session returns at 10 % volatility; a loss of all ends it at 0."""
-    returns = trace.daily_returns()
-    volatility = _volatility(returns, trace.sessions_per_year)
-    scaled = returns * _ratio(REFERENCE_VOLATILITY, volatility, capped=False)
-    growth = np.cumprod(1.0 + np.maximum(scaled, -1.0))
-    return float(drawdowns(np.concatenate(([1.0], growth))).max())
 
 
 def _count_by_severity(trace: Trace, broken: Ints) -> dict[str, int]:
