@@ -18,15 +18,16 @@ from ppo_workbench.pipeline.comparison_document import comparison_document
 from ppo_workbench.pipeline.comparison_plan import (
     FOLDER,
     PLAN,
-    RESULT,
     Cell,
     check_plan,
     plan_cells,
+    read_result,
     settled_plan,
     stress_cell,
 )
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
+from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.stored import home_folder
 from ppo_workbench.records.comparison_record import ComparisonRecord
 
@@ -122,10 +123,11 @@ def compare(
         document["git_commit"] = git_commit()
         document["mlflow_run_id"] = record.run_id
         write_result(str(folder / "comparison.json"), plain(document))
+        page = draw_comparison(folder).page
         record.finish(document, folder)
     for sentence in document["conclusion"]:
         console.show(sentence)
-    console.show(f"comparison: {folder / 'comparison.json'}", wrap=False)
+    console.show(f"report: {page}", wrap=False)
     write_result(config.result_json, plain(document))
     return Comparison(document, folder, record.run_id)
 
@@ -172,7 +174,7 @@ def _run_cells(
     console: WorkbenchConsole,
 ) -> dict[str, dict[str, Any]]:
     """Run what is missing and return every cell's result by name."""
-    results = {cell.name: found for cell in cells if (found := _result(folder, cell.name))}
+    results = {cell.name: found for cell in cells if (found := read_result(folder, cell.name))}
     missing = [cell for cell in cells if cell.name not in results]
     if results:
         console.show(f"resumed: {len(results)} of {len(cells)} cells are done")
@@ -180,7 +182,7 @@ def _run_cells(
     todo = [(cell.name, [*cell.overrides, *limits]) for cell in missing]
     for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
         cell = missing[ended.index]
-        found = _result(folder, cell.name)
+        found = read_result(folder, cell.name)
         if found is None:
             failed[cell.name] = ended.reason or "left no result"
             console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
@@ -204,11 +206,3 @@ def _told(found: Mapping[str, Any], cell: Cell) -> str:
         return f"done in {seconds}"
     sharpe = found["scores"][cell.arm]["validation"]["sharpe_annual"]
     return f"validation Sharpe {sharpe:+.2f}, {seconds}"
-
-
-def _result(folder: Path, name: str) -> dict[str, Any] | None:
-    path = folder / "cells" / name / RESULT
-    if not path.is_file():
-        return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document

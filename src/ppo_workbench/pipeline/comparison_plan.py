@@ -62,6 +62,15 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def read_result(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return what a cell of the comparison in `folder` left, None if it has not ended well."""
+    path = folder / "cells" / name / RESULT
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
 def fold_count(config: Config) -> int:
     """Return how many trainings the protocol asks of every arm and seed."""
     splits = config.splits

@@ -39,6 +39,7 @@ from ppo_workbench.pipeline.outcome import (
     write_result,
 )
 from ppo_workbench.pipeline.power import power
+from ppo_workbench.pipeline.report import report
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
     FOLDERS,
@@ -82,6 +83,9 @@ def run(
         assert jobs is not None
         document = compare(config, raw, jobs).document
         return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
+    if config.task is Task.report:
+        report(config)
+        return 0.0
     if config.task is Task.analyse:
         return analyse(config)
     if config.task is Task.evaluate:
