@@ -87,7 +87,7 @@ def varies_market(config: Config) -> bool:
 
 
 def plan_cells(config: Config, comparison: str, look: str) -> list[Cell]:
-    """Return all cells of a comparison, the yardsticks of a world before its arms.
+    """Return all cells of a comparison; yardsticks stand on the configured market alone.
 
     Args:
         config: The experiment; `config.compare` names arms, seeds and markets.
@@ -109,7 +109,8 @@ def plan_cells(config: Config, comparison: str, look: str) -> list[Cell]:
         for seed in compare.seeds:
             world = _world(config, comparison, look, market, changes, seed)
             # On one market all seeds share the yardsticks.
-            also = [YARDSTICKS] if varies_market(config) or seed == compare.seeds[0] else []
+            alone = market == MAIN and (varies_market(config) or seed == compare.seeds[0])
+            also = [YARDSTICKS] if alone else []
             cells += [
                 world.cell(arm, fold) for arm in [*also, *arms] for fold in range(world.folds)
             ]
