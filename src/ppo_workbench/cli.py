@@ -148,8 +148,6 @@ def _run(cfg: DictConfig) -> float:
 
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(pipeline.run(config, raw, choices))
-    if HydraConfig.get().mode is not RunMode.RUN:
-        raise ConfigError("task=compare: spreads its own jobs, leave --multirun away")
     from ppo_workbench.launching import LauncherJobs
 
     return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
@@ -305,6 +303,8 @@ def _check_flags(arguments: Sequence[str]) -> None:
     if not (args.shell_completion or args.hydra_help):
         _check_overrides(args.overrides)
     if args.multirun:
+        if "task=compare" in args.overrides:
+            raise ConfigError("task=compare: spreads its own jobs, leave --multirun away")
         _check_outputs(args.overrides)
 
 

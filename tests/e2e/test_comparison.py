@@ -82,7 +82,7 @@ def test_cells_are_children_of_one_parent_in_the_record(compared: Path) -> None:
     parents = [run for run in runs if run.data.tags["task"] == "compare"]
     children = [run for run in runs if run.data.tags["task"] == "compare_cell"]
     assert len(parents) == 1
-    assert len(children) == 2 * (4 + 1)
+    assert len(children) == 2 * (4 + 1) + 1  # the stress cell
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert "masked/sharpe_annual" in parents[0].data.metrics
@@ -153,3 +153,100 @@ def test_cell_that_fails_names_itself_and_its_log(
     assert result.code == 2
     assert "cells failed" in result.err
     assert "log.txt" in result.err
+
+
+def test_audit_finds_nothing_in_masked_and_rejected_arms(compared: Path) -> None:
+    audits = _document(compared, "tiny")["audit"]
+    for arm in ("masked", "reject", "threshold", "random-legal"):
+        if arm in audits:
+            assert audits[arm]["violations"] == 0, arm
+    assert audits["execute"]["violations"] > 0
+    assert audits["masked"]["unaudited"] == []
+
+
+def test_winner_is_stressed_and_its_report_stands_beside_the_document(compared: Path) -> None:
+    document = _document(compared, "tiny")
+    assert document["winner"] in {"masked", "reject", "execute", "all_true"}
+    assert {"costs_x2", "costs_x3"} <= set(document["stress"]["scenarios"])
+    page = (compared / "comparisons" / "tiny" / "report" / "report.html").read_text("utf-8")
+    assert document["conclusion"][0].rstrip(".") in page
+
+
+def test_report_is_drawn_again_from_the_name_and_from_the_run(
+    compared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = compared / "comparisons" / "tiny" / "report" / "report.html"
+    run_id = _document(compared, "tiny")["mlflow_run_id"]
+    for name in ("tiny", run_id):
+        page.unlink()
+        result = Workbench(compared, capsys).run("task=report", f"run={name}")
+        assert result.code == 0
+        assert page.is_file()
+    assert len(past_openings(compared)) == 2  # drawing is no look of its own
+
+
+def test_report_of_nothing_is_refused(workbench: Workbench) -> None:
+    for name, words in (("ghost", "artifact=ghost"), ("../up", "../up")):
+        result = workbench.run("task=report", f"run={name}", "tracking=none")
+        assert result.code == 2
+        assert words in result.err
+    assert "run=NAME" in workbench.run("task=report").err
+
+
+def test_report_of_a_model_shows_its_validation(
+    trained: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.e2e.workbench import TINY as MARKET
+
+    result = Workbench(trained.home, capsys).run("task=report", "run=first", *MARKET)
+    assert result.code == 0
+    page = trained.home / "reports" / "first" / "report.html"
+    assert "first" in page.read_text("utf-8")
+    assert not (trained.home / "mlruns" / "test_openings.jsonl").exists()
+
+
+def test_walk_forward_retrains_each_fold_and_stitches_one_curve(workbench: Workbench) -> None:
+    daily = ["task=compare", "data=sp500", "splits=walk_forward_anchored", "splits.folds=2"]
+    small = ["budget.timesteps=256", "budget.evaluations=1", *SMALL_MODEL, "tracking=none"]
+    one = ["compare.arms={masked: ['model.type=maskable_ppo']}", "compare.pairs=[[masked,flat]]"]
+    one += ["compare.seeds=[0]", "compare.resamples=200", "output=forward"]
+
+    result = workbench.run(*daily, *small, *one)
+
+    assert result.code == 0, result.err
+    document = _document(workbench.home, "forward")
+    cells = workbench.home / "comparisons" / "forward" / "cells"
+    parts = [
+        read_trace(cells / f"main-0-masked-{fold}" / "trace-masked-0.parquet") for fold in (0, 1)
+    ]
+    returns = np.concatenate([part.daily_returns() for part in parts])
+    card = document["cards"]["main"]["masked"][0]
+    assert document["protocol"] == "walk_forward_anchored"
+    assert document["method"] == "days and seeds"
+    assert card["total_return_frac"] == pytest.approx(np.prod(1 + returns) - 1)
+    assert parts[0].end_ns[-1] <= parts[1].opening_ns()
+    assert [opening.looks for opening in past_openings(workbench.home)] == [1]
+
+
+def test_evaluation_of_other_bars_says_so_and_counts_the_look(
+    trained: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.e2e.workbench import TINY as MARKET
+
+    shutil.copytree(trained.home / "trained_models", tmp_path / "trained_models")
+    ask = ["task=evaluate", "artifact=first", *MARKET, "data.synthetic.seed=9", "split=all"]
+
+    first, second = (Workbench(tmp_path, capsys).run(*ask) for _ in range(2))
+
+    assert first.code == second.code == 0
+    assert "look 1 at" in first.out
+    assert "look 2 at" in second.out
+    assert "other bars" in " ".join(first.out.split())
+
+
+def test_evaluation_takes_features_and_actions_from_the_model(
+    trained: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["task=evaluate", "artifact=first", "data.synthetic.sessions=40"]
+    result = Workbench(trained.home, capsys).run(*ask, "env.exposure_levels=[0.0,1.0]")
+    assert result.code == 0, result.err
