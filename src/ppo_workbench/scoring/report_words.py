@@ -44,7 +44,7 @@ def headline(document: Document, arms: Sequence[Arm]) -> str:
         return _difference_headline(found, chosen, arms)
     if rows(document, "targets"):
         return _target_sentence(document, chosen, arms)
-    return f"{chosen.title}: shown without a comparison, so better than nothing is not claimed."
+    return f"{chosen.title}: no comparison was made, so nothing is claimed."
 
 
 def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
