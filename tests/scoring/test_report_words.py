@@ -119,6 +119,21 @@ def test_findings_state_what_chance_would_decide() -> None:
     )
 
 
+def test_findings_count_invalid_trades_and_tell_what_the_audit_found() -> None:
+    document = {
+        "invalid_trades": {
+            "masked": {"impossible": 0, "house": 0},
+            "execute": {"impossible": 3, "regulatory": 5, "house": 1234, "rejected_house": 9},
+            "flat": {"house": 0},
+        },
+        "audit": {"masked": {"violations": 0}, "execute": {"violations": 1242}},
+    }
+    assert findings(document, ARMS) == [
+        "The audit found 1,242 violations in Execute.",
+        "Invalid trades executed: Masked 0; Execute 1,242.",
+    ]
+
+
 def test_looks_names_a_second_look_and_marks_it() -> None:
     document = {"setup": {"markets": [{"instrument": "SPY", "looks": 2}, {"instrument": "QQQ"}]}}
     first, second = looks(document)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
+    audit_count,
     better_sign,
     difference_unit,
     interval_text,
@@ -63,9 +65,26 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
         )
         if rows(document, "targets"):
             sentences.append(_target_sentence(document, chosen, arms))
+    sentences += _rule_sentences(document, arms)
     listed = document.get("conclusion")
     more = [str(item) for item in listed] if isinstance(listed, list | tuple) else []
     return sentences + [sentence for sentence in more if sentence not in sentences]
+
+
+def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
+    """Return sentences on invalid trades of trained arms, and on what the audit found."""
+    sentences, executed = [], []
+    for arm in arms:
+        counts = part(document, "invalid_trades", arm.name)
+        known = [n for n in (number(counts, key) for key in SEVERITIES) if n is not None]
+        if arm.kind == "trained" and known:
+            executed.append(f"{arm.title} {sum(known):,.0f}")
+        violations = audit_count(document, arm.name)
+        if violations:
+            sentences.append(f"The audit found {violations:,.0f} violations in {arm.title}.")
+    if executed:
+        sentences.append(f"Invalid trades executed: {'; '.join(executed)}.")
+    return sentences
 
 
 def looks(document: Document) -> list[str]:
