@@ -15,8 +15,8 @@ from ppo_workbench.scoring.plots import monthly_returns
 from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
-    better_sign,
     audit_count,
+    better_sign,
     cards_of,
     difference_unit,
     estimate,
