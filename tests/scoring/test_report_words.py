@@ -63,8 +63,8 @@ def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
         _difference("reject", "sharpe_annual", 0.05, decided=False),
     ]
     assert headline({"differences": rows}, ARMS) == (
-        "Masked: better than 1 of the 2 other trained arms and worse than 1 of the 2 other "
-        "trained arms in maximum drawdown; nothing is decided in Sharpe ratio."
+        "Masked against 2 other trained arms: better than 1 and worse than 1 in maximum "
+        "drawdown; nothing is decided in Sharpe ratio."
     )
 
 

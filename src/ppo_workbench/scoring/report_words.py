@@ -157,13 +157,18 @@ def _difference_headline(
     phrases, undecided = [], []
     for figure in _figures_of(own)[:_MOST_NAMED]:
         listed = [row for row in own if row.get("figure") == figure]
-        phrase = _standing(listed, chosen, arms)
+        phrase = _standing(listed, chosen, arms, alone=len(rivals) == 1)
         if phrase:
             phrases.append(f"{phrase} in {spoken(figure)}")
         else:
             undecided.append(spoken(figure))
     rest = f"; nothing is decided in {_listed(undecided)}" if undecided else ""
-    return f"{chosen.title}: {', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+    verdict = f"{', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+    if len(rivals) == 1:
+        return f"{chosen.title}: {verdict}"
+    trained = {arm.name for arm in arms if arm.kind == "trained"}
+    kind = "trained arms" if trained.issuperset(rivals) else "arms"
+    return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
 
 
 def _own(
@@ -185,19 +190,18 @@ def _figures_of(own: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(figures, key=lambda f: _FIRST.index(f) if f in _FIRST else len(_FIRST))
 
 
-def _standing(listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]) -> str:
-    """Return against whom an arm is better or worse in one figure, empty if undecided."""
+def _standing(
+    listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm], *, alone: bool
+) -> str:
+    """Return than how many an arm is better or worse in one figure, empty if undecided."""
     against: dict[int, list[str]] = {}
     for row in listed:
         if row.get("decided"):
             flip = 1 if row.get("first") == chosen.name else -1
             against.setdefault(flip * _sign(row), []).append(title_of(arms, _rival(row, chosen)))
     verbs = {1: "better than", -1: "worse than", 0: "different from"}
-    trained = {arm.name for arm in arms if arm.kind == "trained"}
-    kind = "other trained arms" if all(_rival(row, chosen) in trained for row in listed) else "arms"
-    of = f"the {len(listed)} {kind}"
     return " and ".join(
-        f"{verbs[sign]} {names[0] if len(listed) == 1 else f'{len(names)} of {of}'}"
+        f"{verbs[sign]} {names[0] if alone else len(names)}"
         for sign, names in sorted(against.items(), reverse=True)
     )
 
