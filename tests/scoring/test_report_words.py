@@ -47,6 +47,16 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
     )
 
 
+def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
+    row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
+    assert headline({"differences": [row]}, ARMS) == (
+        "Nothing was found: no difference of Masked to another arm was computed."
+    )
+    assert findings({"differences": [row]}, ARMS) == [
+        "1 of 1 differences are decided; if no arm differed, about 0.1 would be by chance."
+    ]
+
+
 def test_headline_does_not_count_a_win_over_a_yardstick_as_a_find() -> None:
     rows = [
         _difference("execute", "sharpe_annual", 0.05, decided=False),

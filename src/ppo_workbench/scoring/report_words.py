@@ -150,6 +150,8 @@ def _difference_headline(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
     own, rivals = _own(found, chosen, arms)
+    if not own:
+        return f"Nothing was found: no difference of {chosen.title} to another arm was computed."
     if not any(row.get("decided") for row in own):
         against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
         count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
@@ -175,7 +177,7 @@ def _own(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> tuple[list[Mapping[str, Any]], list[str]]:
     """Return an arm's differences and its rivals: trained arms, or all where there are none."""
-    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))] or [*found]
+    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))]
     trained = {arm.name for arm in arms if arm.kind == "trained"}
     among = [row for row in own if _rival(row, chosen) in trained] or own
     return among, list(dict.fromkeys(_rival(row, chosen) for row in among))
