@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,9 @@ def test_report_escapes_every_text_it_is_given(
     document["stress"] = {"policy": ATTACK, "scenarios": {ATTACK: {"change": ATTACK}}}
     document["audit"] = {"masked": {"violations": 1, "by_rule": {ATTACK: 1}}}
     curves = {ATTACK: [[{"step": 0, ATTACK: 1.0}, {"step": 1, ATTACK: 2.0}]]}
+    hostile = replace(trading, action_names=(ATTACK, "HOLD", "BUY"), rule_names=(ATTACK,) * 3)
     files = _write(
-        tmp_path, bars_of, {ATTACK: trading, "masked": trading}, document, curves, ATTACK
+        tmp_path, bars_of, {ATTACK: hostile, "masked": trading}, document, curves, ATTACK
     )
     bare = _bare(files)
     assert "<script>alert" not in bare
@@ -227,7 +229,7 @@ def test_report_of_nothing_but_a_trace_says_what_is_missing(
     tmp_path: Path, bars_of: BarsMaker, make_trace: TraceMaker
 ) -> None:
     words = _words(_write(tmp_path, bars_of, {"only": make_trace([100, 101, 99])}))
-    assert "only: shown without a comparison" in words
+    assert "only: no comparison was made" in words
     assert "count of looks at the test is missing" in words
     assert "paired differences between arms" in words
     assert "training curves" in words

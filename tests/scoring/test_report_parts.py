@@ -7,8 +7,15 @@ from scipy.stats import ttest_1samp
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.report_candles import candle_data, stretches
 from ppo_workbench.scoring.report_curves import curve_band, curve_keys
+from ppo_workbench.scoring.report_document import arms_of
 from ppo_workbench.scoring.report_masks import mask_history, mask_table
-from ppo_workbench.scoring.report_tables import MOST_TRIPS, difference_table, trip_table
+from ppo_workbench.scoring.report_tables import (
+    MOST_TRIPS,
+    difference_table,
+    invalid_table,
+    stress_tables,
+    trip_table,
+)
 from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
 from ppo_workbench.scoring.trace import Trace
 
@@ -140,6 +147,30 @@ def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
     assert first["at"] == pytest.approx(50.0)
     assert first["left"] == first["zero"] == second["zero"]
     assert (second["at"], second["width"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "audit",
+    [
+        {"violations": 3, "by_rule": {"halt": 3}},
+        {"count": 3, "violations": [{"rule": "halt"}], "by_rule": {"halt": 3}},
+    ],
+)
+def test_invalid_table_reads_a_count_of_violations_or_an_audit_s_record(
+    bars_of: BarsMaker, minutes: Trace, audit: dict[str, object]
+) -> None:
+    document = {"audit": {"a": audit | {"unaudited": ["x"]}}}
+    (row,) = invalid_table(document, arms_of(document, ["a"]), _world(bars_of, minutes))
+    assert (row["audit"], row["audit_by_rule"], row["unaudited"]) == (3, {"halt": 3}, ["x"])
+    assert row["executed"] == {"impossible": 0, "regulatory": 0, "house": 0}
+
+
+def test_stress_tables_read_one_policy_or_several() -> None:
+    one = {"policy": "p", "scenarios": {"costs_x1": {"change": "none", "figures": {"calmar": 1.0}}}}
+    (alone,) = stress_tables({"stress": one})
+    (among,) = stress_tables({"stress": {"masked": one, "note": "x"}})
+    assert alone == among
+    assert alone["scenarios"][0]["figures"] == {"calmar": 1.0}
 
 
 def test_curve_band_of_equal_steps_is_student_s_interval() -> None:

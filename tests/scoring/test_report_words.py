@@ -47,6 +47,16 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
     )
 
 
+def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
+    row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
+    assert headline({"differences": [row]}, ARMS) == (
+        "Nothing was found: no difference of Masked to another arm was computed."
+    )
+    assert findings({"differences": [row]}, ARMS) == [
+        "1 of 1 differences are decided; if no arm differed, about 0.1 would be by chance."
+    ]
+
+
 def test_headline_does_not_count_a_win_over_a_yardstick_as_a_find() -> None:
     rows = [
         _difference("execute", "sharpe_annual", 0.05, decided=False),
@@ -63,8 +73,8 @@ def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
         _difference("reject", "sharpe_annual", 0.05, decided=False),
     ]
     assert headline({"differences": rows}, ARMS) == (
-        "Masked: better than 1 of the 2 other trained arms and worse than 1 of the 2 other "
-        "trained arms in maximum drawdown; nothing is decided in Sharpe ratio."
+        "Masked against 2 other trained arms: better than 1 and worse than 1 in maximum "
+        "drawdown; nothing is decided in Sharpe ratio."
     )
 
 
@@ -117,6 +127,21 @@ def test_findings_state_what_chance_would_decide() -> None:
     assert findings({"differences": rows}, ARMS)[1] == (
         "1 of 20 differences are decided; if no arm differed, about 1.0 would be by chance."
     )
+
+
+def test_findings_count_invalid_trades_and_tell_what_the_audit_found() -> None:
+    document = {
+        "invalid_trades": {
+            "masked": {"impossible": 0, "house": 0},
+            "execute": {"impossible": 3, "regulatory": 5, "house": 1234, "rejected_house": 9},
+            "flat": {"house": 0},
+        },
+        "audit": {"masked": {"violations": 0}, "execute": {"violations": 1242}},
+    }
+    assert findings(document, ARMS) == [
+        "The audit found 1,242 violations in Execute.",
+        "Invalid trades executed: Masked 0; Execute 1,242.",
+    ]
 
 
 def test_looks_names_a_second_look_and_marks_it() -> None:

@@ -10,6 +10,7 @@ function themed(figure) {
   layout.font = { ...layout.font, color: ink("--ink") };
   layout.hoverlabel = { bgcolor: ink("--paper"), bordercolor: grid, font: { color: ink("--ink") } };
   layout.xaxis = layout.xaxis || {};
+  if (layout.xaxis.type === "date") layout.margin.b = 25;
   for (const [name, axis] of Object.entries(layout)) {
     if (!/^[xy]axis/.test(name)) continue;
     axis.gridcolor = grid;
@@ -64,11 +65,11 @@ function candleFigure() {
     marker: { symbol: "x-thin-open", color: "#C0392B", size: 9, line: { width: 2 } } });
   const ticks = candleTicks(bars.time);
   const rows = actions.map(safe).concat(chosen.broken.length ? ["sent"] : []);
-  const short = (time) => details.candles.unit === "day" ? time.slice(11) : time.slice(0, 10);
+  const short = (time) => details.candles.unit === "day" ? time.slice(11) : time.slice(5, 10);
   return { data, layout: { height: 480, margin: { l: 60, r: 12, t: 12, b: 45 }, hovermode: "closest",
     font: { family: "system-ui, sans-serif", size: 12 },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    xaxis: { range: [-1, count], tickvals: ticks, ticktext: ticks.map((i) => safe(short(bars.time[i]))), anchor: "y2",
+    xaxis: { range: [-1, count], tickvals: ticks, ticktext: ticks.map((i) => safe(short(bars.time[i]))), tickangle: 0, anchor: "y2",
       rangeslider: { visible: false }, zeroline: false, title: { text: safe(chosen.label) } },
     yaxis: { domain: [0.08 + 0.05 * rows.length, 1], title: { text: "price" }, automargin: true, zeroline: false },
     yaxis2: { domain: [0, 0.04 + 0.05 * rows.length], type: "category", categoryorder: "array", categoryarray: rows,
@@ -106,7 +107,7 @@ function listTrips() {
     }
   }
   at("trips").replaceChildren(table);
-  at("trips").hidden = rows.length === 0;
+  at("trips").hidden = at("paging").hidden = rows.length === 0;
   at("place").textContent = rows.length ? `${page * PAGE + 1} to ${Math.min((page + 1) * PAGE, rows.length)} of ${rows.length}` : "none";
   at("back").disabled = page === 0;
   at("next").disabled = page >= pages - 1;

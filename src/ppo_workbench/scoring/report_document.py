@@ -189,6 +189,17 @@ def cards_of(document: Document, arm: str) -> list[dict[str, Any]]:
     return found
 
 
+def audit_count(document: Document, arm: str) -> float | None:
+    """Return how many violations an arm's audit found, None where there was none.
+
+    A comparison gives the number as `violations`; an audit's own record lists them under
+    that name beside a `count`.
+    """
+    audit = part(document, "audit", arm)
+    listed = number(audit, "violations")
+    return number(audit, "count") if listed is None else listed
+
+
 def better_sign(figure: str) -> int:
     """Return +1 where more of a figure is better, -1 where less is, 0 where neither."""
     if figure.startswith(_BETTER_BELOW):

@@ -29,6 +29,7 @@ COLOURS = (
 DASHES = ("solid", "dash", "dot", "dashdot")
 REGIME_COLOURS = ("#8C96A0", "#3D8FD1", "#C48A1E", "#B85C93")
 CURVE_POINTS, REWARD_POINTS = 700, 250
+LEGEND_LETTERS = 40
 
 
 def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
@@ -63,15 +64,15 @@ def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) ->
     """Draw growth of 1 and drawdown of all arms by session, over bands of the regime."""
     traces = []
     for arm in arms:
-        trace, dates, text = world.traces[arm.name], world.dates(arm.name), html.escape(arm.title)
+        trace, dates, text = world.traces[arm.name], world.dates(arm.name), _short(arm.title)
         growth = trace.equity_usd[trace.session_ends()] / trace.initial_equity_usd
         line = _thinned(text, dates, growth, strokes[arm.name])
         line["hovertemplate"] = "%{y:.3f}"
         falls = _thinned(text, dates, -100 * session_drawdowns(trace), strokes[arm.name], 1.0)
         falls |= {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
         traces += [
-            line | {"legendgroup": html.escape(arm.name)},
-            falls | {"legendgroup": html.escape(arm.name)},
+            line | {"legendgroup": _text(arm.name)},
+            falls | {"legendgroup": _text(arm.name)},
         ]
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
     traces.append(_regime_band(world.traces[longest], world.dates(longest)))
@@ -91,7 +92,7 @@ def equal_volatility_figure(world: World, arms: Sequence[Arm], strokes: dict[str
     traces = []
     for arm in arms:
         falls = -100 * drawdowns_at_reference(world.traces[arm.name])[1:]
-        title = f"{html.escape(arm.title)}: {-falls.min():.1f} %"
+        title = f"{_short(arm.title)}: {-falls.min():.1f} %"
         line = _thinned(title, world.dates(arm.name), falls, strokes[arm.name])
         traces.append(line | {"hovertemplate": "%{y:.2f} %"})
     axis = {"title": {"text": "drawdown at 10 % volatility, %"}}
@@ -107,10 +108,11 @@ def masks_figure(world: World, arm: Arm) -> Figure:
     for index, (rule, shares) in enumerate(found["rules"].items()):
         line = {"color": COLOURS[index], "width": 1.8, "dash": DASHES[index // 4]}
         values = [float(f"{100 * share:.4g}") for share in shares]
-        trace = line_trace(html.escape(rule), found["dates"], values, line)
+        trace = line_trace(_text(rule), found["dates"], values, line)
         traces.append(trace | {"hovertemplate": "%{y:.1f} %"})
     axis = {"title": {"text": "decisions blocked, %"}, "rangemode": "tozero"}
     figure = figure_of(traces, _dates(), axis)
+    figure["layout"]["showlegend"] = True  # also of a single rule
     if not traces:
         figure["layout"]["annotations"] = [_note("no rule blocked anything")]
         figure["layout"]["height"] = 160
@@ -153,18 +155,18 @@ def curves_figure(curves: Curves, key: str, arms: Sequence[Arm], strokes: dict[s
             continue
         values, line = band.to_dict(), strokes[arm.name]
         steps = values["steps"]
-        title = f"{html.escape(arm.title)} ({band.runs} {'run' if band.runs == 1 else 'runs'})"
+        title = f"{_short(arm.title)} ({band.runs} {'run' if band.runs == 1 else 'runs'})"
         if np.isfinite(band.low).any():
             edge = {"width": 0, "color": line["color"]}
-            plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": html.escape(arm.name)}
+            plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": _text(arm.name)}
             traces.append(line_trace(title, steps, _digits(values["high"]), edge) | plain)
             fill = {"fill": "tonexty", "fillcolor": _pale(line["color"])}
             traces.append(line_trace(title, steps, _digits(values["low"]), edge) | plain | fill)
         mean = line_trace(title, steps, _digits(values["mean"]), line)
-        traces.append(mean | {"legendgroup": html.escape(arm.name), "hovertemplate": "%{y:.4g}"})
-    axis = {"title": {"text": html.escape(key)}}
+        traces.append(mean | {"legendgroup": _text(arm.name), "hovertemplate": "%{y:.4g}"})
+    axis = {"title": {"text": _text(key)}}
     figure = figure_of(traces, {"title": {"text": "timesteps"}, "rangemode": "tozero"}, axis)
-    figure["layout"]["hovermode"] = "x unified"
+    figure["layout"] |= {"hovermode": "x unified", "showlegend": True}
     return figure
 
 
@@ -262,6 +264,16 @@ def _axis(title: str, domain: list[float]) -> Figure:
         "automargin": True,
         "nticks": 5,
     }
+
+
+def _text(text: str) -> str:
+    """Escape a text: plotly reads a little markup."""
+    return html.escape(text)
+
+
+def _short(title: str) -> str:
+    """Return an arm's title as a legend has room for it."""
+    return _text(title if len(title) <= LEGEND_LETTERS else title[: LEGEND_LETTERS - 3] + "...")
 
 
 def _note(text: str) -> Figure:

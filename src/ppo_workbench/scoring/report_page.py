@@ -67,61 +67,89 @@ def render_report(
         tables: What `report.report_tables` made of the same input.
         links: Traces to download.
     """
-    from markupsafe import Markup
-
     traced = [arm for arm in arms if arm.name in world.traces]
     figures = report_figures(world, arms, curves)
     for index, table in enumerate(tables["stress"]):
         drawn = cost_figure(table)
         if drawn is not None:
             figures[f"cost@{index}"] = drawn
-    chosen, candles = primary(arms, document), candle_data(world)
     return assemble_page(
         TEMPLATE,
         figures,
         title=title,
-        headline=headline(document, arms),
-        looks=looks(document),
-        looked_before=looks_counted(document),
-        findings=findings(document, arms),
-        missing=missing(document, arms, [arm.name for arm in traced], bool(curve_keys(curves))),
-        setup=_setup(document),
-        years=_years(document, world),
-        world=_world_words(world),
-        chosen=chosen.name if chosen else "",
-        traced=traced,
-        metrics=tables["metrics"],
-        metric_keys=METRICS,
-        metric_titles={key: figure_title(key) for key in METRICS},
-        units={key: unit_of(key) for key in METRICS},
-        promised=PROMISED,
-        differences=tables["differences"],
-        statistics=_statistics(document),
-        invalid=tables["invalid_trades"],
-        severities=SEVERITIES,
-        masks=[tables["masks"][arm.name] for arm in traced],
-        details=tables["arms"],
-        capped=MOST_TRIPS if _is_capped(tables["arms"]) else 0,
-        stress=tables["stress"],
-        stress_keys=STRESS_KEYS,
-        stress_lines=_lines(part(document, "stress")),
-        break_even=_break_even_words,
-        curve_names=curve_keys(curves),
-        regimes=list(zip(REGIMES, REGIME_COLOURS, strict=True)),
-        months=MONTHS,
         links=links,
-        candles=candles,
-        embedded_details={
+        traced=traced,
+        curve_names=curve_keys(curves),
+        missing=missing(document, arms, [arm.name for arm in traced], bool(curve_keys(curves))),
+        **_words(document, arms, world),
+        **_tables(document, tables, traced),
+        **_charts(world, tables, traced),
+        **_formats(),
+    )
+
+
+def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, Any]:
+    """Return the sentences of the page, and the arm that they are about."""
+    chosen = primary(arms, document)
+    return {
+        "headline": headline(document, arms),
+        "looks": looks(document),
+        "looked_before": looks_counted(document),
+        "findings": findings(document, arms),
+        "setup": _setup(document),
+        "years": _years(document, world),
+        "world": _world_words(world),
+        "chosen": chosen.name if chosen else "",
+    }
+
+
+def _tables(document: Document, tables: Mapping[str, Any], traced: Sequence[Arm]) -> dict[str, Any]:
+    return {
+        "metrics": tables["metrics"],
+        "differences": tables["differences"],
+        "statistics": _statistics(document),
+        "invalid": tables["invalid_trades"],
+        "masks": [tables["masks"][arm.name] for arm in traced],
+        "details": tables["arms"],
+        "capped": MOST_TRIPS if _is_capped(tables["arms"]) else 0,
+        "stress": tables["stress"],
+        "stress_lines": _lines(part(document, "stress")),
+    }
+
+
+def _charts(world: World, tables: Mapping[str, Any], traced: Sequence[Arm]) -> dict[str, Any]:
+    """Return what the page's script draws, arms by their place in `traced`."""
+    from markupsafe import Markup
+
+    candles = candle_data(world)
+    return {
+        "candles": candles,
+        "embedded_details": {
             "candles": candles | {"arms": [candles["arms"][arm.name] for arm in traced]},
             "actions": [list(world.traces[arm.name].action_names) for arm in traced],
             "trips": [tables["arms"][arm.name]["trips"]["columns"] for arm in traced],
         },
-        shown=shown,
-        interval_text=interval_text,
-        titles=figure_title,
-        unit_of=unit_of,
-        report_js=Markup(SCRIPT.read_text(encoding="utf-8")),
-    )
+        "report_js": Markup(SCRIPT.read_text(encoding="utf-8")),
+    }
+
+
+def _formats() -> dict[str, Any]:
+    """Return keys, headings and how numbers are shown."""
+    return {
+        "metric_keys": METRICS,
+        "metric_titles": {key: figure_title(key) for key in METRICS},
+        "units": {key: unit_of(key) for key in METRICS},
+        "promised": PROMISED,
+        "severities": SEVERITIES,
+        "stress_keys": STRESS_KEYS,
+        "regimes": list(zip(REGIMES, REGIME_COLOURS, strict=True)),
+        "months": MONTHS,
+        "break_even": _break_even_words,
+        "shown": shown,
+        "interval_text": interval_text,
+        "titles": figure_title,
+        "unit_of": unit_of,
+    }
 
 
 def _is_capped(details: Mapping[str, Any]) -> bool:

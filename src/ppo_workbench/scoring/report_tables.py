@@ -15,6 +15,7 @@ from ppo_workbench.scoring.plots import monthly_returns
 from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
+    audit_count,
     better_sign,
     cards_of,
     difference_unit,
@@ -92,9 +93,9 @@ def invalid_table(document: Document, arms: Sequence[Arm], world: World) -> list
     table = []
     for arm in arms:
         counts = part(document, "invalid_trades", arm.name) or _invalid(world, arm.name)
-        if not counts:
-            continue
         audit = part(document, "audit", arm.name)
+        if not counts and not audit:
+            continue
         executed = {name: number(counts, name) for name in SEVERITIES}
         rejected = {name: number(counts, f"rejected_{name}") for name in SEVERITIES}
         table.append(
@@ -103,8 +104,9 @@ def invalid_table(document: Document, arms: Sequence[Arm], world: World) -> list
                 "title": arm.title,
                 "executed": executed,
                 "rejected": rejected,
-                "audit": number(audit, "violations"),
-                "audit_by_rule": plain(part(audit, "by_rule")),
+                "audit": audit_count(document, arm.name),
+                "audit_by_rule": part(audit, "by_rule"),
+                "unaudited": [str(rule) for rule in audit.get("unaudited") or ()],
             }
         )
     return table

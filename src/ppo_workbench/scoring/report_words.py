@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
+    audit_count,
     better_sign,
     difference_unit,
     interval_text,
@@ -44,7 +46,7 @@ def headline(document: Document, arms: Sequence[Arm]) -> str:
         return _difference_headline(found, chosen, arms)
     if rows(document, "targets"):
         return _target_sentence(document, chosen, arms)
-    return f"{chosen.title}: shown without a comparison, so better than nothing is not claimed."
+    return f"{chosen.title}: no comparison was made, so nothing is claimed."
 
 
 def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
@@ -63,9 +65,26 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
         )
         if rows(document, "targets"):
             sentences.append(_target_sentence(document, chosen, arms))
+    sentences += _rule_sentences(document, arms)
     listed = document.get("conclusion")
     more = [str(item) for item in listed] if isinstance(listed, list | tuple) else []
     return sentences + [sentence for sentence in more if sentence not in sentences]
+
+
+def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
+    """Return sentences on invalid trades of trained arms, and on what the audit found."""
+    sentences, executed = [], []
+    for arm in arms:
+        counts = part(document, "invalid_trades", arm.name)
+        known = [n for n in (number(counts, key) for key in SEVERITIES) if n is not None]
+        if arm.kind == "trained" and known:
+            executed.append(f"{arm.title} {sum(known):,.0f}")
+        violations = audit_count(document, arm.name)
+        if violations:
+            sentences.append(f"The audit found {violations:,.0f} violations in {arm.title}.")
+    if executed:
+        sentences.append(f"Invalid trades executed: {'; '.join(executed)}.")
+    return sentences
 
 
 def looks(document: Document) -> list[str]:
@@ -131,6 +150,8 @@ def _difference_headline(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
     own, rivals = _own(found, chosen, arms)
+    if not own:
+        return f"Nothing was found: no difference of {chosen.title} to another arm was computed."
     if not any(row.get("decided") for row in own):
         against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
         count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
@@ -138,20 +159,25 @@ def _difference_headline(
     phrases, undecided = [], []
     for figure in _figures_of(own)[:_MOST_NAMED]:
         listed = [row for row in own if row.get("figure") == figure]
-        phrase = _standing(listed, chosen, arms)
+        phrase = _standing(listed, chosen, arms, alone=len(rivals) == 1)
         if phrase:
             phrases.append(f"{phrase} in {spoken(figure)}")
         else:
             undecided.append(spoken(figure))
     rest = f"; nothing is decided in {_listed(undecided)}" if undecided else ""
-    return f"{chosen.title}: {', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+    verdict = f"{', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+    if len(rivals) == 1:
+        return f"{chosen.title}: {verdict}"
+    trained = {arm.name for arm in arms if arm.kind == "trained"}
+    kind = "trained arms" if trained.issuperset(rivals) else "arms"
+    return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
 
 
 def _own(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> tuple[list[Mapping[str, Any]], list[str]]:
     """Return an arm's differences and its rivals: trained arms, or all where there are none."""
-    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))] or [*found]
+    own = [row for row in found if chosen.name in (row.get("first"), row.get("second"))]
     trained = {arm.name for arm in arms if arm.kind == "trained"}
     among = [row for row in own if _rival(row, chosen) in trained] or own
     return among, list(dict.fromkeys(_rival(row, chosen) for row in among))
@@ -166,19 +192,18 @@ def _figures_of(own: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(figures, key=lambda f: _FIRST.index(f) if f in _FIRST else len(_FIRST))
 
 
-def _standing(listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]) -> str:
-    """Return against whom an arm is better or worse in one figure, empty if undecided."""
+def _standing(
+    listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm], *, alone: bool
+) -> str:
+    """Return than how many an arm is better or worse in one figure, empty if undecided."""
     against: dict[int, list[str]] = {}
     for row in listed:
         if row.get("decided"):
             flip = 1 if row.get("first") == chosen.name else -1
             against.setdefault(flip * _sign(row), []).append(title_of(arms, _rival(row, chosen)))
     verbs = {1: "better than", -1: "worse than", 0: "different from"}
-    trained = {arm.name for arm in arms if arm.kind == "trained"}
-    kind = "other trained arms" if all(_rival(row, chosen) in trained for row in listed) else "arms"
-    of = f"the {len(listed)} {kind}"
     return " and ".join(
-        f"{verbs[sign]} {names[0] if len(listed) == 1 else f'{len(names)} of {of}'}"
+        f"{verbs[sign]} {names[0] if alone else len(names)}"
         for sign, names in sorted(against.items(), reverse=True)
     )
 
