@@ -48,6 +48,7 @@ LADDERS = ("env.action_set=target", "env.exposure_levels=[-1.0,-0.5,0.0,0.5,1.0,
 EVERYTHING = (
     "risk=conservative",
     "risk.halt.enabled=true",
+    "risk.liquidity.max_volume_frac=0.012",
     "risk.halt.luld_band_frac=0.003",
     "risk.halt.market_wide=true",
     "risk.capital.max_gross_exposure=3",

@@ -82,7 +82,8 @@ class AuditReport:
         by_rule: All violations counted, for every check made, 0 included.
         by_severity: The same by severity; "record" for contradictions of the record.
         checked: Decisions that each check could have found at fault.
-        in_force: Decisions at which each rule forbade something.
+        in_force: Decisions at which each rule's state held; for a rule on the size of an order,
+            orders above the limit.
         unaudited: Rules that are on and that no check knows.
         decisions: Rows of the trace.
         rejected: Decisions that the trace says were rejected.
