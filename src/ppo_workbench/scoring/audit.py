@@ -8,7 +8,8 @@ state from raw bars (`audit_market.py`), and each rule is asked anew (`audit_rul
 What is not independent, and what is bounded:
 
 * `session`, `bars_left`, `regular` and the event counts are taken from `Bars` as given.
-* Bookkeeping agrees to 1e-9 of the figure; closes and fill prices bit for bit.
+* Bookkeeping agrees to 1e-9 of the figure (carry: of the whole account's carry); closes and
+  fill prices bit for bit.
 * Limits count as passed when passed by more than 1e-9, rounding being no violation.
 * Which rung an order went to is followed from the action and from `rejected`; the quantity
   that follows is then checked to one share (whole shares) or 1e-9 of the position.
@@ -29,6 +30,7 @@ import numpy.typing as npt
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
+    carry_scale,
     decisions,
     ladder,
     ladder_size,
@@ -230,7 +232,12 @@ def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Fin
         ("close", trace.close, case.bars.close[after], 0.0),
         ("fill_price", trace.fill_price, np.where(traded, books.price, 0.0), 0.0),
         ("cost", trace.cost_usd, books.cost, RELATIVE * books.cost),
-        ("carry", trace.carry_usd, books.carry, RELATIVE * np.abs(books.carry)),
+        (
+            "carry",
+            trace.carry_usd,
+            books.carry,
+            RELATIVE * carry_scale(case.bars, case.at, books, case.config.costs),
+        ),
         ("equity", trace.equity_usd, books.equity, RELATIVE * scale),
         ("exposure", trace.exposure, _exposure(case), RELATIVE * (1 + np.abs(trace.exposure))),
         ("fill_quantity", trace.fill_quantity, case.orders.quantity, _share(case)),
