@@ -143,7 +143,7 @@ def audit(
     """Check every decision of a trace against bars, costs and rules.
 
     Args:
-        trace: What a policy did.
+        trace: What a policy did on one run of bars; stitched folds are audited one by one.
         bars: The bars that it traded, from the first of their history (volatilities never
             forget); later ones than the trace's do no harm.
         config: Costs, environment, features and rules.
@@ -152,6 +152,7 @@ def audit(
             house rules do not bind: they may break rules, which is counted, and a forbidden
             action is no fault of the record.
         masked: The policy chose among allowed actions, so that none was rejected either.
+            True or False makes no difference with `env.mask_all_true`, which allows all.
 
     Raises:
         TraceError: The trace's rows are not a run of these bars, or an action has no name.
