@@ -15,6 +15,7 @@ from ppo_workbench.options import CONF, groups
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
 CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
+EACH_FOLD = "task=analyse"  # other protocols than holdout are not for task=train
 REST = {group: options for group, options in groups().items() if group not in (*CHOOSING, "sweep")}
 
 
@@ -34,9 +35,13 @@ def test_preset_that_chooses_others_composes_and_validates(option: str) -> None:
 @pytest.mark.parametrize("row", range(max(map(len, REST.values()))))
 def test_presets_of_the_other_groups_compose_and_validate(row: int) -> None:
     """Row k takes the k-th preset of every group, round and round: each at least once."""
-    config = _compose(*(f"{name}={options[row % len(options)]}" for name, options in REST.items()))
+    chosen = {name: options[row % len(options)] for name, options in REST.items()}
+    task = [EACH_FOLD] if chosen["splits"] != "holdout" else []
+
+    config = _compose(*(f"{name}={option}" for name, option in chosen.items()), *task)
 
     assert config.budget.minutes is not None
+    assert config.splits.protocol.value == chosen["splits"]
 
 
 def test_null_market_is_chosen_by_its_plain_name() -> None:

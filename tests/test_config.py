@@ -54,6 +54,34 @@ def test_budget_with_one_limit_keeps_the_others_null(limit: dict[str, Any]) -> N
         ({"env": {"flat_last_bars": 99}}, "env.flat_last_bars=99: must not exceed"),
         ({"env": {"initial_cash_usd": float("inf")}}, "env.initial_cash_usd=inf: "),
         ({"splits": {"train_frac": 0.9}}, "splits: train_frac + validation_frac + test_frac"),
+        ({"splits": {"protocol": "kfold"}}, "splits.protocol='kfold': input should be 'holdout'"),
+        ({"splits": {"folds": 0}}, "splits.folds=0: input should be greater than or equal to 1"),
+        (
+            {"splits": {"train_sessions": 90}},
+            "splits.train_sessions=90: is for splits=walk_forward_rolling only, "
+            "splits.protocol=holdout needs null",
+        ),
+        (
+            {"splits": {"protocol": "cpcv"}},
+            "splits.protocol=cpcv: task=train takes one split, as sweeps do, write splits=holdout; "
+            "task=compare trains once a fold",
+        ),
+        (
+            {"splits": {"protocol": "purged_kfold"}, "task": "evaluate"},
+            "splits.protocol=purged_kfold: task=evaluate takes one split, as sweeps do",
+        ),
+        (
+            {"splits": {"protocol": "purged_kfold", "folds": 1}, "task": "analyse"},
+            "splits.folds=1: purged_kfold needs at least 2",
+        ),
+        (
+            {"splits": {"protocol": "cpcv", "test_folds": 6}, "task": "analyse"},
+            "splits.test_folds=6: cpcv needs 2 .. splits.folds - 1 = 5; with one test fold it is",
+        ),
+        (
+            {"splits": {"protocol": "cpcv", "folds": 16, "test_folds": 8}, "task": "analyse"},
+            "splits.folds=16, splits.test_folds=8: 12,870 trainings, at most 1,000; write fewer",
+        ),
         ({"risk": {"drawdown": {"caution_frac": 0.2}}}, "risk.drawdown.caution_frac=0.2: must not"),
         ({"data": {"source": "file"}}, "data.path=None: data=file reads a file, write"),
         (
@@ -101,7 +129,8 @@ def test_unknown_key_near_a_known_one_is_guessed(given: str, near: str) -> None:
 
 def test_unknown_key_near_nothing_lists_its_section() -> None:
     assert unknown_key("splits.zzz") == (
-        "unknown key; splits holds train_frac, validation_frac, test_frac, gap_bars"
+        "unknown key; splits holds protocol, train_frac, validation_frac, test_frac, gap_bars, "
+        "folds, test_folds, train_sessions"
     )
 
 

@@ -28,6 +28,7 @@ from ppo_workbench.config import (
     CHANGES_ON_RESUME,
     Config,
     ConfigError,
+    Task,
     validate_config,
 )
 from ppo_workbench.options import CONF, choose, groups
@@ -43,7 +44,8 @@ FLAGS_OF_OLD = {
 
 
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
-OPTIONAL_GROUPS = ("experiment", "sweep")
+OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
+DEFAULT_COMPARISON = "compare=quick"
 
 
 class _Refused(BaseException):
@@ -58,6 +60,8 @@ def _register_schema() -> None:
     schema = OmegaConf.structured(Config)
     # The names of a file's columns are the user's: `data.columns={close: Last}` needs no `+`.
     OmegaConf.set_struct(schema.data.columns, False)
+    OmegaConf.set_struct(schema.compare.arms, False)
+    OmegaConf.set_struct(schema.compare.markets, False)
     ConfigStore.instance().store(name="config_schema", node=schema)
 
 
@@ -142,7 +146,13 @@ def _run(cfg: DictConfig) -> float:
     # Late: refusing bad input must not wait for torch.
     from ppo_workbench import pipeline
 
-    return float(pipeline.run(config, raw, choices))
+    if config.task is not Task.compare or config.compare.cell.name is not None:
+        return float(pipeline.run(config, raw, choices))
+    if HydraConfig.get().mode is not RunMode.RUN:
+        raise ConfigError("task=compare: spreads its own jobs, leave --multirun away")
+    from ppo_workbench.launching import LauncherJobs
+
+    return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
 
 
 def _checked(
@@ -170,7 +180,13 @@ def _checked(
 
 
 def _with_null_options(overrides: Sequence[str]) -> list[str]:
-    """Quote null where it names an option: Hydra reads a bare `data=null` as no option at all."""
+    """Quote null where it names an option: Hydra reads a bare `data=null` as no option at all.
+
+    A comparison without a preset is the quick one.
+    """
+    if "task=compare" in overrides and not any(o.startswith("compare=") for o in overrides):
+        at = list(overrides).index("task=compare")  # beside it: flags do not stand in between
+        overrides = [*overrides[:at], DEFAULT_COMPARISON, *overrides[at:]]
     quoted = {f"{group}=null": f"{group}='null'" for group in groups() if "null" in groups()[group]}
     return [quoted.get(override, override) for override in overrides]
 

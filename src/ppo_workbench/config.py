@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
+from math import comb
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -55,6 +56,9 @@ class Task(Enum):
     train = "train"
     evaluate = "evaluate"
     analyse = "analyse"
+    compare = "compare"
+    report = "report"
+    power = "power"
 
 
 class TimestampConvention(Enum):
@@ -114,11 +118,30 @@ class Select(Enum):
     last = "last"
 
 
+class ScoredSplit(Enum):
+    """Which bars `task=evaluate` scores; `test` and `all` are looks at the test."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
 class Schedule(Enum):
     """How a hyperparameter changes over the training budget."""
 
     constant = "constant"
     linear = "linear"
+
+
+class Protocol(Enum):
+    """How train, validation and test are laid out (docs/protocols.md)."""
+
+    holdout = "holdout"
+    walk_forward_anchored = "walk_forward_anchored"
+    walk_forward_rolling = "walk_forward_rolling"
+    purged_kfold = "purged_kfold"
+    cpcv = "cpcv"
 
 
 class Activation(Enum):
@@ -571,12 +594,79 @@ class ObjectiveConfig:
 
 
 @dataclass
+class PowerConfig:
+    """The comparison that `task=power` plans: how large a difference, how sure, on how much.
+
+    Differences are of annual Sharpe ratios. `test_years` null is the test split's own length;
+    `seed_deviation` is that of the paired difference between training seeds, from a pilot.
+    """
+
+    differences: Annotated[list[Positive], Field(min_length=1, max_length=20)] = field(
+        default_factory=lambda: [0.25, 0.5, 1.0, 2.0]
+    )
+    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seeds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    seed_deviation: Annotated[float, Field(ge=0, le=1000)] = 0.6
+    test_years: Annotated[float | None, Field(gt=0, le=10_000)] = None
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+
+
+@dataclass
 class TrialConfig:
     """Which trial of which study this run is; set by the sweeper."""
 
     study: str | None = None
     number: Annotated[int | None, Field(ge=0)] = None
     storage: str | None = None
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+
+
+@dataclass
+class MarketArms:
+    """A market of a comparison: what differs from the configured bars, and arms trained on it."""
+
+    overrides: list[str] = field(default_factory=list)
+    arms: list[Name] = field(default_factory=list)
+
+
+@dataclass
+class CellConfig:
+    """Which cell of which comparison this run is; set by the comparison."""
+
+    comparison: Name | None = None
+    name: Name | None = None
+    kind: Annotated[str, Field(pattern="^(train|yardsticks|stress)$")] = "train"
+    arm: Name | None = None
+    market: Name | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+    look: str | None = None
+    keep_trace: bool = False
+
+
+@dataclass
+class CompareConfig:
+    """What a comparison trains: arms, learner seeds and markets, all at one budget.
+
+    Attributes of note: `arms` maps a name to the overrides that make the arm; `pairs` are
+    differences, first minus second (empty: `reference` against every other arm);
+    `market_per_seed` gives every learner seed a synthetic market of the same seed.
+    """
+
+    preset: str = "custom"
+    arms: dict[Name, list[str]] = field(default_factory=dict)
+    reference: Name = "masked"
+    pairs: list[list[Name]] = field(default_factory=list)
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0, 1, 2]
+    )
+    market_per_seed: bool = True
+    markets: dict[Name, MarketArms] = field(default_factory=dict)
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    stress: bool = True
+    cell: CellConfig = field(default_factory=CellConfig)
 
 
 @dataclass
@@ -588,12 +678,21 @@ class CheckpointConfig:
 
 @dataclass
 class SplitsConfig:
-    """Shares of the bars, in time order, with a gap between neighbours."""
+    """Shares of the bars, in time order, with a gap between neighbours.
 
+    `protocol` lays them out: once, or in `folds` (docs/protocols.md). Only `cpcv` reads
+    `test_folds`, only `walk_forward_rolling` reads `train_sessions` (null: as many as
+    `train_frac` gives the first fold).
+    """
+
+    protocol: Protocol = Protocol.holdout
     train_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     validation_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     gap_bars: CountOrZero = 390
+    folds: Annotated[int, Field(ge=1, le=100)] = 6
+    test_folds: Annotated[int, Field(ge=1, le=99)] = 2
+    train_sessions: Annotated[int | None, Field(ge=1)] = None
 
 
 @dataclass
@@ -618,8 +717,10 @@ class Config:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     select: Select = Select.best
     artifact: str | None = None
+    split: ScoredSplit = ScoredSplit.validation
     resume: str | None = None
     study: str | None = None
+    run: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -632,7 +733,9 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    power: PowerConfig = field(default_factory=PowerConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
 
 DEFAULT_MINUTES = 30.0
@@ -719,8 +822,9 @@ def _cross_field_problems(config: Config) -> list[str]:
         *_data_problems(config.data),
         *_env_problems(config.env),
         *_learning_problems(config),
-        *_split_problems(config.splits),
+        *_split_problems(config),
         *_risk_problems(config),
+        *_compare_problems(config.compare),
     ]
 
 
@@ -768,10 +872,47 @@ def _learning_problems(config: Config) -> list[str]:
     return problems
 
 
-def _split_problems(splits: SplitsConfig) -> list[str]:
+def _split_problems(config: Config) -> list[str]:
+    splits, problems = config.splits, []
     total = splits.train_frac + splits.validation_frac + splits.test_frac
     if total > 1 + 1e-9:
-        return [f"splits: train_frac + validation_frac + test_frac = {total:g}, must be at most 1"]
+        problems.append(
+            f"splits: train_frac + validation_frac + test_frac = {total:g}, must be at most 1"
+        )
+    rolling = splits.protocol is Protocol.walk_forward_rolling
+    if splits.train_sessions is not None and not rolling:
+        problems.append(
+            f"splits.train_sessions={splits.train_sessions}: is for splits=walk_forward_rolling "
+            f"only, splits.protocol={splits.protocol.value} needs null"
+        )
+    if splits.protocol is not Protocol.holdout and config.task in (Task.train, Task.evaluate):
+        problems.append(
+            f"splits.protocol={splits.protocol.value}: task={config.task.value} takes one "
+            "split, as sweeps do, write splits=holdout; task=compare trains once a fold"
+        )
+    return [*problems, *_fold_problems(splits)]
+
+
+MOST_FOLDS = 1000  # each of them is a training
+
+
+def _fold_problems(splits: SplitsConfig) -> list[str]:
+    """Say which numbers of folds the protocol cannot lay out."""
+    if splits.protocol is Protocol.purged_kfold and splits.folds < 2:
+        return [f"splits.folds={splits.folds}: purged_kfold needs at least 2"]
+    if splits.protocol is not Protocol.cpcv:
+        return []
+    if not 2 <= splits.test_folds < splits.folds:
+        return [
+            f"splits.test_folds={splits.test_folds}: cpcv needs 2 .. splits.folds - 1 = "
+            f"{splits.folds - 1}; with one test fold it is splits=purged_kfold"
+        ]
+    count = comb(splits.folds, splits.test_folds)
+    if count > MOST_FOLDS:
+        return [
+            f"splits.folds={splits.folds}, splits.test_folds={splits.test_folds}: {count:,} "
+            f"trainings, at most {MOST_FOLDS:,}; write fewer of either"
+        ]
     return []
 
 
@@ -783,4 +924,24 @@ def _risk_problems(config: Config) -> list[str]:
             f"risk.drawdown.caution_frac={drawdown.caution_frac:g}: must not exceed "
             f"risk.drawdown.flatten_frac={drawdown.flatten_frac:g}"
         )
+    return problems
+
+
+def _compare_problems(compare: CompareConfig) -> list[str]:
+    arms = compare.arms
+    if not arms:
+        return []
+    known = f"must be one of compare.arms: {', '.join(arms)}"
+    problems = []
+    if compare.reference not in arms:
+        problems.append(f"compare.reference={compare.reference}: {known}")
+    for name, market in compare.markets.items():
+        problems += [
+            f"compare.markets.{name}.arms={arm}: {known}" for arm in market.arms if arm not in arms
+        ]
+    for pair in compare.pairs:
+        if len(pair) != 2:
+            problems.append(f"compare.pairs={pair}: a pair has two names, first minus second")
+    if len(set(compare.seeds)) < len(compare.seeds):
+        problems.append(f"compare.seeds={compare.seeds}: must differ, or one run counts twice")
     return problems

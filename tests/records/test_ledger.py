@@ -135,3 +135,43 @@ def test_open_test_several_processes_count_every_look_once(tmp_path: Path) -> No
     for process in processes:
         process.join()
     assert [opening.looks for opening in past_openings(tmp_path)] == list(range(1, 61))
+
+
+def _shared(home: Path, look: str, start: str = "2015-01-01", **changes: str) -> Opening:
+    span = {"instrument": "SPY", "stop_iso": "2018-12-31", "fingerprint": "f" * 64} | changes
+    return open_test(home, start_iso=start, why="comparison", look=look, **span)
+
+
+def test_open_test_processes_of_one_look_are_recorded_once(tmp_path: Path) -> None:
+    first = _shared(tmp_path, "cmp-1")
+    assert _shared(tmp_path, "cmp-1") == first
+    assert past_openings(tmp_path) == [first]
+
+
+def test_open_test_next_comparison_is_the_second_look_in_any_file(tmp_path: Path) -> None:
+    _shared(tmp_path, "cmp-1")
+    _shared(tmp_path, "cmp-1")
+    second = _shared(tmp_path, "cmp-2", start="2016-01-01", fingerprint="0" * 64)
+    assert second.looks == 2
+
+
+def test_open_test_folds_of_one_look_count_once(tmp_path: Path) -> None:
+    _shared(tmp_path, "cmp-1")
+    assert _shared(tmp_path, "cmp-1", start="2016-06-01").looks == 1
+    assert len(past_openings(tmp_path)) == 2
+    assert _shared(tmp_path, "cmp-2").looks == 2
+
+
+def test_open_test_other_bars_under_the_same_look_are_recorded(tmp_path: Path) -> None:
+    _shared(tmp_path, "cmp-1")
+    _shared(tmp_path, "cmp-1", fingerprint="0" * 64)
+    assert len(past_openings(tmp_path)) == 2
+
+
+def test_past_openings_reads_lines_of_before_looks_were_shared(tmp_path: Path) -> None:
+    opening = _open(tmp_path)
+    path = ledger_path(tmp_path)
+    line = json.loads(path.read_text())
+    del line["look"]
+    path.write_text(json.dumps(line) + "\n")
+    assert past_openings(tmp_path) == [opening]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.trace import Trace
 
 TraceMaker = Callable[..., Trace]
@@ -46,5 +47,28 @@ def make_trace() -> TraceMaker:
             same_type = isinstance(fields.get(name), np.ndarray)
             fields[name] = np.asarray(value, fields[name].dtype) if same_type else value
         return Trace(**fields)
+
+    return make
+
+
+@pytest.fixture
+def bars_of() -> Callable[[Trace], Bars]:
+    """Return a function from a trace to bars that cover it, half a per cent high each."""
+
+    def make(trace: Trace) -> Bars:
+        n = len(trace)
+        length = int(np.diff(trace.end_ns).min()) if n > 1 and trace.bars_per_session > 1 else 0
+        start_ns = trace.end_ns - (length or 6 * 3600 * 10**9)
+        zeros = np.zeros(n, np.int64)
+        return Bars(
+            instrument="SPY", source="test", calendar="XNYS", timezone="America/New_York",
+            bar_seconds=length // 10**9 or DAY_NS // 10**9,
+            bars_per_session=trace.bars_per_session, sessions_per_year=trace.sessions_per_year,
+            start_ns=start_ns, open=trace.close, high=1.005 * trace.close, low=trace.close,
+            close=trace.close, volume=np.ones(n), half_spread_bps=np.full(n, np.nan),
+            session=trace.session, bar_of_session=zeros, bars_left=zeros,
+            regular=np.ones(n, np.bool_), extra=np.empty((n, 0)), extra_names=(),
+            events=zeros - 1, events_ahead=zeros - 1, notes=(), end_ns=trace.end_ns,
+        )  # fmt: skip
 
     return make

@@ -1,5 +1,6 @@
 """Train, validation and test as ranges of bars in time order, and legal episode starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ class Split:
     """A range of bars.
 
     Attributes:
-        name: "train", "validation" or "test".
+        name: "train", "validation" or "test"; of several tests "test_1", "test_2", ...
         start: First bar at whose close a decision may be made.
         stop: Nothing reads this bar or a later one; the last decision is made at `stop - 2`.
     """
@@ -27,6 +28,40 @@ class Split:
     def __len__(self) -> int:
         """Return the number of bars of the split, 0 where the gap left none."""
         return max(self.stop - self.start, 0)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training and the bars that judge it; `folds.evaluation_folds` makes them.
+
+    No bar of one part lies within `splits.gap_bars` of another part, whatever their order.
+
+    Attributes:
+        name: Names the fold within its protocol: "holdout", "fold_1", "groups_1_2".
+        train: In time order; several ranges where a test cuts through them.
+        validation: Where checkpoints are chosen.
+        test: In time order, one range for each test of the protocol.
+    """
+
+    name: str
+    train: tuple[Split, ...]
+    validation: Split
+    test: tuple[Split, ...]
+
+    @property
+    def longest_train(self) -> Split:
+        """The longest range of `train`, the latest among equals."""
+        return max(self.train, key=lambda split: (len(split), split.start))
+
+    @property
+    def training_stop(self) -> int:
+        """Training and validation read no bar from here on."""
+        return max(split.stop for split in (*self.train, self.validation))
+
+    @property
+    def stop(self) -> int:
+        """No part of the fold reads a bar from here on."""
+        return max(self.training_stop, *(split.stop for split in self.test))
 
 
 def time_splits(bars: Bars, config: SplitsConfig, warmup_bars: int) -> dict[str, Split]:
@@ -101,22 +136,45 @@ def legal_starts(bars: Bars, split: Split, episode_bars: int) -> Int64Array:
     Raises:
         BarsError: If no episode of that length fits into the split.
     """
-    last = split.stop - 1 - episode_bars
-    candidates = (
-        np.arange(split.start, split.stop, dtype=np.int64)
-        if bars.bars_per_session == 1
-        else bars.session_starts
+    return legal_starts_of(bars, (split,), episode_bars)
+
+
+def legal_starts_of(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Int64Array:
+    """List the `legal_starts` of several ranges; no episode reaches over its range's end.
+
+    Returns:
+        int64 (K,), rising, K >= 1. A range that is shorter than an episode has none.
+
+    Raises:
+        BarsError: If no episode of that length fits into any of the ranges.
+    """
+    candidates = [_whole_starts(bars, split) for split in ranges]
+    starts = np.concatenate(
+        [
+            at[at <= split.stop - 1 - episode_bars]
+            for at, split in zip(candidates, ranges, strict=True)
+        ]
     )
-    starts = candidates[(candidates >= split.start) & (candidates <= last)]
-    if len(starts) == 0:
-        at = candidates[(candidates >= split.start) & (candidates < split.stop)]
-        longest = split.stop - 1 - int(at[0]) if len(at) else 0
-        raise BarsError(
-            f"bars of {bars.instrument}: no episode of env.episode_bars={episode_bars} fits into "
-            f"the {split.name} split of {len(split)} bars; set env.episode_bars to at most "
-            f"{longest} or give more bars"
-        )
-    return starts
+    if len(starts):
+        return starts
+    rooms = [
+        split.stop - 1 - int(at[0]) if len(at) else 0
+        for at, split in zip(candidates, ranges, strict=True)
+    ]
+    most = max(len(split) for split in ranges)
+    raise BarsError(
+        f"bars of {bars.instrument}: no episode of env.episode_bars={episode_bars} fits into "
+        f"the {ranges[0].name} split of {most} bars; set env.episode_bars to at most "
+        f"{max(rooms)} or give more bars"
+    )
+
+
+def _whole_starts(bars: Bars, split: Split) -> Int64Array:
+    """List the bars of a split at which an episode may start if it is short enough."""
+    if bars.bars_per_session == 1:
+        return np.arange(split.start, split.stop, dtype=np.int64)
+    starts = bars.session_starts
+    return starts[(starts >= split.start) & (starts < split.stop)]
 
 
 def cut(bars: Bars, split: Split) -> Bars:

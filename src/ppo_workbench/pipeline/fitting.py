@@ -63,12 +63,12 @@ def learn(
     progress = console.training_progress()
 
     hooks = Hooks(
-        evaluate=lambda weights: _look(experiment, weights),
+        evaluate=lambda weights: look_at(experiment, weights),
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
     )
-    train_bars = len(experiment.splits["train"])
+    train_bars = experiment.train_bars
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
     warm_up(experiment)
@@ -80,8 +80,8 @@ def learn(
         progress.stop()
 
 
-def _look(experiment: Experiment, weights: PolicyWeights) -> Validation:
-    """Score weights on the validation split."""
+def look_at(experiment: Experiment, weights: PolicyWeights) -> Validation:
+    """Score weights on the validation split, as training does."""
     policy = trained_policy(experiment.config.model.type, weights)
     card = scorecard(run_on_split(experiment, policy, "validation"))
     return Validation(lower_bound(card), card.to_dict())
@@ -112,7 +112,7 @@ def warm_up(experiment: Experiment) -> None:
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
     hooks = Hooks(
-        evaluate=lambda weights: _look(small, weights),
+        evaluate=lambda weights: look_at(small, weights),
         record=lambda metrics, timesteps: None,
         progress=lambda standing: None,
     )

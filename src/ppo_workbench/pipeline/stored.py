@@ -20,7 +20,9 @@ from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.learning.models import policy_weights
-from ppo_workbench.records.ledger import open_test
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.splits import Split
+from ppo_workbench.records.ledger import Opening, open_test
 from ppo_workbench.scoring.backtest import NETWORK, Policy
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.trace import Trace
@@ -128,11 +130,37 @@ def open_with_test(config: Config, why: str) -> Experiment:
     Raises:
         LedgerError: The opening cannot be recorded, so nothing is opened.
     """
-    bars, splits = split_bars(config)
-    opened = splits["test"]
-    span = [utc(int(bars.start_ns[i])).isoformat() for i in (opened.start, opened.stop - 1)]
-    open_test(home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why)
-    return prepare_with_test(config, bars, splits)
+    return open_bars_with_test(config, *split_bars(config), why)[0]
+
+
+def open_bars_with_test(
+    config: Config, bars: Bars, splits: dict[str, Split], why: str, look: str | None = None
+) -> tuple[Experiment, Opening]:
+    """Do as `open_with_test` with bars that are loaded already; return the opening too.
+
+    Args:
+        config: The experiment.
+        bars: All bars, see `split_bars`.
+        splits: Their splits.
+        why: The reason, for the ledger.
+        look: Identity of a look that many processes share, see `open_test`.
+
+    Raises:
+        LedgerError: The opening cannot be recorded, so nothing is opened.
+    """
+    opening = open_range(bars, splits["test"].start, splits["test"].stop, why, look)
+    return prepare_with_test(config, bars, splits), opening
+
+
+def open_range(bars: Bars, start: int, stop: int, why: str, look: str | None = None) -> Opening:
+    """Record that the bars `start` .. `stop - 1` are looked at, before anything is made of them.
+
+    See `open_bars_with_test` for the rest.
+    """
+    span = [utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1)]
+    return open_test(
+        home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why, look or ""
+    )
 
 
 def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:

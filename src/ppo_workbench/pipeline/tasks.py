@@ -1,4 +1,4 @@
-"""The tasks, one straight-line function each: train, evaluate, analyse."""
+"""The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
 from collections.abc import Mapping
@@ -21,6 +21,9 @@ from ppo_workbench.learning.training import (
     interruptible,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.pipeline.cell import run_cell
+from ppo_workbench.pipeline.compare import Jobs, compare
+from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
@@ -35,12 +38,13 @@ from ppo_workbench.pipeline.outcome import (
     without_secrets,
     write_result,
 )
+from ppo_workbench.pipeline.power import power
+from ppo_workbench.pipeline.report import report
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
     FOLDERS,
     MODEL_NAMES,
     artifact_tensors,
-    backtest,
     home_folder,
 )
 from ppo_workbench.pipeline.trial import run_trial
@@ -54,23 +58,40 @@ from ppo_workbench.trading.experiment import (
 )
 
 
-def run(config: Config, raw: Mapping[str, Any], choices: Mapping[str, str]) -> float:
+def run(
+    config: Config,
+    raw: Mapping[str, Any],
+    choices: Mapping[str, str],
+    jobs: Jobs | None = None,
+) -> float:
     """Carry out `config.task` for the command line and return its objective.
 
     Args:
         config: The checked configuration.
         raw: The same with secrets unresolved, for the record.
         choices: Option chosen in each group of conf/, for the screen and the record.
+        jobs: Runs the cells of a comparison.
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
     """
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
+    if config.compare.cell.name is not None:
+        return run_cell(config, raw, home_folder())
+    if config.task is Task.compare:
+        assert jobs is not None
+        document = compare(config, raw, jobs).document
+        return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
+    if config.task is Task.report:
+        report(config)
+        return 0.0
     if config.task is Task.analyse:
         return analyse(config)
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
+    if config.task is Task.power:
+        return power(config)
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
@@ -158,16 +179,22 @@ def train(
 
 
 def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
-    """Score the model `config.artifact` on the validation split of the configured bars."""
+    """Score the model `config.artifact` on the split `config.split` of the configured bars."""
     console = console or WorkbenchConsole()
     if config.artifact is None:
         raise ConfigError("artifact: a value is needed, write artifact=NAME")
     check_result_path(config.result_json)
-    card = scorecard(backtest(config, config.artifact))
-    console.show(f"{config.artifact} on the validation split of {config.data.source}")
+    found = evaluate_artifact(config, config.artifact, config.split)
+    card, split = scorecard(found.trace), config.split.value
+    console.show(f"{config.artifact} on {split} of {found.experiment.bars.instrument}")
+    notes = list(found.notes())
+    for note in notes:
+        console.show(f"note: {note}")
     console.show_choices(card.describe())
-    scorecards = {config.artifact: {"validation": card.to_dict()}}
-    write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
+    scorecards = {config.artifact: {split: card.to_dict()}}
+    write_result(
+        config.result_json, {"score": lower_bound(card), "scorecards": scorecards, "notes": notes}
+    )
     return card
 
 

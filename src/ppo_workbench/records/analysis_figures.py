@@ -14,6 +14,16 @@ import numpy as np
 from ppo_workbench.records.analysis_importance import Importance
 from ppo_workbench.records.analysis_plateau import Plateau
 from ppo_workbench.records.analysis_traces import (
+    axis_of,
+    column_of,
+    label_of,
+    labels_of,
+    place_of,
+    shade,
+    short_name,
+)
+from ppo_workbench.records.analysis_trials import Parameter, TrialRow
+from ppo_workbench.scoring.strokes import (
     BLUE,
     GREEN,
     GREY,
@@ -21,19 +31,11 @@ from ppo_workbench.records.analysis_traces import (
     RED,
     SKY,
     Figure,
-    axis_of,
-    column_of,
     dot_trace,
     figure_of,
-    label_of,
-    labels_of,
     line_trace,
-    place_of,
     robust_range,
-    shade,
-    short_name,
 )
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow
 
 MAX_SLICES, MAX_CONTOURED, MAX_AXES, MAX_CURVES = 8, 4, 9, 150
 GRID, COLOURS = 30, 10

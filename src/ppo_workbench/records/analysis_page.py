@@ -1,6 +1,5 @@
 """The analysis as one self-contained HTML page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ from ppo_workbench.records.analysis_figures import (
     slice_figures,
 )
 from ppo_workbench.records.analysis_plateau import Extent, Plateau
-from ppo_workbench.records.analysis_traces import Figure
 from ppo_workbench.records.analysis_trials import Parameter, TrialRow
 from ppo_workbench.records.analysis_words import cost_sentence, error_note
+from ppo_workbench.scoring.page import assemble_page
+from ppo_workbench.scoring.strokes import Figure
 
 if TYPE_CHECKING:
     from ppo_workbench.records.analysis import Analysis
@@ -40,23 +40,18 @@ def render_page(
     plateau: Plateau | None,
 ) -> str:
     """Return the page; it makes no request and needs nothing beside it."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     scene = Scene(
         rows, parameters, analysis.objective_names, signs, analysis.importances, plateau,
         analysis.pareto,
     )  # fmt: skip
     figures, slices, contours = _figures(scene)
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return assemble_page(
+        TEMPLATE,
+        figures,
         a=analysis,
         plateau=plateau,
         tiles=_tiles(analysis),
-        figures=figures,
         slices=slices,
         contours=contours,
         extents=[_extent_cells(e, scene.setting) for e in (plateau.extents if plateau else ())],
@@ -65,9 +60,6 @@ def render_page(
         has_errors=any(row.errors[0] for row in rows),
         names=names,
         trials=[_trial_cells(row, analysis, plateau, names) for row in rows],
-        # `</script>` in a parameter's option must not end the element.
-        figures_json=Markup(json.dumps(figures, allow_nan=False).replace("<", "\\u003c")),
-        plotly_js=Markup(get_plotlyjs()),
     )
 
 

@@ -7,6 +7,7 @@ overlapping dates, not by file or fingerprint: a re-export of the same days is t
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,8 @@ class Opening:
         stop: Last bar looked at; a bare date means to the end of that day.
         looks: How many looks, this one included, the ledger then held at this instrument in
             overlapping dates.  1 means that the test was never opened before.
+        look: Identity of a look that many processes share, such as the cells of one
+            comparison; empty for a look of one process.
     """
 
     instrument: str
@@ -40,6 +43,7 @@ class Opening:
     why: str
     opened_utc: str
     looks: int
+    look: str = ""
 
 
 def ledger_path(home: Path) -> Path:
@@ -48,7 +52,13 @@ def ledger_path(home: Path) -> Path:
 
 
 def open_test(
-    home: Path, instrument: str, start_iso: str, stop_iso: str, fingerprint: str, why: str
+    home: Path,
+    instrument: str,
+    start_iso: str,
+    stop_iso: str,
+    fingerprint: str,
+    why: str,
+    look: str = "",
 ) -> Opening:
     """Record a look at the test split; only after this returns may its bars be read.
 
@@ -59,6 +69,8 @@ def open_test(
         stop_iso: Last bar or day of the test split, ISO 8601.
         fingerprint: SHA-256 of the bars.
         why: What the look is for, such as "promotion of maskable_v1".
+        look: Identity of a look that many processes share: the first records it, and the
+            others, with equal bars and dates, get what it recorded.
 
     Returns:
         The recorded opening with the number of looks so far, this one included.
@@ -76,6 +88,13 @@ def open_test(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
             earlier = past_openings(home)
+            shared = [
+                o
+                for o in earlier
+                if look and o.look == look and _is_same(o, start_iso, stop_iso, fingerprint)
+            ]
+            if shared:
+                return shared[0]
             opening = Opening(
                 instrument=instrument,
                 start=start_iso,
@@ -83,7 +102,8 @@ def open_test(
                 fingerprint=fingerprint,
                 why=why,
                 opened_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-                looks=1 + sum(_same_test(old, instrument, span) for old in earlier),
+                looks=1 + len(_looks(earlier, instrument, span) - {look}),
+                look=look,
             )
             _append(path, opening)
     except (OSError, Timeout) as error:
@@ -135,6 +155,21 @@ def _append(path: Path, opening: Opening) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _looks(
+    earlier: Sequence[Opening], instrument: str, span: tuple[datetime, datetime]
+) -> set[str]:
+    """Return the identities of looks at a test; the folds of one comparison are one look."""
+    return {
+        old.look or f"line {number}"
+        for number, old in enumerate(earlier)
+        if _same_test(old, instrument, span)
+    }
+
+
+def _is_same(old: Opening, start: str, stop: str, fingerprint: str) -> bool:
+    return (old.start, old.stop, old.fingerprint) == (start, stop, fingerprint)
 
 
 def _same_test(old: Opening, instrument: str, span: tuple[datetime, datetime]) -> bool:

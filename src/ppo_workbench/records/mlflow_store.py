@@ -146,6 +146,27 @@ def find_runs(config: TrackingConfig, home: Path, tags: Mapping[str, str]) -> li
     return [RunInfo(run.info.run_id, run.info.status, dict(run.data.tags)) for run in found]
 
 
+def find_run(config: TrackingConfig, home: Path, run_id: str) -> RunInfo | None:
+    """Return one run by its id, None if the store has none of it.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    uri = tracking_uri(config, home.absolute())
+    try:
+        with creation_lock(uri, home.absolute()):
+            client = open_client(uri)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = client.get_run(run_id)
+        except MlflowException:
+            return None
+    except Exception as error:
+        raise unusable(uri, error) from None
+    return RunInfo(run.info.run_id, run.info.status, dict(run.data.tags))
+
+
 def experiment_name(config: TrackingConfig) -> str:
     """Return the name of the experiment: of the configuration, the environment or the default."""
     return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT

@@ -155,7 +155,8 @@ def audit(
             True or False makes no difference with `env.mask_all_true`, which allows all.
 
     Raises:
-        TraceError: The trace's rows are not a run of these bars, or an action has no name.
+        TraceError: The trace is stitched, its rows are not a run of these bars, or an action
+            has no name.
     """
     case = _case(trace, _locate(trace, bars), config, enforced)
     findings: dict[str, list[Finding]] = {}
@@ -179,6 +180,11 @@ def enabled_rules(risk: RiskConfig) -> list[str]:
 
 def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
     """Cut the bars behind the trace; return them with the bar of the first decision."""
+    if trace.restarts:
+        raise TraceError(
+            f"trace: is stitched from {len(trace.restarts) + 1} accounts, but an audit follows "
+            "one; audit the trace of each fold"
+        )
     first = int(np.searchsorted(bars.end_ns, trace.end_ns[0])) - 1
     stop = first + 1 + len(trace)
     if first < 0 or stop > len(bars) or bars.end_ns[first + 1] != trace.end_ns[0]:

@@ -27,7 +27,7 @@ from ppo_workbench.trading.kernel import (
     step_one,
 )
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES, rule_severity
+from ppo_workbench.trading.rules import RULE_NAMES, flatten_bits, rule_severity
 
 NETWORK, SERIES, RANDOM, THRESHOLD = 0, 1, 2, 3
 
@@ -146,9 +146,35 @@ def _choose(
 
 
 @kernel
+def _arriving_action(
+    a: Any,
+    bar: Any,
+    action: int,
+    slot: int,
+    in_flight: npt.NDArray[np.int64],
+    p: Any,
+) -> int:
+    """Send an order off and return the action that an order sent earlier is now.
+
+    What travels is the rung that was asked for, -1 where nothing was: an order that a policy
+    repeats while the first is on its way is so not done twice.
+    """
+    arriving = in_flight[slot]
+    flatten = flatten_bits(a, bar, p) != 0
+    asked = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, flatten)
+    in_flight[slot] = asked if asked != a.rung else -1
+    if arriving < 0 or arriving == a.rung:
+        return p.hold
+    if p.is_step == 0:
+        return arriving + 1
+    return p.hold + (1 if arriving > a.rung else -1)
+
+
+@kernel
 def _run(
     kind: int,
     use_mask: bool,
+    in_flight: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
     flat: npt.NDArray[np.float32],
     activation: int,
@@ -170,6 +196,7 @@ def _run(
 ) -> int:
     """Fill the rows of a trace; return how many were made before ruin, if any."""
     a, p = accounts[0], params[0]
+    delay = in_flight.shape[0]
     scratch = np.empty((2, sizes.max()), dtype=np.float32)
     free = np.ones(masks.shape[1], dtype=np.bool_)
     for i in range(actions.shape[0]):
@@ -179,6 +206,8 @@ def _run(
             kind, a, observation, allowed, sizes, flat, activation, scratch,
             series, entry, leave, levels, p,
         )  # fmt: skip
+        if delay > 0:
+            action = _arriving_action(a, bars[a.t], action, i % delay, in_flight, p)
         actions[i] = action
         if step_one(a, bars, levels, p, action, reasons[i, action], outcomes[i]):
             return i + 1
@@ -186,9 +215,19 @@ def _run(
 
 
 def backtest(
-    policy: Policy, bars: Bars, market: TradingMarket, split: Split, config: Config
+    policy: Policy,
+    bars: Bars,
+    market: TradingMarket,
+    split: Split,
+    config: Config,
+    delay_bars: int = 0,
 ) -> Trace:
     """Run `policy` over `split` from cash, one decision a bar, and return what it did.
+
+    With a delay d the order decided at the close of bar t reaches the market at the close of
+    t + d and fills one bar later; nothing reaches it in the first d rows.  It may be forbidden
+    by then: the broker answers as to any forbidden action.  A row's action is the one that
+    reached the market in it.
 
     Args:
         policy: What decides.
@@ -196,6 +235,7 @@ def backtest(
         market: Bars, scaled features and parameters as the step reads them.
         split: Decisions at the closes of bars `start` .. `stop - 2`.
         config: Gives severities and the credited cash rate.
+        delay_bars: Latency of every order, bars.
     """
     n = split.stop - 1 - split.start
     params = market.params.copy()
@@ -212,10 +252,11 @@ def backtest(
     outcomes = np.zeros(n, dtype=OUTCOME_DTYPE)
     series = policy.series if policy.series is not None else np.zeros(0)
     rows = _run(
-        policy.kind, policy.use_mask, weights.sizes, weights.flat, weights.activation,
-        series, policy.entry, policy.exit, market.bars, market.features,
-        market.scaler.means, market.scaler.stds, market.space.levels, params, accounts,
-        np.zeros(market.observation_size, np.float32), actions, masks, reasons, outcomes,
+        policy.kind, policy.use_mask, np.full(delay_bars, -1, np.int64),
+        weights.sizes, weights.flat, weights.activation, series, policy.entry, policy.exit,
+        market.bars, market.features, market.scaler.means, market.scaler.stds,
+        market.space.levels, params, accounts, np.zeros(market.observation_size, np.float32),
+        actions, masks, reasons, outcomes,
     )  # fmt: skip
     return _trace(bars, market, split, config, actions, masks, reasons, outcomes, rows)
 

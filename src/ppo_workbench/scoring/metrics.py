@@ -95,14 +95,11 @@ def round_trips(trace: Trace) -> RoundTrips:
     A trip opens when a fill leaves flat and closes when the position is flat again; partial
     reductions accumulate into it (the sum of cash flows equals the average-cost profit).  A
     flip closes one trip and opens the next, its cost split by shares.  Carry goes to the
-    trip that is open before the row's fill.  A trip that is still open in the last row is
-    not counted.
+    trip that is open before the row's fill.  A trip that is still open in the last row, of
+    the trace or of an account of a stitched one, is not counted.
     """
-    out = np.empty((np.count_nonzero(trace.fill_quantity), 6))
-    count = _close_trips(
-        trace.fill_quantity, trace.fill_price, trace.cost_usd, trace.carry_usd, out
-    )
-    entry, leave, direction, quantity, pnl, notional = out[:count].T.copy()
+    trips = np.concatenate([_trips_of(trace, rows) for rows in trace.accounts()])
+    entry, leave, direction, quantity, pnl, notional = trips.T.copy()
     rows_in, rows_out = entry.astype(np.int64), leave.astype(np.int64)
     return RoundTrips(
         entry_row=rows_in,
@@ -113,6 +110,17 @@ def round_trips(trace: Trace) -> RoundTrips:
         return_frac=pnl / notional,
         bars_held=rows_out - rows_in,
     )
+
+
+def _trips_of(trace: Trace, rows: slice) -> Floats:
+    """Return what `_close_trips` writes of one account, float64 (trips, 6), in trace rows."""
+    quantities = trace.fill_quantity[rows]
+    out = np.empty((np.count_nonzero(quantities), 6))
+    count = _close_trips(
+        quantities, trace.fill_price[rows], trace.cost_usd[rows], trace.carry_usd[rows], out
+    )
+    out[:count, :2] += rows.start
+    return out[:count]
 
 
 def sharpe_ratio(excess: Floats, sessions_per_year: int) -> float:
@@ -149,6 +157,18 @@ def drawdowns(equity: Floats) -> Floats:
     """
     peak: Floats = np.maximum.accumulate(equity)
     return (peak - equity) / peak
+
+
+def drawdowns_at_reference(trace: Trace) -> Floats:
+    """Return the drawdowns of session returns scaled to 10 % volatility, float64 (sessions + 1,).
+
+    Fractions of the peak, the first one 0; a scaled loss of all ends the equity at 0.
+    """
+    returns = trace.daily_returns()
+    volatility = _volatility(returns, trace.sessions_per_year)
+    scaled = returns * _ratio(REFERENCE_VOLATILITY, volatility, capped=False)
+    growth = np.cumprod(1.0 + np.maximum(scaled, -1.0))
+    return drawdowns(np.concatenate(([1.0], growth)))
 
 
 @dataclass(frozen=True)
@@ -295,7 +315,7 @@ def _drawdown_figures(trace: Trace) -> dict[str, float]:
     return {
         "max_drawdown_frac": deepest,
         "max_drawdown_sessions": _drawdown_sessions(trace, falls),
-        "max_drawdown_at_10pct_vol_frac": _drawdown_at_reference(trace),
+        "max_drawdown_at_10pct_vol_frac": float(drawdowns_at_reference(trace).max()),
         "calmar": _cap(_ratio(annual, deepest)),
     }
 
@@ -362,15 +382,6 @@ def _drawdown_sessions(trace: Trace, falls: Floats) -> float:
     # Index 0 is the mark before the first row: with daily bars it is the session before.
     ordinal = np.concatenate(([0], np.cumsum(steps)))
     return float(ordinal[end] - ordinal[peak])
-
-
-def _drawdown_at_reference(trace: Trace) -> float:
-    """Rebuild equity from session returns at 10 % volatility; a loss of all ends it at 0."""
-    returns = trace.daily_returns()
-    volatility = _volatility(returns, trace.sessions_per_year)
-    scaled = returns * _ratio(REFERENCE_VOLATILITY, volatility, capped=False)
-    growth = np.cumprod(1.0 + np.maximum(scaled, -1.0))
-    return float(drawdowns(np.concatenate(([1.0], growth))).max())
 
 
 def _count_by_severity(trace: Trace, broken: Ints) -> dict[str, int]:

@@ -19,14 +19,22 @@ from ppo_workbench.scoring.samples import (
     checked_count,
     checked_sample,
     percentile_interval,
+    symmetric_interval,
+    symmetric_p_value,
     two_sided_p_value,
 )
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.studentised import (
+    Studentised,
+    sharpe_drawn_errors,
+    sharpe_errors,
+)
 
 Draws = npt.NDArray[np.intp]
 
 _CHUNK_ROWS = 256  # draws worked on at a time, so that they stay in the cache
 _LEAST_FOR_BLOCKS = 20
+STUDENTISED = "sharpe_annual"  # the figure whose standard error is known
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class Difference(Interval):
 
     Attributes:
         p_value: Two-sided, of "the difference is 0".
-        standard_error: Standard deviation over resamples, in the unit of the figure.
+        standard_error: Of the estimate, in the unit of the figure: of a Sharpe ratio from the
+            long-run variance of days and the spread of seeds, else the standard deviation
+            over resamples.
     """
 
     p_value: float
@@ -55,6 +65,7 @@ class Resamples:
         arms: Names, in the order of the columns.
         estimates: For every figure float64 (arms,), of the sample itself.
         draws: For every figure float64 (B, arms); one row is one world, the same for all.
+        studentised: The same with standard errors, for figures whose intervals are studentised.
         sessions: Days of the sample (of all markets together, once pooled).
         runs: Runs (seeds) an arm.
         block_sessions: Mean length of the blocks, sessions.
@@ -63,18 +74,22 @@ class Resamples:
     arms: tuple[str, ...]
     estimates: Mapping[str, Floats]
     draws: Mapping[str, Floats]
+    studentised: Mapping[str, Studentised]
     sessions: int
     runs: int
     block_sessions: float
 
     def interval(self, figure: str, arm: str, confidence: float = 0.95) -> Interval:
-        """Return the percentile interval of one arm's figure.
+        """Return the interval of one arm's figure: symmetric if studentised, else percentile.
 
         Raises:
             StatisticsError: An unknown figure or arm, or a confidence outside of 0..1.
         """
         column = self._column(figure, arm)
         estimate = float(self.estimates[figure][column])
+        if figure in self.studentised:
+            apart = self.studentised[figure].deviations(column)
+            return symmetric_interval(estimate, apart, confidence)
         return percentile_interval(estimate, self.draws[figure][:, column], confidence)
 
     def difference(
@@ -87,8 +102,17 @@ class Resamples:
         """
         a, b = self._column(figure, first), self._column(figure, second)
         estimates, draws = self.estimates[figure], self.draws[figure]
+        estimate = float(estimates[a] - estimates[b])
+        if figure in self.studentised:
+            studentised = self.studentised[figure]
+            apart = studentised.deviations(a, b)
+            return Difference(
+                **vars(symmetric_interval(estimate, apart, confidence)),
+                p_value=symmetric_p_value(estimate, apart),
+                standard_error=studentised.standard_error(a, b),
+            )
         apart = draws[:, a] - draws[:, b]
-        inner = percentile_interval(float(estimates[a] - estimates[b]), apart, confidence)
+        inner = percentile_interval(estimate, apart, confidence)
         return Difference(
             **vars(inner),
             p_value=two_sided_p_value(apart),
@@ -241,7 +265,8 @@ def resample(
         arms: For every name its runs; run k of all arms is one seed, compared pairwise.
         resamples: Number of draws, B.
         block_sessions: Mean block length; None takes, over arms, the largest mean over runs
-            of `optimal_block_sessions` of excess returns.
+            of `optimal_block_sessions` of excess returns and of their squared deviations, whose
+            clusters a Sharpe ratio feels too.
         seed: Of the drawn days and runs.
         figures: Names in `FIGURES`.
 
@@ -259,15 +284,22 @@ def resample(
     days = stationary_indices(sessions, resamples, block_sessions, rng)
     other_seeds = _mean_of_other_seeds(runs, resamples, rng)
     itself = np.arange(sessions)[None, :]
-    draws, estimates = {}, {}
+    draws, estimates, studentised = {}, {}, {}
     for name in figures:
         of = FIGURES[name]
         # Runs an arm in rows: the figures of the sample, then the mean of those of each draw.
         own = np.array([[of(path, itself)[0] for path in paths] for paths in arms.values()])
         drawn = [sum(of(path, days) for path in paths) / runs for paths in arms.values()]
         estimates[name] = own.mean(axis=1)
-        draws[name] = np.stack(drawn, axis=1) + other_seeds @ own.T
-    return Resamples(tuple(arms), estimates, draws, sessions, runs, float(block_sessions))
+        by_days, by_seeds = np.stack(drawn, axis=1), other_seeds @ own.T
+        draws[name] = by_days + by_seeds
+        if name == STUDENTISED:
+            runs_of = list(arms.values())
+            errors, of_draws = sharpe_errors(runs_of), sharpe_drawn_errors(runs_of, days)
+            by_days -= estimates[name]
+            studentised[name] = Studentised(by_days, by_seeds, errors, of_draws)
+    block = float(block_sessions)
+    return Resamples(tuple(arms), estimates, draws, studentised, sessions, runs, block)
 
 
 def pool(markets: Sequence[Resamples]) -> Resamples:
@@ -293,6 +325,9 @@ def pool(markets: Sequence[Resamples]) -> Resamples:
         arms=first.arms,
         estimates={k: np.mean([m.estimates[k] for m in markets], axis=0) for k in first.draws},
         draws={k: np.mean([m.draws[k] for m in markets], axis=0) for k in first.draws},
+        studentised={
+            k: Studentised.pooled([m.studentised[k] for m in markets]) for k in first.studentised
+        },
         sessions=sum(m.sessions for m in markets),
         runs=min(m.runs for m in markets),
         block_sessions=max(m.block_sessions for m in markets),
@@ -320,7 +355,11 @@ def _common_shape(arms: Mapping[str, Sequence[SessionPath]]) -> tuple[int, int]:
 
 
 def _mean_block_sessions(paths: Sequence[SessionPath]) -> float:
-    return float(np.mean([optimal_block_sessions(path.excess) for path in paths]))
+    lengths = []
+    for path in paths:
+        squares = (path.excess - path.excess.mean()) ** 2
+        lengths.append([optimal_block_sessions(path.excess), optimal_block_sessions(squares)])
+    return float(np.mean(lengths, axis=0).max())
 
 
 def _mean_of_other_seeds(runs: int, resamples: int, rng: np.random.Generator) -> Floats:

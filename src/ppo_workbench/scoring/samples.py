@@ -111,3 +111,16 @@ def two_sided_p_value(draws: Floats) -> float:
     below = np.count_nonzero(draws <= 0.0) + 1
     above = np.count_nonzero(draws >= 0.0) + 1
     return float(min(1.0, 2.0 * min(below, above) / (len(draws) + 1)))
+
+
+def symmetric_interval(estimate: float, deviations: Floats, confidence: float) -> Interval:
+    """Return the interval around the estimate that holds this share of deviations, float64 (B,)."""
+    checked_between(confidence, "confidence", 0.0, 1.0)
+    reach = float(np.quantile(np.abs(deviations), confidence))
+    return Interval(float(estimate), float(estimate) - reach, float(estimate) + reach, confidence)
+
+
+def symmetric_p_value(estimate: float, deviations: Floats) -> float:
+    """Return the p-value of "the figure is 0" that inverts the symmetric interval; never 0."""
+    beyond = np.count_nonzero(np.abs(deviations) >= abs(estimate)) + 1
+    return float(beyond / (len(deviations) + 1))

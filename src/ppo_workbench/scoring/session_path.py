@@ -1,6 +1,7 @@
 """One run as a row of sessions that can be put in any order: what a bootstrap draws from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from ppo_workbench.scoring.samples import Floats, StatisticsError, checked_count, checked_sample
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
-_LEAST_SESSIONS = 20
+LEAST_SESSIONS = 20
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ class SessionPath:
             StatisticsError: Fewer than 20 sessions, a value that is not finite, or returns
                 and cash of different length.
         """
-        gains = checked_sample(returns, "returns", _LEAST_SESSIONS)
+        gains = checked_sample(returns, "returns", LEAST_SESSIONS)
         checked_count(sessions_per_year, "sessions_per_year", 1)
         cash = np.zeros_like(gains)
         if cash_returns is not None:
-            cash = checked_sample(cash_returns, "cash returns", _LEAST_SESSIONS)
+            cash = checked_sample(cash_returns, "cash returns", LEAST_SESSIONS)
         if len(cash) != len(gains):
             raise StatisticsError(
                 f"cash returns: have {len(cash)} sessions, must have {len(gains)} like the "
@@ -87,7 +88,7 @@ class SessionPath:
         """
         equity = checked_sample(trace.equity_usd, "trace.equity_usd", 1)
         ends = trace.session_ends()
-        checked_sample(equity[ends], "sessions of the trace", _LEAST_SESSIONS)
+        checked_sample(equity[ends], "sessions of the trace", LEAST_SESSIONS)
         starts = np.concatenate(([0], ends[:-1] + 1))
         base = np.concatenate(([trace.initial_equity_usd], equity[ends[:-1]]))
         solvent = base > RUIN_FRAC * trace.initial_equity_usd
@@ -104,6 +105,27 @@ class SessionPath:
             inner_drawdown=np.where(solvent, inner, 0.0),
             sessions_per_year=trace.sessions_per_year,
         )
+
+
+def write_path(path: SessionPath, file: Path) -> None:
+    """Write a path as an npz file without pickles."""
+    arrays = {item.name: np.asarray(getattr(path, item.name)) for item in fields(SessionPath)}
+    with file.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def read_path(file: Path) -> SessionPath:
+    """Read what `write_path` wrote.
+
+    Raises:
+        StatisticsError: The file is missing or is no path.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            values = {item.name: arrays[item.name] for item in fields(SessionPath)}
+    except (OSError, ValueError, KeyError) as error:
+        raise StatisticsError(f"{file}: holds no sessions of a run ({error})") from None
+    return SessionPath(**{**values, "sessions_per_year": int(values["sessions_per_year"])})
 
 
 def _log(growth: Floats) -> Floats:

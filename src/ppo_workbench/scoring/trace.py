@@ -1,6 +1,7 @@
 """What a policy did over a split, one row per decision: the only input of the scores."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,8 @@ class Trace:
         cash_interest_annual_bps: Rate credited on cash, basis points a year, actual/365.
         start_ns: UTC nanoseconds of the mark of the initial equity (the end of bar t of row
             0); None stands for one median bar before the first row.
+        restarts: Of a stitched trace, (row, UTC nanoseconds) of every later part: a new
+            account took over all equity as cash at that time, and this is its first row.
 
     Raises:
         TraceError: No rows, arrays of different length, sessions that fall, or an initial
@@ -96,6 +99,7 @@ class Trace:
     sessions_per_year: int
     cash_interest_annual_bps: float
     start_ns: int | None = None
+    restarts: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be scored."""
@@ -144,10 +148,23 @@ class Trace:
         account that stays flat has no excess return, weekends or not.
         """
         return cash_returns(
-            self.end_ns, self._start_ns(), self.session_ends(), self.cash_interest_annual_bps
+            self.end_ns,
+            self.opening_ns(),
+            self.session_ends(),
+            self.cash_interest_annual_bps,
+            self.restarts,
         )
 
-    def _start_ns(self) -> int:
+    def accounts(self) -> list[slice]:
+        """Return the rows of each account, one slice unless the trace was stitched.
+
+        Positions end with their account: the fills of one never close those of another.
+        """
+        borders = [0, *(row for row, _ in self.restarts), len(self)]
+        return [slice(start, stop) for start, stop in pairwise(borders)]
+
+    def opening_ns(self) -> int:
+        """Return when the initial equity was marked, UTC nanoseconds."""
         if self.start_ns is not None:
             return self.start_ns
         steps = np.diff(self.end_ns)
@@ -196,14 +213,26 @@ def session_returns(
     return returns
 
 
+def row_years(
+    end_ns: npt.NDArray[np.int64], start_ns: int, restarts: tuple[tuple[int, int], ...] = ()
+) -> npt.NDArray[np.float64]:
+    """Return the time from mark to mark, float64 (n,), years of 365 days."""
+    before = np.concatenate(([start_ns], end_ns[:-1]))
+    for row, opened_ns in restarts:
+        before[row] = opened_ns
+    years: npt.NDArray[np.float64] = (end_ns - before) / NS_PER_YEAR
+    return years
+
+
 def cash_returns(
     end_ns: npt.NDArray[np.int64],
     start_ns: int,
     ends: npt.NDArray[np.int64],
     interest_annual_bps: float,
+    restarts: tuple[tuple[int, int], ...] = (),
 ) -> npt.NDArray[np.float64]:
     """Return `Trace.cash_returns` of rows whose sessions end at `ends`, float64 (sessions,)."""
-    years = np.diff(end_ns, prepend=start_ns) / NS_PER_YEAR
+    years = row_years(end_ns, start_ns, restarts)
     growth = np.log1p(interest_annual_bps / 1e4 * years)
     starts = np.concatenate(([0], ends[:-1] + 1))
     returns: npt.NDArray[np.float64] = np.expm1(np.add.reduceat(growth, starts))

@@ -9,7 +9,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
 from ppo_workbench.market.sources import load_bars
-from ppo_workbench.market.splits import Split, cut, legal_starts, time_splits
+from ppo_workbench.market.splits import Fold, Split, cut, legal_starts_of, time_splits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 
@@ -22,9 +22,11 @@ class Experiment:
         config: The resolved configuration.
         bars: Bars up to the end of the last split that may be seen.
         table: Features and causal market state of the bars.
-        splits: Ranges of bars; `test` is present only where it was opened.
+        splits: Ranges of bars; `test` is present only where it was opened. `train` is the
+            longest of `train_ranges`: what is scored.
         market: What the step reads.
         test_range: UTC nanoseconds of the first and last bar of the test split, closed or not.
+        train_ranges: What is trained on, in time order; `splits["train"]` where left out.
     """
 
     config: Config
@@ -33,19 +35,41 @@ class Experiment:
     splits: dict[str, Split]
     market: TradingMarket
     test_range: tuple[int, int]
+    train_ranges: tuple[Split, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Train on the one training split where no ranges are given."""
+        if not self.train_ranges:
+            object.__setattr__(self, "train_ranges", (self.splits["train"],))
+
+    @property
+    def train_bars(self) -> int:
+        """Number of training bars, of all ranges."""
+        return sum(len(split) for split in self.train_ranges)
 
     @property
     def train_features(self) -> npt.NDArray[np.float64]:
-        """Unscaled market features of the training bars, float64 (n, F)."""
-        train = self.splits["train"]
-        return self.table.features[train.start : train.stop]
+        """Unscaled market features of the training bars of all ranges, float64 (n, F)."""
+        return _rows_of(self.table.features, self.train_ranges)
 
     def batch(self) -> TradingBatch:
-        """Build the training batch: `model.n_envs` environments on the training split."""
-        env, train = self.config.env, self.splits["train"]
-        starts = legal_starts(self.bars, train, env.episode_bars)
+        """Build the training batch: `model.n_envs` environments on the training ranges."""
+        env = self.config.env
+        starts = legal_starts_of(self.bars, self.train_ranges, env.episode_bars)
         count = self.config.model.n_envs
         return TradingBatch(self.market, starts, env.episode_bars, count, self.config.seed)
+
+
+def usable_bars(config: Config) -> tuple[Bars, int]:
+    """Load and check the bars of a configuration; count those that warm the features up.
+
+    Raises:
+        BarsError: The bars or the fill rule are not usable.
+    """
+    bars = load_bars(config.data)
+    check_fill(bars, config.env.fill)
+    spec = feature_spec(config.features, bars.bars_per_session, bars.extra_names)
+    return bars, max(spec.warmup_bars, bars.extra_warmup_bars)
 
 
 def split_bars(config: Config) -> tuple[Bars, dict[str, Split]]:
@@ -54,10 +78,7 @@ def split_bars(config: Config) -> tuple[Bars, dict[str, Split]]:
     Raises:
         BarsError: The bars, their splits or the fill rule are not usable.
     """
-    bars = load_bars(config.data)
-    check_fill(bars, config.env.fill)
-    spec = feature_spec(config.features, bars.bars_per_session, bars.extra_names)
-    warmup = max(spec.warmup_bars, bars.extra_warmup_bars)
+    bars, warmup = usable_bars(config)
     return bars, time_splits(bars, config.splits, warmup)
 
 
@@ -82,11 +103,55 @@ def prepare_with_test(config: Config, bars: Bars, splits: dict[str, Split]) -> E
     return _assemble(config, cut(bars, closed), splits, test_range)
 
 
+def prepare_fold(config: Config, bars: Bars, fold: Fold) -> Experiment:
+    """Compute what training and validation of a fold need; later bars are cut off.
+
+    In holdout and walk-forward the test lies behind the cut and is physically absent. In
+    k-fold and combinatorial folds training bars may follow a test: then its bars stay in the
+    series, for the features of later bars are streamed through them. No episode starts in
+    them or reaches into them, no decision is made on them, and the scaler does not see them;
+    what of them is left in the features of later training bars, `splits.gap_bars` embargoes.
+
+    Args:
+        config: The experiment.
+        bars: All bars, see `usable_bars`.
+        fold: One of `market.folds.evaluation_folds`.
+    """
+    return _assemble_fold(config, bars.slice(0, fold.training_stop), fold, bars, opened=False)
+
+
+def prepare_fold_with_test(config: Config, bars: Bars, fold: Fold) -> Experiment:
+    """Compute everything of a fold: only after the opening of its tests was recorded.
+
+    The tests stand in `splits` under their names ("test", or "test_1", "test_2", ...).
+    """
+    return _assemble_fold(config, bars.slice(0, fold.stop), fold, bars, opened=True)
+
+
+def _assemble_fold(
+    config: Config, seen: Bars, fold: Fold, bars: Bars, *, opened: bool
+) -> Experiment:
+    splits = {"train": fold.longest_train, "validation": fold.validation}
+    if opened:
+        splits |= {split.name: split for split in fold.test}
+    first, last = fold.test[0].start, fold.test[-1].stop - 1
+    test_range = (int(bars.start_ns[first]), int(bars.start_ns[last]))
+    return _assemble(config, seen, splits, test_range, fold.train)
+
+
+def _rows_of(rows: npt.NDArray[np.float64], ranges: tuple[Split, ...]) -> npt.NDArray[np.float64]:
+    return np.concatenate([rows[split.start : split.stop] for split in ranges])
+
+
 def _assemble(
-    config: Config, bars: Bars, splits: dict[str, Split], test_range: tuple[int, int]
+    config: Config,
+    bars: Bars,
+    splits: dict[str, Split],
+    test_range: tuple[int, int],
+    train_ranges: tuple[Split, ...] = (),
 ) -> Experiment:
     table = compute_market(bars, config.features)
-    train = splits["train"]
-    scaler = Scaler.fit(table.features[train.start : train.stop], config.features.clip)
+    ranges = train_ranges or (splits["train"],)
+    scaler = Scaler.fit(_rows_of(table.features, ranges), config.features.clip)
     market = trading_market(bars, table, config, scaler)
-    return Experiment(config, bars, table, splits, market, test_range)
+    return Experiment(config, bars, table, splits, market, test_range, ranges)

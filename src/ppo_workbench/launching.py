@@ -1,0 +1,98 @@
+"""Cells of a comparison as jobs of the Hydra launcher that the configuration names."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from ppo_workbench.pipeline.compare import Ended
+
+STOCK = "basic"
+INTERRUPT_SECONDS = 20.0
+
+
+class LauncherJobs:
+    """Runs (name, overrides) jobs, each with the overrides of this command before its own."""
+
+    def __init__(self, task: Callable[[DictConfig], Any]) -> None:
+        """Take what Hydra composed for this command.
+
+        Args:
+            task: The function that `hydra.main` decorates.
+        """
+        self._task = task
+
+    def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+        """Yield jobs as they end; what job NAME prints goes to folder/NAME/log.txt.
+
+        Args:
+            jobs: Name and overrides of every job; later overrides of a key win.
+            folder: Folder of all jobs.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; running jobs were asked to end, and killed if they did not.
+        """
+        if not jobs:
+            return
+        from hydra_plugins.optuna_pruning._jobs import Batches
+
+        config: Any = HydraConfig.instance().cfg
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=_context(), task_function=self._task, config=config
+        )
+        runner: Any = launcher if hasattr(launcher, "submit") else Batches(launcher, config, None)
+        place = f"hydra.sweep.dir={_quoted(str(folder))}"
+        own = [str(override) for override in HydraConfig.get().overrides.task]
+        waiting = [
+            (index, merged(own, [*overrides, place, f"hydra.sweep.subdir={name}"]))
+            for index, (name, overrides) in enumerate(jobs)
+        ]
+        running = 0
+        try:
+            while waiting or running:
+                while waiting and running < runner.n_jobs:
+                    index, overrides = waiting.pop(0)
+                    runner.submit(overrides, index)
+                    running += 1
+                for job in runner.wait(None):
+                    running -= 1
+                    failed = job.kind != "value"
+                    yield Ended(job.index, (job.reason or job.kind) if failed else None)
+        except BaseException:
+            runner.interrupt()
+            runner.wait(INTERRUPT_SECONDS)
+            raise
+        finally:
+            runner.close()
+
+
+def merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """Return all overrides; of those of `first` whose key stands in `second` only the latter.
+
+    >>> merged(["seed=1", "data=null"], ["seed=2"])
+    ['data=null', 'seed=2']
+    """
+    keys = {_key(override) for override in second}
+    return [override for override in first if _key(override) not in keys] + list(second)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _context() -> HydraContext:
+    from hydra._internal.callbacks import Callbacks
+
+    loader = GlobalHydra.instance().config_loader()
+    return HydraContext(config_loader=loader, callbacks=Callbacks())
+
+
+def _quoted(text: str) -> str:
+    """Quote a value for Hydra's grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,220 @@
+"""One cell of a comparison: train on bars cut before the test, open the test, score, keep files.
+
+A cell of a holdout never sees the test before its model is final.  All cells of one comparison
+share one look: the first to open a market's test records it, the others find it recorded.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ppo_workbench.config import Config, ForbiddenAction
+from ppo_workbench.delivery.artifact import save_artifact
+from ppo_workbench.delivery.describe import describe_model, plain
+from ppo_workbench.delivery.metadata import Scorecards
+from ppo_workbench.learning.models import policy_weights
+from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
+from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.market.splits import Fold
+from ppo_workbench.pipeline.cell_stress import stressed
+from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of, open_tests
+from ppo_workbench.pipeline.comparison_plan import (
+    MODEL,
+    RESULT,
+    STRESS,
+    YARDSTICKS,
+    cell_folder,
+    trace_name,
+    write_whole,
+)
+from ppo_workbench.pipeline.fitting import look_at
+from ppo_workbench.pipeline.outcome import describe_training
+from ppo_workbench.pipeline.scores import lower_bound, run_on_split
+from ppo_workbench.pipeline.stored import artifact_tensors, trained_policy
+from ppo_workbench.scoring.audit import audit
+from ppo_workbench.scoring.backtest import SERIES, Policy
+from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.scoring.trace_file import write_trace
+from ppo_workbench.trading.experiment import Experiment, prepare_fold, prepare_fold_with_test
+
+THRESHOLD = "threshold"
+CURVE = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "exposure_mean_abs", "n_trades")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A policy with what its training left."""
+
+    result: TrainingResult
+    curve: list[dict[str, float]]
+
+
+def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
+    """Run one cell; `result.json`, written last, says that it is done.
+
+    Args:
+        config: The cell's experiment; `config.compare.cell` says which cell it is.
+        raw: The configuration with secrets unresolved.
+        home: The workbench's home folder.
+
+    Returns:
+        The validation bound of a trained arm; 0 for other cells.
+    """
+    cell = config.compare.cell
+    assert cell.comparison is not None
+    assert cell.name is not None
+    began = monotonic()
+    folder = cell_folder(home, cell.comparison, cell.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    stresses = cell.kind == STRESS
+    document = stressed(config, home) if stresses else _scored(config, raw, folder)
+    document["seconds"] = monotonic() - began
+    write_whole(folder / RESULT, json.dumps(document))
+    arm = document.get("scores", {}).get(cell.arm, {})
+    return float(arm.get("validation_lower_bound", 0.0))
+
+
+def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train, open the test, score; return what is told of it."""
+    cell = config.compare.cell
+    assert cell.arm is not None
+    bars, folds = folds_of(config)
+    fold = folds[cell.fold]
+    check_sessions(bars, folds)
+    # Later folds train on the tests of earlier ones: there the look comes first.
+    several = len(folds) > 1
+    opening = open_tests(config, bars, folds) if several else None
+    experiment = prepare_fold(config, bars, fold)
+    trained = None if cell.kind == YARDSTICKS else _train(experiment)
+    opening = opening or open_tests(config, bars, folds)
+    opened = prepare_fold_with_test(config, bars, fold)
+    policies = (
+        {policy.name: policy for policy in _reference_policies(opened)}
+        if trained is None
+        else {cell.arm: _policy(config, trained.result)}
+    )
+    keep = cell.keep_trace or several
+    document: dict[str, Any] = {
+        "arm": cell.arm,
+        "market": cell.market,
+        "seed": config.seed,
+        "fold": cell.fold,
+        "instrument": bars.instrument,
+        "bar_seconds": bars.bar_seconds,
+        "synthetic": config.data.source == "synthetic",
+        "test": {"start": opening.start, "stop": opening.stop, "looks": opening.looks},
+        "scores": {
+            name: _score(opened, policy, fold, folder, name, keep)
+            for name, policy in policies.items()
+        },
+    }
+    if trained is not None:
+        document |= _keep_model(opened, trained, raw, folder, document["scores"][cell.arm])
+    return document
+
+
+def _train(experiment: Experiment) -> _Trained:
+    """Train on the training split, choosing the checkpoint on the validation split."""
+    config = experiment.config
+    config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
+    rows: list[dict[str, float]] = []
+
+    def record(metrics: dict[str, float], step: int) -> None:
+        row = {f"validation/{key}": metrics.get(f"validation/{key}") for key in CURVE}
+        row |= {"rollout/ep_rew_mean": metrics.get("rollout/ep_rew_mean")}
+        kept = {key: value for key, value in row.items() if value is not None}
+        if "validation/sharpe_annual" in kept:
+            rows.append({"step": float(step), **kept})
+
+    hooks = Hooks(
+        evaluate=lambda weights: look_at(experiment, weights),
+        record=record,
+        progress=lambda standing: None,
+    )
+    env = TradingVecEnv(experiment.batch())
+    result = train_model(config, env, experiment.train_bars, hooks)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return _Trained(result, rows)
+
+
+def _policy(config: Config, result: TrainingResult) -> Policy:
+    weights = policy_weights(result.tensors, config.model.activation)
+    return trained_policy(config.model.type, weights)
+
+
+def _reference_policies(opened: Experiment) -> list[Policy]:
+    """Return the yardsticks: threshold rule, the usual ones, and on synthetic bars the oracle."""
+    config = opened.config
+    threshold = tuned_threshold(opened)
+    policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
+    policies += yardsticks(len(opened.bars), config.seed)
+    if config.data.source == "synthetic":
+        from ppo_workbench.market.synthetic import generate
+
+        exposure = generate(config.data.synthetic).oracle_exposure[: len(opened.bars)]
+        policies.append(Policy("oracle", SERIES, series=exposure))
+    return policies
+
+
+def _score(
+    opened: Experiment, policy: Policy, fold: Fold, folder: Path, name: str, keep_traces: bool
+) -> dict[str, Any]:
+    """Score a policy on validation and tests, and write what statistics and report need."""
+    validation = scorecard(run_on_split(opened, policy, "validation"))
+    traces = [run_on_split(opened, policy, split.name) for split in fold.test]
+    if keep_traces:
+        for number, trace in enumerate(traces):
+            write_trace(trace, folder / trace_name(name, number))
+    document: dict[str, Any] = {
+        "validation": validation.to_dict(),
+        "validation_lower_bound": lower_bound(validation),
+    }
+    if len(traces) == 1 and len(traces[0].session_ends()) >= LEAST_SESSIONS:
+        write_path(SessionPath.from_trace(traces[0]), folder / f"sessions-{name}.npz")
+        document["test"] = scorecard(traces[0]).to_dict()
+    document["audit"] = audited(traces, opened, policy)
+    return document
+
+
+def audited(traces: Sequence[Trace], opened: Experiment, policy: Policy) -> dict[str, Any]:
+    """Return the independent audit's counts over all tests of a policy."""
+    config = opened.config
+    executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
+    free = executes or policy.unconstrained
+    masked = policy.use_mask and not config.env.mask_all_true
+    reports = [
+        audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces
+    ]
+    rules: Counter[str] = Counter()
+    for report in reports:
+        rules.update(report.by_rule)
+    return {
+        "violations": sum(sum(report.by_severity.values()) for report in reports),
+        "by_rule": {rule: count for rule, count in rules.items() if count},
+        "unaudited": sorted({rule for report in reports for rule in report.unaudited}),
+    }
+
+
+def _keep_model(
+    opened: Experiment,
+    trained: _Trained,
+    raw: Mapping[str, Any],
+    folder: Path,
+    scores: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the cell's model; return what the document says of the training."""
+    config, result = opened.config, trained.result
+    training = describe_training(config, result)
+    cards = Scorecards(validation=plain(scores["validation"]))
+    metadata = describe_model(opened, training, cards, raw, None)
+    tensors = artifact_tensors(opened, result.tensors)
+    save_artifact(folder, MODEL, tensors, metadata, overwrite=True)
+    return {"training": training.model_dump(mode="json"), "curve": trained.curve}

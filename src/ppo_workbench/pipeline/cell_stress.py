@@ -1,0 +1,44 @@
+"""The stress cell of a comparison: the winner, chosen on validation, under worse conditions."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ppo_workbench.config import Config, Protocol
+from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
+from ppo_workbench.pipeline.comparison_plan import MODEL, cell_folder, cell_name
+from ppo_workbench.pipeline.stored import rescaled, stored_policy
+from ppo_workbench.scoring.stress import Stretch, stress_stretches
+from ppo_workbench.trading.experiment import prepare_fold_with_test
+
+
+def stressed(config: Config, home: Path) -> dict[str, Any]:
+    """Re-score the models of one arm, market and seed, one for each fold.
+
+    Args:
+        config: The cell's; its arm, market and seed are the winner's.
+        home: The workbench's home folder.
+
+    Returns:
+        `{"stress": ...}` as `Stress.to_dict`, None under combinatorial folds, whose tests do
+        not follow each other.
+    """
+    if config.splits.protocol is Protocol.cpcv:
+        return {"stress": None}
+    cell = config.compare.cell
+    assert cell.comparison is not None
+    assert cell.arm is not None
+    assert cell.market is not None
+    bars, folds = folds_of(config)
+    open_tests(config, bars, folds)  # the look that the comparison has recorded
+    stretches = []
+    for number, fold in enumerate(folds):
+        name = cell_name(cell.market, config.seed, cell.arm, number, len(folds))
+        stored = load_artifact(cell_folder(home, cell.comparison, name), MODEL)
+        opened = prepare_fold_with_test(config, bars, fold)
+        policy = stored_policy(stored.metadata, stored.tensors, opened)
+        market = rescaled(opened, stored.tensors)
+        seen = replace(opened, market=market)
+        stretches += [Stretch(policy, seen, split.name) for split in fold.test]
+    return {"stress": stress_stretches(stretches, config).to_dict()}

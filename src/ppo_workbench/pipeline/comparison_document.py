@@ -1,0 +1,129 @@
+"""The document of a comparison: every figure of its report, made from the files of its cells."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ppo_workbench.config import Config
+from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
+from ppo_workbench.pipeline.comparison_runs import Comparands
+from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
+
+FORMAT_VERSION = 1
+TITLES = {
+    "masked": "MaskablePPO",
+    "reject": "PPO, forbidden orders rejected",
+    "execute": "PPO, forbidden orders executed",
+    "all_true": "MaskablePPO without a mask (control)",
+    "masked_no_variance": "MaskablePPO, no variance penalty",
+    "execute_no_variance": "PPO executed, no variance penalty",
+    "threshold": "threshold rule, tuned on train",
+    "oracle": "oracle (knows the edge)",
+}
+INVALID = ("violations", "rejections")
+
+
+def comparison_document(
+    found: Comparands, name: str, timesteps: int, stress: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the document as JSON values; docs/statistics.md describes its parts.
+
+    Args:
+        found: The comparison on disk.
+        name: Its name.
+        timesteps: Budget of every training.
+        stress: Of the winner, as `Stress.to_dict`.
+    """
+    config = found.config
+    worlds, resamples = varies_market(config), config.compare.resamples
+    compared = {
+        market: MarketComparison(found.runs(market), worlds=worlds, resamples=resamples)
+        for market in found.markets
+    }
+    main = compared[MAIN]
+    trained = [arm for arm in main.runs if arm in config.compare.arms]
+    pairs = config.compare.pairs or _all_pairs(config)
+    figures, differences = main.figures(), main.differences(pairs)
+    tests = _tests(found, compared)
+    years = tests[0]["years"]
+    reference = config.compare.reference
+    second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "preset": config.compare.preset,
+        "protocol": config.splits.protocol.value,
+        "method": main.method,
+        "setup": {"timesteps": timesteps, "seeds": config.compare.seeds, "markets": tests},
+        "arms": [
+            {
+                "name": arm,
+                "title": TITLES.get(arm, arm),
+                "kind": "trained" if arm in trained else "yardstick",
+                "overrides": config.compare.arms.get(arm, []),
+            }
+            for arm in main.runs
+        ],
+        "cards": {
+            market: {arm: [dict(run.card) for run in runs] for arm, runs in own.runs.items()}
+            for market, own in compared.items()
+        },
+        "figures": figures,
+        "targets": [row for arm in trained for row in main.targets(arm, years)],
+        "differences": differences,
+        "seeds": main.seed_figures(reference, second) if second in main.runs else None,
+        "selection": main.selection(second if second in main.runs else reference),
+        "probability_above_zero": {arm: main.probability_above_zero(arm) for arm in main.runs},
+        "invalid_trades": {arm: _invalid(runs) for arm, runs in main.runs.items()},
+        "other_markets": {
+            market: {"figures": own.figures(), "differences": own.differences(pairs)}
+            for market, own in compared.items()
+            if market != MAIN
+        },
+        "audit": found.audits(MAIN),
+        "path_sharpes": found.path_sharpes(),
+        "winner": found.winner(),
+        "stress": stress,
+        "conclusion": conclusions(trained, figures, differences),
+    }
+
+
+def _all_pairs(config: Config) -> list[list[str]]:
+    reference = config.compare.reference
+    return [[reference, arm] for arm in config.compare.arms if arm != reference]
+
+
+def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[dict[str, Any]]:
+    """Describe every test that was opened, that of the first seed first."""
+    tests: dict[str, dict[str, Any]] = {}
+    for cell in found.cells:
+        result = found.results[cell.name]
+        test = result["test"]
+        path = next(iter(compared[cell.market].runs.values()))[0].path
+        tests.setdefault(
+            result["instrument"],
+            {
+                "name": cell.market,
+                "instrument": result["instrument"],
+                "bar_seconds": result["bar_seconds"],
+                "test_start": test["start"],
+                "test_stop": test["stop"],
+                "sessions": len(path),
+                "years": len(path) / path.sessions_per_year,
+                "looks": test["looks"],
+                "synthetic": result["synthetic"],
+            },
+        )
+    return list(tests.values())
+
+
+def _invalid(runs: Sequence[ArmRun]) -> dict[str, int]:
+    """Sum orders that broke a rule, executed (`SEVERITY`) and rejected (`rejected_SEVERITY`)."""
+    totals: dict[str, int] = {}
+    for kind in INVALID:
+        for run in runs:
+            for key, value in run.card.items():
+                if key.startswith(f"{kind}/"):
+                    severity = key.partition("/")[2]
+                    label = severity if kind == "violations" else f"rejected_{severity}"
+                    totals[label] = totals.get(label, 0) + int(value)
+    return totals

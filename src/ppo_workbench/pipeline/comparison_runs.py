@@ -1,0 +1,155 @@
+"""Gather what the cells of a comparison left: one out-of-sample run for every arm and seed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ppo_workbench.config import Config, Protocol
+from ppo_workbench.pipeline.cell_tests import folds_of
+from ppo_workbench.pipeline.comparison_plan import (
+    MAIN,
+    STRESS,
+    YARDSTICKS,
+    Cell,
+    trace_name,
+    varies_market,
+)
+from ppo_workbench.scoring.comparison import ArmRun
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.session_path import SessionPath, read_path
+from ppo_workbench.scoring.stitch import paths, stitch
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.scoring.trace_file import read_trace
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparands:
+    """A finished comparison on disk.
+
+    Attributes:
+        config: Its configuration.
+        cells: All cells but the stress cell.
+        results: `result.json` by cell.
+        folder: `comparisons/NAME`.
+    """
+
+    config: Config
+    cells: Sequence[Cell]
+    results: Results
+    folder: Path
+
+    @property
+    def markets(self) -> list[str]:
+        """Names of the markets, the configured one first."""
+        return list(dict.fromkeys(cell.market for cell in self.cells))
+
+    def runs(self, market: str) -> list[ArmRun]:
+        """Return the runs of one market in the order of the arms, then of the yardsticks.
+
+        On one market every seed meets the same yardsticks.
+        """
+        found = []
+        for seed, arm, cells in self._by_run(market):
+            card, path = self._scored(arm, cells)
+            shared = cells[0].kind == YARDSTICKS and not varies_market(self.config)
+            seeds = self.config.compare.seeds if shared else [seed]
+            found += [ArmRun(arm, each, card, path) for each in seeds]
+        order = {arm: position for position, arm in enumerate(self.config.compare.arms)}
+        return sorted(found, key=lambda run: order.get(run.arm, len(order)))
+
+    def shown(self) -> dict[str, Trace]:
+        """Return the out-of-sample trace of every arm in the shown world: the first seed's."""
+        seed = self.config.compare.seeds[0]
+        return {
+            arm: self._curves(arm, cells)[0]
+            for own, arm, cells in self._by_run(MAIN)
+            if own == seed
+        }
+
+    def audits(self, market: str) -> dict[str, dict[str, Any]]:
+        """Return what the independent audit counted, by arm, over all seeds and folds."""
+        totals: dict[str, dict[str, Any]] = {}
+        for _, arm, cells in self._by_run(market):
+            total = totals.setdefault(arm, {"violations": 0, "by_rule": {}, "unaudited": []})
+            for cell in cells:
+                found = self.results[cell.name]["scores"][arm]["audit"]
+                total["violations"] += found["violations"]
+                total["unaudited"] = sorted({*total["unaudited"], *found["unaudited"]})
+                for rule, count in found["by_rule"].items():
+                    total["by_rule"][rule] = total["by_rule"].get(rule, 0) + count
+        return totals
+
+    def path_sharpes(self) -> dict[str, list[list[float]]]:
+        """Return the Sharpe ratios of all backtest paths, by arm and seed; {} but under cpcv."""
+        if self.config.splits.protocol is not Protocol.cpcv:
+            return {}
+        sharpes: dict[str, list[list[float]]] = {}
+        for _, arm, cells in self._by_run(MAIN):
+            own = [scorecard(trace).sharpe_annual for trace in self._curves(arm, cells)]
+            sharpes.setdefault(arm, []).append(own)
+        return sharpes
+
+    def curves(self) -> dict[str, list[list[dict[str, float]]]]:
+        """Return the training curves of every arm, one for each training."""
+        curves: dict[str, list[list[dict[str, float]]]] = {}
+        for cell in self.cells:
+            if cell.kind == "train" and cell.market == MAIN:
+                curves.setdefault(cell.arm, []).append(self.results[cell.name]["curve"])
+        return curves
+
+    def winner(self) -> str:
+        """Return the arm with the best mean validation bound: the test has no say."""
+        bounds: dict[str, list[float]] = {}
+        for cell in self.cells:
+            if cell.kind == "train" and cell.market == MAIN:
+                scores = self.results[cell.name]["scores"][cell.arm]
+                bounds.setdefault(cell.arm, []).append(scores["validation_lower_bound"])
+        return max(bounds, key=lambda arm: sum(bounds[arm]) / len(bounds[arm]))
+
+    def _by_run(self, market: str) -> Iterator[tuple[int, str, list[Cell]]]:
+        """Yield seed, arm or yardstick, and the cells of its folds in order."""
+        grouped: dict[tuple[int, str], list[Cell]] = {}
+        for cell in self.cells:
+            if cell.market != market or cell.kind == STRESS:
+                continue
+            for arm in self.results[cell.name]["scores"]:
+                grouped.setdefault((cell.seed, arm), []).append(cell)
+        for (seed, arm), cells in grouped.items():
+            yield seed, arm, sorted(cells, key=lambda cell: cell.fold)
+
+    def _scored(self, arm: str, cells: Sequence[Cell]) -> tuple[Mapping[str, float], SessionPath]:
+        if len(cells) > 1:
+            curve = self._curves(arm, cells)[0]
+            return scorecard(curve).to_dict(), SessionPath.from_trace(curve)
+        (cell,) = cells
+        file = self.folder / "cells" / cell.name / f"sessions-{arm}.npz"
+        return self.results[cell.name]["scores"][arm]["test"], read_path(file)
+
+    def _curves(self, arm: str, cells: Sequence[Cell]) -> list[Trace]:
+        """Return the stitched curve of an arm and seed; under cpcv one for each path."""
+        tested = []
+        for cell in cells:
+            files = self.folder / "cells" / cell.name
+            count = len(list(files.glob(trace_name(arm, 0).replace("-0.", "-*."))))
+            tested.append([read_trace(files / trace_name(arm, k)) for k in range(count)])
+        if self.config.splits.protocol is Protocol.cpcv:
+            return paths(folds_of(self._of_seed(cells[0].seed))[1], tested)
+        parts = [trace for own in tested for trace in own]
+        return [parts[0] if len(parts) == 1 else stitch(parts)]
+
+    def _of_seed(self, seed: int) -> Config:
+        """Return the configuration of one seed's world on the main market."""
+        if not varies_market(self.config):
+            return self.config
+        data = self.config.data
+        return replace(
+            self.config, data=replace(data, synthetic=replace(data.synthetic, seed=seed))
+        )
+
+    @property
+    def shown_config(self) -> Config:
+        """The configuration of the shown world."""
+        return self._of_seed(self.config.compare.seeds[0])

@@ -1,0 +1,98 @@
+"""Score a stored model on any bars: those it was trained on, or others."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ppo_workbench.config import ActionSet, Config, FeaturesConfig, ScoredSplit
+from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.stored import (
+    find_artifact,
+    open_bars_with_test,
+    rescaled,
+    stored_policy,
+)
+from ppo_workbench.records.ledger import Opening
+from ppo_workbench.scoring.backtest import backtest
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a stored model did.
+
+    Attributes:
+        trace: Its decisions.
+        experiment: The bars and everything made of them.
+        metadata: The model's.
+        opening: The look at the test that this was, if it was one.
+    """
+
+    trace: Trace
+    experiment: Experiment
+    metadata: Metadata
+    opening: Opening | None
+
+    def notes(self) -> Iterator[str]:
+        """Say what a reader of the figures must know."""
+        data, bars = self.metadata.data, self.experiment.bars
+        if self.opening is not None:
+            dates = f"{self.opening.start[:10]} .. {self.opening.stop[:10]}"
+            yield f"look {self.opening.looks} at {dates} of {self.opening.instrument}, recorded"
+        if bars.instrument != data.instrument or bars.bar_seconds != data.bar_seconds:
+            yield (
+                f"other bars than it was trained on: {bars.instrument} of {bars.bar_seconds} s, "
+                f"trained on {data.instrument} of {data.bar_seconds} s"
+            )
+        elif bars.fingerprint != data.fingerprint:
+            yield f"{bars.instrument}: other bars of the instrument that it was trained on"
+
+
+def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Evaluation:
+    """Run a stored model over a split of the configured bars.
+
+    Features and actions are the model's own, whatever the configuration says; bars, costs,
+    rules and splits are the configuration's.  Whatever holds test bars is recorded first.
+
+    Args:
+        config: Gives bars, costs, rules and splits.
+        artifact: Name in trained_models/ or baselines/, or a path without its ending.
+        split: `all` is everything after the warm-up, the test included.
+
+    Raises:
+        ConfigError: The bars have other columns of features than the model observes.
+        ArtifactError: The artefact is missing or damaged.
+        LedgerError: The look cannot be recorded, so nothing is opened.
+    """
+    folder, name = find_artifact(artifact)
+    stored = load_artifact(folder, name)
+    config = as_trained(config, stored.metadata)
+    bars, splits = split_bars(config)
+    opening = None
+    if split in (ScoredSplit.test, ScoredSplit.all):
+        if split is ScoredSplit.all:
+            splits["test"] = Split("test", splits["train"].start, splits["test"].stop)
+        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {name}")
+        scored = splits["test"]
+    else:
+        experiment = prepare(config, bars, splits)
+        scored = splits[split.value]
+    policy = stored_policy(stored.metadata, stored.tensors, experiment)
+    market = rescaled(experiment, stored.tensors)
+    trace = backtest(policy, experiment.bars, market, scored, config)
+    return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
+
+
+def as_trained(config: Config, metadata: Metadata) -> Config:
+    """Return the configuration with the features and actions of a stored model."""
+    levels = list(metadata.exposure_levels)
+    env = replace(
+        config.env,
+        action_set=ActionSet(metadata.action_set),
+        exposure_levels=levels,
+        allow_short=min(levels) < 0.0,
+    )
+    features = FeaturesConfig(**metadata.feature_specification)  # type: ignore[arg-type]
+    return replace(config, env=env, features=features)

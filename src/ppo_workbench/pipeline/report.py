@@ -1,0 +1,111 @@
+"""Draw the page of a comparison, of a stored model, or of an MLflow run of either."""
+
+import json
+from pathlib import Path
+
+from ppo_workbench.config import Config, ConfigError, ScoredSplit, validate_config
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
+from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
+from ppo_workbench.pipeline.comparison_runs import Comparands
+from ppo_workbench.pipeline.evaluation import Evaluation, evaluate_artifact
+from ppo_workbench.pipeline.stored import find_artifact, home_folder
+from ppo_workbench.records.mlflow_store import find_run
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.report import ReportFiles, ReportInput, write_report
+
+PAGES = "reports"
+
+
+def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFiles:
+    """Draw the page of `config.run`: a comparison, a model, or the MLflow run of one.
+
+    Args:
+        config: Its `run` is a name in comparisons/, trained_models/ or baselines/, or a run id;
+            for a model it gives the bars, and `split` says which of them.
+        console: Where to print.
+
+    Raises:
+        ConfigError: Nothing of that name.
+    """
+    console = console or WorkbenchConsole()
+    if config.run is None:
+        raise ConfigError("run: a value is needed, write run=NAME or run=ID")
+    name = _name_of(config, config.run)
+    folder = home_folder() / FOLDER / name
+    is_comparison = Path(name).name == name and (folder / "comparison.json").is_file()
+    files = draw_comparison(folder) if is_comparison else _draw_model(config, name)
+    console.show(f"report: {files.page}", wrap=False)
+    return files
+
+
+def draw_comparison(folder: Path) -> ReportFiles:
+    """Write comparisons/NAME/report from the files of its cells.
+
+    Args:
+        folder: Of the comparison; its plan holds its configuration.
+    """
+    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    values = {key: value for key, value in kept["plan"].items() if key != "limits"}
+    own = validate_config(values)
+    cells = plan_cells(own, folder.name, kept["look"])
+    results = {cell.name: read_result(folder, cell.name) or {} for cell in cells}
+    found = Comparands(own, cells, results, folder)
+    shown = found.shown_config
+    shown.compare.cell.comparison, shown.compare.cell.look = folder.name, kept["look"]
+    bars, folds = folds_of(shown)
+    open_tests(shown, bars, folds)  # the comparison's own look, recorded then
+    source = ReportInput(document, found.shown(), bars, found.curves())
+    return write_report(source, folder / "report", f"Comparison {folder.name}")
+
+
+def _name_of(config: Config, run: str) -> str:
+    """Return the comparison or model that an MLflow run recorded; other names as they are."""
+    if not config.tracking.enabled or len(run) != 32:
+        return run
+    found = find_run(config.tracking, home_folder(), run)
+    if found is None:
+        return run
+    return found.tags.get("comparison") or found.tags.get("mlflow.runName") or run
+
+
+def _draw_model(config: Config, name: str) -> ReportFiles:
+    """Score a stored model and write reports/NAME."""
+    find_artifact(name)  # refuses names of nothing
+    found = evaluate_artifact(config, name, config.split)
+    title = f"{name} on {config.split.value} of {found.experiment.bars.instrument}"
+    arm = found.metadata.model_type.value
+    source = ReportInput(
+        _document(found, arm, config.split), {arm: found.trace}, found.experiment.bars, {}
+    )
+    return write_report(source, home_folder() / PAGES / Path(name).name, title)
+
+
+def _document(found: Evaluation, arm: str, split: ScoredSplit) -> dict[str, object]:
+    """Return the document of a single model: no seeds, so no intervals over them."""
+    card, bars = scorecard(found.trace), found.experiment.bars
+    opening = found.opening
+    return {
+        "format_version": 1,
+        "name": found.metadata.name,
+        "protocol": split.value,
+        "setup": {
+            "timesteps": found.metadata.training.timesteps,
+            "seeds": [found.metadata.seed],
+            "markets": [
+                {
+                    "name": split.value,
+                    "instrument": bars.instrument,
+                    "bar_seconds": bars.bar_seconds,
+                    "sessions": card.n_sessions,
+                    "years": card.years,
+                    "looks": 0 if opening is None else opening.looks,
+                    "synthetic": found.metadata.data.source == "synthetic",
+                }
+            ],
+        },
+        "arms": [{"name": arm, "title": found.metadata.name, "kind": "trained", "overrides": []}],
+        "cards": {split.value: {arm: [card.to_dict()]}},
+        "conclusion": list(found.notes()),
+    }

@@ -1,0 +1,129 @@
+"""Record a comparison in MLflow: a parent run, and its cells as children, by one writer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ppo_workbench.config import TrackingConfig
+from ppo_workbench.records.mlflow_store import find_runs
+from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
+
+FIGURES = (
+    *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
+    *("n_trades", "exposure_mean_abs"),
+)
+
+
+TOLD = ("arm", "market", "seed", "fold")
+
+
+class ComparisonRecord:
+    """What a comparison tells MLflow, as a context manager; made by `open`."""
+
+    def __init__(self, config: TrackingConfig, home: Path, name: str, parent: Tracker) -> None:
+        """Take over the parent run."""
+        self._config, self._home, self._name, self._parent = config, home, name, parent
+
+    @classmethod
+    def open(
+        cls,
+        config: TrackingConfig,
+        home: Path,
+        name: str,
+        params: Mapping[str, Any],
+        goes_on: bool,
+    ) -> "ComparisonRecord":
+        """Begin, or go on with, the parent run of a comparison.
+
+        Args:
+            config: Where runs are recorded.
+            home: The workbench's home folder.
+            name: The comparison's.
+            params: Its configuration with secrets unresolved.
+            goes_on: It was begun before and killed.
+
+        Raises:
+            TrackingError: The store cannot be used; nothing was trained yet.
+        """
+        tags = {"comparison": name, "task": "compare"}
+        known = find_runs(config, home, tags) if config.enabled and goes_on else []
+        parent_id = known[-1].run_id if known else None
+        parent = open_tracker(config, home, name, params, tags, resume_run_id=parent_id)
+        return cls(config, home, name, parent)
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the parent run."""
+        return self._parent.run_id
+
+    @property
+    def destination(self) -> str:
+        """Where the comparison is recorded, without secrets."""
+        return self._parent.destination
+
+    def cell_ended(
+        self, name: str, overrides: Sequence[str], folder: Path, result: Mapping[str, Any] | None
+    ) -> None:
+        """Record a cell as a child run, its figures over training and out of sample.
+
+        Args:
+            name: Of the cell.
+            overrides: What the cell changed.
+            folder: Of the cell, with its log and model.
+            result: What it left, None if it failed.
+        """
+        tags = {"comparison": self._name, "cell": name, "task": "compare_cell"}
+        tags |= {key: str(value) for key, value in (result or {}).items() if key in TOLD}
+        if self._parent.run_id is not None:
+            tags["mlflow.parentRunId"] = self._parent.run_id
+        params = dict(item.partition("=")[::2] for item in overrides)
+        with open_tracker(self._config, self._home, f"{self._name}/{name}", params, tags) as child:
+            for row in (result or {}).get("curve", ()):
+                child.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+            child.log_metrics(_final(result or {}), 0)
+            for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+                if path.name in ("result.json", "log.txt"):
+                    child.log_artifact(path)
+                elif path.stem in ("model", "model-metadata"):
+                    child.log_artifact(path, "model")
+            if result is None:
+                child.end_as(RunStatus.failed)
+
+    def finish(self, document: Mapping[str, Any], folder: Path) -> None:
+        """Give the parent run the comparison's figures and files."""
+        for arm, figures in document["figures"].items():
+            self._parent.log_metrics(
+                {f"{arm}/{name}": figures[name]["mean"] for name in FIGURES if name in figures}, 0
+            )
+        self._parent.set_tags({"winner": document["winner"], "conclusion": _short(document)})
+        for path in sorted(folder.glob("*")):
+            if path.is_file():
+                self._parent.log_artifact(path)
+        if (folder / "report").is_dir():
+            self._parent.log_artifact(folder / "report", "report")
+
+    def __enter__(self) -> "ComparisonRecord":
+        """Return the record itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the parent run."""
+        self._parent.__exit__(kind, error, trace)
+
+
+def _final(result: Mapping[str, Any]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for arm, scores in result.get("scores", {}).items():
+        for split in ("validation", "test"):
+            figures |= {f"{arm}/{split}/{name}": scores[split][name] for name in FIGURES}
+    return figures
+
+
+def _short(document: Mapping[str, Any]) -> str:
+    return " ".join(document["conclusion"][:3])

@@ -1,0 +1,344 @@
+"""From the runs of a comparison to what a referee reads: intervals, differences, verdicts.
+
+Two ways to an interval, said with each figure.  `worlds`: every run traded a market of its
+own (synthetic markets), so runs are independent and Student's t over them is the interval.
+`days and seeds`: all runs traded the same days, which are resampled in blocks, together with
+the seeds (`scoring.resampling`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from math import isfinite, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
+from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
+from ppo_workbench.scoring.samples import StatisticsError
+from ppo_workbench.scoring.seed_statistics import compare_seeds
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+
+Floats = npt.NDArray[np.float64]
+
+WORLDS, DAYS = "worlds", "days and seeds"
+CONFIDENCE = 0.95
+MEDIAN_DRAWS = 10_000
+COMPARED = (
+    *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
+    *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),
+    *("expectancy_bps", "profit_factor", "turnover_annual", "exposure_mean_abs", "n_trades"),
+)
+LESS_IS_BETTER = (
+    *("max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "volatility_annual_frac"),
+    "turnover_annual",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that the specification asks for.
+
+    Attributes:
+        figure: Name in the scorecard.
+        value: Bound, in the figure's unit.
+        above: Whether the figure must lie above it, else below.
+    """
+
+    figure: str
+    value: float
+    above: bool
+
+
+TARGETS = (
+    Target("sharpe_annual", 1.5, above=True),
+    Target("max_drawdown_frac", 0.08, above=False),
+    Target("win_rate_frac", 0.60, above=True),
+)
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One arm with one seed, out of sample.
+
+    Attributes:
+        arm: Name of the arm.
+        seed: Learner's seed; run k of all arms is paired.
+        card: Flat scorecard.
+        path: Its sessions.
+    """
+
+    arm: str
+    seed: int
+    card: Mapping[str, float]
+    path: SessionPath
+
+
+class MarketComparison:
+    """The runs of all arms on one market, or on one kind of synthetic market."""
+
+    def __init__(self, runs: Sequence[ArmRun], *, worlds: bool, resamples: int = 2000) -> None:
+        """Arrange the runs by arm; every arm must have the same seeds.
+
+        Args:
+            runs: All runs.
+            worlds: Every seed traded a market of its own.
+            resamples: Bootstrap draws of `days and seeds`.
+
+        Raises:
+            StatisticsError: No run, or arms with different seeds.
+        """
+        ordered = sorted(runs, key=lambda run: run.arm)
+        by_arm = {
+            arm: sorted(group, key=lambda run: run.seed)
+            for arm, group in groupby(ordered, key=lambda run: run.arm)
+        }
+        # In the order in which the arms were given.
+        self.runs = {arm: by_arm[arm] for arm in dict.fromkeys(run.arm for run in runs)}
+        if not self.runs:
+            raise StatisticsError("runs: there are none; score at least one arm")
+        self.seeds = [run.seed for run in next(iter(self.runs.values()))]
+        for arm, own in self.runs.items():
+            if [run.seed for run in own] != self.seeds:
+                raise StatisticsError(
+                    f"arm {arm}: has the seeds {[run.seed for run in own]}, must have {self.seeds} "
+                    "like the others; compare equal seeds"
+                )
+        self.method = WORLDS if worlds and len(self.seeds) > 1 else DAYS
+        self._resamples: Resamples | None = None
+        if self.method == DAYS:
+            paths = {arm: [run.path for run in own] for arm, own in self.runs.items()}
+            self._resamples = resample(paths, resamples=resamples)
+
+    def values(self, arm: str, figure: str) -> Floats:
+        """Return a figure of every run of an arm, float64 (seeds,)."""
+        return np.array([run.card[figure] for run in self.runs[arm]])
+
+    def figures(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return arm -> figure -> values, mean and median with their 95 % intervals."""
+        return {arm: {name: self._figure(arm, name) for name in COMPARED} for arm in self.runs}
+
+    def _figure(self, arm: str, figure: str) -> dict[str, Any]:
+        values = self.values(arm, figure)
+        low, high = self.interval(arm, figure)
+        median_low, median_high = _median_interval(values)
+        return {
+            "values": values.tolist(),
+            "mean": float(values.mean()),
+            "low": low,
+            "high": high,
+            "median": float(np.median(values)),
+            "median_low": median_low,
+            "median_high": median_high,
+        }
+
+    def interval(self, arm: str, figure: str) -> tuple[float | None, float | None]:
+        """Return the 95 % interval of the mean of a figure over runs; None where unknown."""
+        if self._resamples is not None and figure in FIGURES:
+            found = self._resamples.interval(figure, arm)
+            return found.low, found.high
+        values = self.values(arm, figure)
+        if self.method == DAYS:  # seeds on the same days say nothing of other days
+            if figure != "win_rate_frac":
+                return None, None
+            return _wilson(float(values.mean()), float(self.values(arm, "n_trades").mean()))
+        half = _t(len(values)) * float(values.std(ddof=1)) / sqrt(len(values))
+        return float(values.mean()) - half, float(values.mean()) + half
+
+    def difference(self, first: str, second: str, figure: str) -> dict[str, Any]:
+        """Return `first` minus `second` with interval and two-sided p-value, paired by seed."""
+        apart = self.values(first, figure) - self.values(second, figure)
+        low, high, p = (None, None, None) if self.method == DAYS else _paired(apart)
+        if self._resamples is not None and figure in FIGURES:
+            found = self._resamples.difference(figure, first, second)
+            low, high, p = found.low, found.high, found.p_value
+        better = np.sum(apart < 0 if figure in LESS_IS_BETTER else apart > 0)
+        return {
+            "first": first,
+            "second": second,
+            "figure": figure,
+            "method": self.method,
+            "estimate": float(apart.mean()),
+            "low": low,
+            "high": high,
+            "p_value": p,
+            "decided": low is not None and high is not None and not low <= 0.0 <= high,
+            "better_in": int(better),
+            "runs": len(apart),
+        }
+
+    def differences(self, pairs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """Return the differences of all pairs, p-values corrected by Holm for each figure.
+
+        `p_holm` answers for all pairs of the same figure together: use it to claim.
+        """
+        from statsmodels.stats.multitest import multipletests
+
+        known = [pair for pair in pairs if all(arm in self.runs for arm in pair)]
+        rows = []
+        for figure in COMPARED:
+            found = [self.difference(first, second, figure) for first, second in known]
+            tested = [row for row in found if row["p_value"] is not None]
+            if tested:
+                holm = multipletests([row["p_value"] for row in tested], method="holm")[1]
+                for row, p in zip(tested, holm, strict=True):
+                    row["p_holm"] = float(p)
+            rows += found
+        return rows
+
+    def targets(self, arm: str, years: float) -> list[dict[str, Any]]:
+        """Return the verdict on every target of the specification for one arm.
+
+        `met` and `missed` need the whole interval on one side; else it is `not decidable`, and
+        `years_to_decide` is the length of test at which the interval, shrinking with the
+        square root of it, would end at the target (a drawdown does not shrink so: None).
+
+        Args:
+            arm: Whose figures.
+            years: Length of the test.
+        """
+        return [self._target(arm, target, years) for target in TARGETS]
+
+    def _target(self, arm: str, target: Target, years: float) -> dict[str, Any]:
+        value = float(self.values(arm, target.figure).mean())
+        low, high = self.interval(arm, target.figure)
+        verdict, needed = "not decidable", None
+        if low is not None and high is not None:
+            if low > target.value or high < target.value:
+                verdict = "met" if (low > target.value) == target.above else "missed"
+            elif value != target.value and target.figure != "max_drawdown_frac":
+                end = low if value > target.value else high
+                needed = years * ((value - end) / (value - target.value)) ** 2
+        return {
+            "arm": arm,
+            "figure": target.figure,
+            "target": target.value,
+            "sense": "above" if target.above else "below",
+            "value": value,
+            "low": low,
+            "high": high,
+            "verdict": verdict,
+            "years_to_decide": needed,
+        }
+
+    def seed_figures(self, first: str, second: str) -> dict[str, Any] | None:
+        """Return interquartile means and the probability of improvement of Sharpe ratios."""
+        if len(self.seeds) < 2:
+            return None
+        scores = [self.values(arm, "sharpe_annual")[:, None] for arm in (first, second)]
+        return asdict(compare_seeds(*scores)) | {"first": first, "second": second}
+
+    def selection(self, reference: str, resamples: int = 1000) -> dict[str, Any]:
+        """Return the test of superior ability against `reference`, and the confidence set.
+
+        Excess returns of all runs one after the other, for arms that traded.  What cannot be
+        tested, such as two arms a constant apart, leaves its reason as `refused`.
+        """
+        excess = {
+            arm: np.concatenate([run.path.excess for run in own])
+            for arm, own in self.runs.items()
+            if arm != "oracle" and any(np.std(run.path.excess) > 0 for run in own)
+        }
+        if len(excess) < 2 or reference not in excess:
+            return {}
+        try:
+            superior = superior_ability(excess, reference, resamples=resamples)
+            held = confidence_set(excess, resamples=resamples)
+        except StatisticsError as error:
+            return {"refused": str(error)}
+        return {"superior_ability": asdict(superior), "confidence_set": asdict(held)}
+
+    def probability_above_zero(self, arm: str) -> float | None:
+        """Return PSR(0) of all days of an arm together; None without variance."""
+        excess = np.concatenate([run.path.excess for run in self.runs[arm]])
+        try:
+            return probabilistic_sharpe(SharpeMoments.of(excess)).probability
+        except StatisticsError:
+            return None
+
+
+def conclusions(
+    trained: Sequence[str],
+    figures: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    differences: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Say in sentences what was found, and that nothing was where nothing was.
+
+    Args:
+        trained: Names of the trained arms.
+        figures: As `MarketComparison.figures` returns.
+        differences: As `MarketComparison.differences` returns.
+    """
+    earning = [
+        arm for arm in trained if (figures[arm]["sharpe_annual"]["low"] or float("-inf")) > 0.0
+    ]
+    sentences = []
+    if earning:
+        sentences.append(f"Sharpe ratio above 0 out of sample: {', '.join(earning)}.")
+    else:
+        sentences.append("Nothing was found: no trained arm has a Sharpe ratio above 0.")
+    for row in differences:
+        if row["figure"] in ("sharpe_annual", "max_drawdown_frac"):
+            sentences.append(_sentence(row))
+    return sentences
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    figure, form = {
+        "sharpe_annual": ("Sharpe ratio", "{:+.2f}"),
+        "max_drawdown_frac": ("drawdown", "{:+.1%}"),
+    }[row["figure"]]
+    pair = f"{row['first']} against {row['second']}, {figure}"
+    if row["low"] is None:
+        return f"{pair}: {form.format(row['estimate'])}, one run, no interval."
+    span = f"{form.format(row['low'])} to {form.format(row['high'])}"
+    text = f"{pair}: {form.format(row['estimate'])} ({span})"
+    if not row["decided"]:
+        return f"{text}, not decided."
+    if row.get("p_holm", 0.0) > 1 - CONFIDENCE:
+        return f"{text}, not decided once all pairs are counted (Holm)."
+    better = (row["estimate"] < 0) == (row["figure"] in LESS_IS_BETTER)
+    return f"{text}, {'better' if better else 'worse'}."
+
+
+def _paired(apart: Floats) -> tuple[float | None, float | None, float | None]:
+    """Return interval and p-value of a mean by Student's t."""
+    from scipy import stats
+
+    n, mean = len(apart), float(apart.mean())
+    if n < 2:
+        return None, None, None
+    error = float(apart.std(ddof=1)) / sqrt(n)
+    if error <= 1e-12 * max(abs(mean), 1.0):
+        return mean, mean, 1.0 if abs(mean) <= 1e-12 else 0.0
+    half = _t(n) * error
+    p = 2.0 * float(stats.t.sf(abs(mean) / error, n - 1))
+    return mean - half, mean + half, p if isfinite(p) else None
+
+
+def _median_interval(values: Floats) -> tuple[float | None, float | None]:
+    """Return the percentile interval of the median over runs."""
+    if len(values) < 2:
+        return None, None
+    draws = np.random.default_rng(0).choice(values, (MEDIAN_DRAWS, len(values)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _t(n: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, n - 1))
+
+
+def _wilson(share: float, count: float) -> tuple[float | None, float | None]:
+    """Return Wilson's (1927) interval of a share of `count` independent trades."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if count < 1:
+        return None, None
+    low, high = proportion_confint(share * count, count, alpha=1 - CONFIDENCE, method="wilson")
+    return float(low), float(high)

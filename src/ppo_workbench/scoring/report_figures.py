@@ -1,0 +1,285 @@
+"""The pictures of a report as plotly figures, by the id of their element.
+
+An id with an @ is one of several for the same place: one for each arm, or each curve.
+Colours keep a contrast of 3 to 1 and more on white and on dark paper; the page sets paper,
+ink and grid.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppo_workbench.market.regimes import REGIME_NAMES
+from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
+from ppo_workbench.scoring.plots import thinned_rows
+from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys
+from ppo_workbench.scoring.report_document import Arm, number, part
+from ppo_workbench.scoring.report_masks import mask_history
+from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
+from ppo_workbench.scoring.strokes import Figure, figure_of, line_trace
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.rewards import REWARD_NAMES
+
+COLOURS = (
+    *("#2B7FC4", "#D55E00", "#0B8F69", "#B85C93", "#B57A00", "#8A6FD1", "#178A9C", "#C0392B"),
+    *("#7A7A7A", "#A0522D"),
+)
+DASHES = ("solid", "dash", "dot", "dashdot")
+REGIME_COLOURS = ("#8C96A0", "#3D8FD1", "#C48A1E", "#B85C93")
+CURVE_POINTS, REWARD_POINTS = 700, 250
+
+
+def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
+    """Return every figure that the input allows; the rest of the page says what is missing."""
+    colours = arm_strokes(arms)
+    figures: dict[str, Figure] = {}
+    traced = [arm for arm in arms if arm.name in world.traces]
+    if traced:
+        figures["equity"] = equity_figure(world, traced, colours)
+        figures["equal_volatility"] = equal_volatility_figure(world, traced, colours)
+    for index, arm in enumerate(traced):
+        figures[f"masks@{index}"] = masks_figure(world, arm)
+        figures[f"rewards@{index}"] = rewards_figure(world, arm)
+    for index, key in enumerate(curve_keys(curves)):
+        figures[f"curves@{index}"] = curves_figure(curves, key, arms, colours)
+    return figures
+
+
+def arm_strokes(arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
+    """Return the line of each arm: trained ones solid, yardsticks dashed."""
+    return {
+        arm.name: {
+            "color": COLOURS[index % len(COLOURS)],
+            "width": 2.2 if arm.kind == "trained" else 1.6,
+            "dash": DASHES[0 if arm.kind == "trained" else 1 + index % 3],
+        }
+        for index, arm in enumerate(arms)
+    }
+
+
+def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+    """Draw growth of 1 and drawdown of all arms by session, over bands of the regime."""
+    traces = []
+    for arm in arms:
+        trace, dates, text = world.traces[arm.name], world.dates(arm.name), html.escape(arm.title)
+        growth = trace.equity_usd[trace.session_ends()] / trace.initial_equity_usd
+        line = _thinned(text, dates, growth, strokes[arm.name])
+        line["hovertemplate"] = "%{y:.3f}"
+        falls = _thinned(text, dates, -100 * session_drawdowns(trace), strokes[arm.name], 1.0)
+        falls |= {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
+        traces += [
+            line | {"legendgroup": html.escape(arm.name)},
+            falls | {"legendgroup": html.escape(arm.name)},
+        ]
+    longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
+    traces.append(_regime_band(world.traces[longest], world.dates(longest)))
+    figure = figure_of(traces, _dates("y3"), {"title": {"text": "growth of 1"}})
+    figure["layout"] |= {
+        "yaxis2": _axis("drawdown, %", [0.09, 0.36]) | {"rangemode": "tozero"},
+        "yaxis3": {"domain": [0.0, 0.055], "visible": False, "fixedrange": True},
+        "height": 560,
+        "hovermode": "x unified",
+    }
+    figure["layout"]["yaxis"]["domain"] = [0.42, 1.0]
+    return figure
+
+
+def equal_volatility_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+    """Draw drawdowns of session returns scaled to 10 % volatility."""
+    traces = []
+    for arm in arms:
+        falls = -100 * drawdowns_at_reference(world.traces[arm.name])[1:]
+        title = f"{html.escape(arm.title)}: {-falls.min():.1f} %"
+        line = _thinned(title, world.dates(arm.name), falls, strokes[arm.name])
+        traces.append(line | {"hovertemplate": "%{y:.2f} %"})
+    axis = {"title": {"text": "drawdown at 10 % volatility, %"}}
+    figure = figure_of(traces, _dates(), axis)
+    figure["layout"]["hovermode"] = "x unified"
+    return figure
+
+
+def masks_figure(world: World, arm: Arm) -> Figure:
+    """Draw the share of decisions that the most active rules blocked, over time."""
+    found = mask_history(world, arm.name)
+    traces = []
+    for index, (rule, shares) in enumerate(found["rules"].items()):
+        line = {"color": COLOURS[index], "width": 1.8, "dash": DASHES[index // 4]}
+        values = [float(f"{100 * share:.4g}") for share in shares]
+        trace = line_trace(html.escape(rule), found["dates"], values, line)
+        traces.append(trace | {"hovertemplate": "%{y:.1f} %"})
+    axis = {"title": {"text": "decisions blocked, %"}, "rangemode": "tozero"}
+    figure = figure_of(traces, _dates(), axis)
+    if not traces:
+        figure["layout"]["annotations"] = [_note("no rule blocked anything")]
+        figure["layout"]["height"] = 160
+    figure["layout"]["hovermode"] = "x unified"
+    return figure
+
+
+def rewards_figure(world: World, arm: Arm) -> Figure:
+    """Draw running sums of the unweighted reward components in use, one panel each."""
+    trace, dates = world.traces[arm.name], world.dates(arm.name)
+    used = [k for k in range(len(REWARD_NAMES)) if np.any(trace.reward_components[:, k])]
+    if not used:
+        figure = figure_of([], _dates(), {})
+        figure["layout"] |= {"annotations": [_note("no reward was paid")], "height": 160}
+        return figure
+    traces, axes = [], {}
+    for place, k in enumerate(used):
+        sums = np.cumsum(trace.reward_components[:, k])[trace.session_ends()]
+        suffix = "" if place == 0 else str(place + 1)
+        line = {"color": COLOURS[k], "width": 1.8}
+        name = REWARD_NAMES[k].replace("_", " ")
+        drawn = _thinned(name, dates, sums, line, limit=REWARD_POINTS)
+        traces.append(drawn | {"yaxis": f"y{suffix}", "hovertemplate": "%{y:.4g}"})
+        top = 1.0 - place / len(used)
+        axes[f"yaxis{suffix}"] = _axis(name, [top - 0.8 / len(used), top])
+    last = "y" if len(used) == 1 else f"y{len(used)}"
+    figure = figure_of(traces, _dates(last), {})
+    figure["layout"] |= axes | {
+        "height": 110 + 120 * len(used), "showlegend": False, "hovermode": "x unified",
+    }  # fmt: skip
+    return figure
+
+
+def curves_figure(curves: Curves, key: str, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+    """Draw one training figure of every trained arm: mean and 95 % interval over its runs."""
+    traces = []
+    for arm in arms:
+        band = curve_band(curves.get(arm.name) or (), key)
+        if band is None:
+            continue
+        values, line = band.to_dict(), strokes[arm.name]
+        steps = values["steps"]
+        title = f"{html.escape(arm.title)} ({band.runs} {'run' if band.runs == 1 else 'runs'})"
+        if np.isfinite(band.low).any():
+            edge = {"width": 0, "color": line["color"]}
+            plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": html.escape(arm.name)}
+            traces.append(line_trace(title, steps, _digits(values["high"]), edge) | plain)
+            fill = {"fill": "tonexty", "fillcolor": _pale(line["color"])}
+            traces.append(line_trace(title, steps, _digits(values["low"]), edge) | plain | fill)
+        mean = line_trace(title, steps, _digits(values["mean"]), line)
+        traces.append(mean | {"legendgroup": html.escape(arm.name), "hovertemplate": "%{y:.4g}"})
+    axis = {"title": {"text": html.escape(key)}}
+    figure = figure_of(traces, {"title": {"text": "timesteps"}, "rangemode": "tozero"}, axis)
+    figure["layout"]["hovermode"] = "x unified"
+    return figure
+
+
+def cost_figure(table: dict[str, Any]) -> Figure | None:
+    """Draw the Sharpe ratio over the multiple of costs, None below two multiples."""
+    points = []
+    for row in table["scenarios"]:
+        multiple = _multiple(row["name"])
+        sharpe = number(row["figures"], "sharpe_annual")
+        if multiple is not None and sharpe is not None:
+            points.append((multiple, sharpe, number(row["figures"], "sharpe_standard_error")))
+    if len(points) < 2:
+        return None
+    points.sort()
+    error = [1.96 * (e or 0.0) for _, _, e in points]
+    trace = line_trace(
+        "Sharpe ratio", [p[0] for p in points], [p[1] for p in points],
+        {"color": COLOURS[0], "width": 2.2},
+    )  # fmt: skip
+    trace |= {"mode": "lines+markers", "hovertemplate": "x %{x:g}: %{y:.2f}<extra></extra>"}
+    trace["error_y"] = {"type": "data", "array": error, "thickness": 1.2, "color": COLOURS[0]}
+    figure = figure_of(
+        [trace],
+        {"title": {"text": "costs of fills, multiple of the configured"}, "rangemode": "tozero"},
+        {"title": {"text": "Sharpe ratio, annual"}, "zeroline": True},
+    )
+    figure["layout"] |= {"showlegend": False, "height": 320}
+    even = number(part(table, "break_even"), "multiple_of_configured")
+    if even is not None and even <= 2 * points[-1][0]:
+        figure["layout"]["shapes"] = [_upright(even)]
+        figure["layout"]["annotations"] = [_flag(even, f"break-even, x {even:.2f}")]
+    return figure
+
+
+def _multiple(name: str) -> float | None:
+    head, _, tail = name.partition("costs_x")
+    try:
+        return float(tail) if head == "" and tail else None
+    except ValueError:
+        return None
+
+
+def _regime_band(trace: Trace, dates: list[str]) -> Figure:
+    """Return a strip with the most frequent regime of each session."""
+    regimes = session_regimes(trace)
+    stops = [[edge / 4, REGIME_COLOURS[k]] for k in range(4) for edge in (k, k + 1)]
+    return {
+        "type": "heatmap",
+        "x": dates,
+        "y": ["regime"],
+        "z": [regimes.tolist()],
+        "text": [[REGIME_NAMES[k].replace("_", " ") for k in regimes]],
+        "hovertemplate": "%{text}<extra></extra>",
+        "zmin": -0.5,
+        "zmax": 3.5,
+        "colorscale": stops,
+        "showscale": False,
+        "showlegend": False,
+        "yaxis": "y3",
+    }
+
+
+def _thinned(
+    name: str,
+    dates: Sequence[str],
+    values: Floats,
+    line: dict[str, Any],
+    width: float = 0.0,
+    limit: int = CURVE_POINTS,
+) -> Figure:
+    rows = thinned_rows(values, limit)
+    stroke = line | {"width": width} if width else line
+    y = [float(f"{value:.6g}") for value in values[rows]]
+    return line_trace(name, [dates[i] for i in rows], y, stroke)
+
+
+def _digits(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else float(f"{value:.5g}") for value in values]
+
+
+def _pale(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def _dates(anchor: str = "y") -> Figure:
+    return {"type": "date", "anchor": anchor, "nticks": 7, "hoverformat": "%Y-%m-%d"}
+
+
+def _axis(title: str, domain: list[float]) -> Figure:
+    return {
+        "title": {"text": title},
+        "domain": domain,
+        "zeroline": False,
+        "automargin": True,
+        "nticks": 5,
+    }
+
+
+def _note(text: str) -> Figure:
+    return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+
+
+def _upright(x: float) -> Figure:
+    line = {"color": COLOURS[1], "dash": "dash", "width": 1.5}
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _flag(x: float, text: str) -> Figure:
+    return {
+        "text": text,
+        "x": x,
+        "yref": "paper",
+        "y": 1,
+        "showarrow": False,
+        "xanchor": "left",
+        "xshift": 5,
+    }

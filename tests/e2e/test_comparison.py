@@ -1,0 +1,155 @@
+"""`task=compare` end to end: cells over processes, one look, a document, a record, going on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from tests.e2e.workbench import SMALL_MODEL, Workbench
+
+from ppo_workbench.records.ledger import past_openings
+from ppo_workbench.scoring.trace_file import read_trace
+
+TINY = [
+    "data.synthetic.sessions=70",
+    "env.episode_bars=390",
+    "features.names=[ema_distance_10,return_1,session_time]",
+    "features.volatility_slow_bars=390",
+    "splits.gap_bars=0",
+    *SMALL_MODEL,
+]
+COMPARE = ["task=compare", *TINY, "budget.timesteps=512", "budget.evaluations=2"]
+SHORT = [*COMPARE, "compare.seeds=[0,1]", "compare.resamples=200"]
+
+
+def _document(home: Path, name: str) -> dict[str, Any]:
+    text = (home / "comparisons" / name / "comparison.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """Run one tiny comparison."""
+    home = tmp_path_factory.mktemp("compared")
+    (home / "mlruns").mkdir()
+    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+    assert Workbench(home).run(*SHORT, "output=tiny").code == 0
+    return home
+
+
+def test_all_arms_and_yardsticks_are_scored_on_every_seed(compared: Path) -> None:
+    document = _document(compared, "tiny")
+    arms = {arm["name"]: arm["kind"] for arm in document["arms"]}
+    assert {"masked", "reject", "execute", "all_true"} == {
+        name for name, kind in arms.items() if kind == "trained"
+    }
+    assert {"flat", "buy-and-hold", "random-legal", "oracle"} <= set(arms)
+    assert all(len(cards) == 2 for cards in document["cards"]["main"].values())
+    assert document["setup"]["timesteps"] == 512
+
+
+def test_control_without_a_mask_equals_standard_ppo(compared: Path) -> None:
+    document = _document(compared, "tiny")
+    rows = [
+        r for r in document["differences"] if (r["first"], r["second"]) == ("all_true", "reject")
+    ]
+    assert rows
+    assert all(row["estimate"] == 0.0 and not row["decided"] for row in rows)
+
+
+def test_masked_arm_has_no_invalid_trade(compared: Path) -> None:
+    counts = _document(compared, "tiny")["invalid_trades"]
+    assert set(counts["masked"].values()) == {0}
+    assert sum(counts["execute"].values()) > 0
+
+
+def test_each_market_is_opened_once_for_all_arms(compared: Path) -> None:
+    openings = past_openings(compared)
+    assert [opening.looks for opening in openings] == [1, 1]
+    assert len({opening.instrument for opening in openings}) == 2
+    assert len({opening.look for opening in openings}) == 1
+
+
+def test_cells_are_children_of_one_parent_in_the_record(compared: Path) -> None:
+    client = MlflowClient(f"sqlite:///{compared}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("ppo_workbench")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.comparison = 'tiny'")
+    parents = [run for run in runs if run.data.tags["task"] == "compare"]
+    children = [run for run in runs if run.data.tags["task"] == "compare_cell"]
+    assert len(parents) == 1
+    assert len(children) == 2 * (4 + 1)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert "masked/sharpe_annual" in parents[0].data.metrics
+
+
+def test_figures_are_those_of_the_traces(compared: Path) -> None:
+    document = _document(compared, "tiny")
+    (path,) = (compared / "comparisons" / "tiny" / "cells").glob("main-0-masked/trace-*.parquet")
+    trace = read_trace(path)
+    card = document["cards"]["main"]["masked"][0]
+    total = trace.equity_usd[-1] / trace.initial_equity_usd - 1
+    assert card["total_return_frac"] == pytest.approx(total)
+
+
+def test_second_comparison_says_that_it_is_the_second_look(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared / "mlruns", tmp_path / "mlruns")
+    one_arm = "compare.arms={masked: ['model.type=maskable_ppo']}"
+    again = [*COMPARE, "compare.seeds=[1]", "tracking=none", "output=again", one_arm]
+    again += ["compare.pairs=[]", "compare.resamples=200"]
+    assert Workbench(tmp_path).run(*again).code == 0
+    assert _document(tmp_path, "again")["setup"]["markets"][0]["looks"] == 2
+
+
+def test_killed_comparison_goes_on_with_what_is_missing(compared: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(compared / "comparisons", home / "comparisons")
+    shutil.copytree(compared / "mlruns", home / "mlruns")
+    folder = home / "comparisons" / "tiny"
+    (folder / "comparison.json").unlink()
+    before = _document(compared, "tiny")
+    lost, kept = (folder / "cells" / f"main-1-{arm}" for arm in ("masked", "reject"))
+    shutil.rmtree(lost)
+    stamp = (kept / "result.json").stat().st_mtime_ns
+
+    assert Workbench(home).run(*SHORT, "output=tiny").code == 0
+
+    after = _document(home, "tiny")
+    assert (kept / "result.json").stat().st_mtime_ns == stamp
+    np.testing.assert_equal(after["figures"], before["figures"])
+    assert len(past_openings(home)) == 2  # the same look, not a new one
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["output=../up"], "output='../up'"),
+        (["output=tiny"], "holds a finished comparison"),
+        (["compare.seeds=[1,1]"], "must differ"),
+        (["compare.reference=nobody"], "compare.reference=nobody"),
+        (["--multirun"], "leave --multirun away"),
+        (["compare=fast"], "compare=fast"),
+    ],
+)
+def test_bad_comparison_is_refused_in_one_sentence(
+    compared: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], words: str
+) -> None:
+    result = Workbench(compared, capsys).run(*SHORT, *overrides)
+    assert result.code == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_cell_that_fails_names_itself_and_its_log(
+    workbench: Workbench,
+) -> None:
+    short = ["task=compare", *TINY, "data.synthetic.sessions=30", "tracking=none", "output=bad"]
+    result = workbench.run(*short, "budget.timesteps=512", "compare.seeds=[0]")
+    assert result.code == 2
+    assert "cells failed" in result.err
+    assert "log.txt" in result.err

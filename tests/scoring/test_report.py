@@ -1,0 +1,343 @@
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.report import ReportFiles, ReportInput, report_tables, write_report
+from ppo_workbench.scoring.report_document import arms_of, plain
+from ppo_workbench.scoring.report_words import findings, headline, looks, missing
+from ppo_workbench.scoring.report_world import ReportError, World
+from ppo_workbench.scoring.trace import Trace
+
+TraceMaker = Callable[..., Trace]
+BarsMaker = Callable[[Trace], Bars]
+ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the PNG files, which take most of the time, where no test looks at them."""
+    if "pictures" not in request.node.name:
+        monkeypatch.setattr("ppo_workbench.scoring.report.write_report_plots", lambda *_: [])
+
+
+@pytest.fixture
+def trading(make_trace: TraceMaker) -> Trace:
+    """Return a year of days with trades, masks and an invalid trade."""
+    rng = np.random.default_rng(0)
+    n = 260
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))
+    fills = np.zeros(n)
+    fills[5::20], fills[15::20] = 1.0, -1.0
+    position = np.cumsum(fills)
+    gains = np.concatenate(([0.0], position[:-1] * np.diff(close)))
+    blocked = np.zeros((n, 3), np.int64)
+    blocked[::4, 2] = 4
+    violated = np.zeros(n, np.int64)
+    violated[7] = 2
+    return make_trace(
+        100 + np.cumsum(gains), close=close, fill_quantity=fills, fill_price=close,
+        blocked_by=blocked, mask=blocked == 0, violated=violated,
+        regime=rng.integers(0, 4, n), reward_components=rng.normal(size=(n, 5)),
+    )  # fmt: skip
+
+
+def _document() -> dict[str, Any]:
+    return {
+        "name": "demo",
+        "setup": {
+            "markets": [{"name": "spy", "instrument": "SPY", "years": 1.03, "looks": 2}],
+            "seeds": [0, 1],
+        },
+        "arms": [
+            {"name": "masked", "title": "MaskablePPO, masked", "kind": "trained"},
+            {"name": "execute", "title": "PPO, execute", "kind": "trained"},
+        ],
+        "figures": {
+            "execute": {
+                "sharpe_annual": {
+                    "values": [0.1, 0.3], "median": 0.2, "median_low": -0.41, "median_high": 0.83
+                }
+            }
+        },
+        "targets": [
+            {"arm": "masked", "figure": "sharpe_annual", "target": 1.5, "sense": "above",
+             "value": 1.234, "low": -0.5, "high": 2.75, "verdict": "not decidable",
+             "years_to_decide": 17.0}
+        ],
+        "differences": [
+            {"first": "masked", "second": "execute", "figure": "max_drawdown_frac",
+             "estimate": -0.0321, "low": -0.05, "high": -0.014, "p_value": 0.003,
+             "decided": True, "method": "worlds"}
+        ],
+        "invalid_trades": {"execute": {"impossible": 3, "regulatory": 5, "house": 1234,
+                                       "rejected_impossible": 7}},
+        "audit": {"masked": {"violations": 0, "by_rule": {}}},
+        "conclusion": ["A sentence of the comparison."],
+    }  # fmt: skip
+
+
+def _curves() -> dict[str, list[list[dict[str, float]]]]:
+    return {
+        "masked": [
+            [{"step": 10 * i, "validation/sharpe_annual": seed + i} for i in range(5)]
+            for seed in range(3)
+        ]
+    }
+
+
+def _write(
+    folder: Path,
+    bars_of: BarsMaker,
+    traces: dict[str, Trace],
+    document: dict[str, Any] | None = None,
+    curves: dict[str, Any] | None = None,
+    title: str = "Demo",
+) -> ReportFiles:
+    longest = max(traces.values(), key=len)
+    source = ReportInput(document or {}, traces, bars_of(longest), curves or {})
+    return write_report(source, folder, title)
+
+
+def _bare(files: ReportFiles) -> str:
+    """Return the page without plotly.js, which is full of strings that look like anything."""
+    page = files.page.read_text()
+    bare, count = re.subn(r'<script id="plotly">.*?</script>', "", page, flags=re.DOTALL)
+    assert count == 1
+    return bare
+
+
+def _words(files: ReportFiles) -> str:
+    body = re.sub(r"<(script|style).*?</\1>", " ", _bare(files), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+def _record(files: ReportFiles) -> dict[str, Any]:
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    record = json.loads(files.record.read_text(), parse_constant=refuse)
+    assert isinstance(record, dict)
+    return record
+
+
+def _figures(files: ReportFiles) -> dict[str, Any]:
+    found = re.search(r'<script id="figures"[^>]*>(.*?)</script>', _bare(files), re.DOTALL)
+    assert found is not None
+    figures = json.loads(found[1])
+    assert isinstance(figures, dict)
+    return figures
+
+
+def _cell(files: ReportFiles, arm: str, figure: str) -> str:
+    pattern = rf'data-arm-name="{arm}" data-figure="{figure}"[^>]*>(.*?)</td>'
+    found = re.search(pattern, _bare(files), re.DOTALL)
+    assert found is not None
+    return re.sub(r"<[^>]+>", " ", found[1])
+
+
+def test_report_metric_table_shows_the_numbers_of_the_document(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading}, _document())
+    judged = " ".join(_cell(files, "masked", "sharpe_annual").split())
+    assert judged == "1.23 -0.50 to 2.75 not decidable with 1.0 years: 17 years would decide"
+    summary = " ".join(_cell(files, "execute", "sharpe_annual").split())
+    assert summary == "0.20 -0.41 to 0.83"
+
+
+def test_report_without_cards_scores_the_trace_itself(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading})
+    card = scorecard(trading)
+    cells = _record(files)["tables"]["metrics"][0]["figures"]
+    assert cells["max_drawdown_frac"]["value"] == card.max_drawdown_frac
+    assert cells["sharpe_annual"]["low"] == card.sharpe_low_95
+    assert _cell(files, "masked", "win_rate_frac").strip() == f"{100 * card.win_rate_frac:.1f} %"
+
+
+def test_report_differences_invalid_trades_and_looks_are_on_the_page(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    words = _words(_write(tmp_path, bars_of, {"masked": trading}, _document()))
+    assert "-3.2 % points -5.0 % to -1.4 % points" not in words  # the interval names its unit once
+    assert "-3.2 % points -5.0 to -1.4 % points p 0.003 decided worlds" in words
+    assert "PPO, execute 3 5 1,234 7 - - -" in words
+    assert "This is look 2 at these dates of SPY" in words
+    assert "A sentence of the comparison." in words
+
+
+def test_report_equity_ends_at_the_trace_s_growth_and_deepest_drawdown(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading}, _document())
+    growth, falls = _figures(files)["equity"]["data"][:2]
+    assert growth["y"][-1] == pytest.approx(trading.equity_usd[-1] / 100, rel=1e-5)
+    assert -min(falls["y"]) / 100 == pytest.approx(scorecard(trading).max_drawdown_frac, rel=1e-5)
+
+
+def test_report_escapes_every_text_it_is_given(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    document = _document()
+    document["arms"].append({"name": ATTACK, "title": ATTACK, "kind": ATTACK})
+    document["conclusion"] = [ATTACK]
+    document["setup"]["markets"][0] |= {"name": ATTACK, "instrument": ATTACK}
+    document["differences"][0] |= {"second": ATTACK, "method": ATTACK, "figure": ATTACK}
+    document["selection"] = {ATTACK: ATTACK}
+    document["stress"] = {"policy": ATTACK, "scenarios": {ATTACK: {"change": ATTACK}}}
+    document["audit"] = {"masked": {"violations": 1, "by_rule": {ATTACK: 1}}}
+    curves = {ATTACK: [[{"step": 0, ATTACK: 1.0}, {"step": 1, ATTACK: 2.0}]]}
+    files = _write(
+        tmp_path, bars_of, {ATTACK: trading, "masked": trading}, document, curves, ATTACK
+    )
+    bare = _bare(files)
+    assert "<script>alert" not in bare
+    assert "<img" not in bare
+    # plotly reads a little markup in texts, so they are escaped in figures too.
+    assert "<" not in json.dumps(_figures(files)).replace("<extra></extra>", "")
+    assert all(path.parent == tmp_path for path in files.traces)
+
+
+def test_report_reaches_for_nothing_outside(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading}, _document(), _curves())
+    bare, page = _bare(files), files.page.read_text()
+    assert not re.search(r"https?:|//cdn|@import|url\(", bare)
+    assert re.findall(r"<(?:link|img|iframe|object|embed)\b|\ssrc=", bare) == []
+    assert "default-src 'none'" in page
+    assert page.count('<script id="plotly">') == 1
+    assert files.page.stat().st_size < 6e6
+
+
+def test_report_of_nothing_but_a_trace_says_what_is_missing(
+    tmp_path: Path, bars_of: BarsMaker, make_trace: TraceMaker
+) -> None:
+    words = _words(_write(tmp_path, bars_of, {"only": make_trace([100, 101, 99])}))
+    assert "only: shown without a comparison" in words
+    assert "count of looks at the test is missing" in words
+    assert "paired differences between arms" in words
+    assert "training curves" in words
+
+
+def test_report_without_traces_still_has_its_tables(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = write_report(ReportInput(_document(), {}, bars_of(trading), _curves()), tmp_path, "x")
+    assert "1.23" in _cell(files, "masked", "sharpe_annual")
+    assert "traces, and so the charts, of MaskablePPO, masked, PPO, execute" in _words(files)
+    assert files.traces == ()
+    assert set(_figures(files)) == {"curves@0"}
+
+
+@pytest.mark.parametrize(
+    "equity",
+    [[100.0], [100.0] * 30, [50.0, 10.0, -5.0, -5.0], [100.0, 0.0, 0.0]],
+    ids=["one session", "flat", "debt", "ruin"],
+)
+def test_report_of_degenerate_arms_is_written_with_finite_numbers(
+    tmp_path: Path, bars_of: BarsMaker, make_trace: TraceMaker, trading: Trace, equity: list[float]
+) -> None:
+    short = make_trace(equity)
+    files = _write(tmp_path, bars_of, {"masked": trading, "odd": short}, _document(), _curves())
+    table = _record(files)["tables"]["arms"]["odd"]
+    assert table["trips"]["count"] == 0
+    assert table["whole"]["profit_usd"] == pytest.approx(equity[-1] - 100)
+    assert "odd closed no round trip" in _words(files)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["setup", "arms", "cards", "figures", "targets", "differences", "invalid_trades", "audit",
+     "stress", "seeds", "selection", "conclusion"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [None, {}, [], "absent"])
+def test_report_tables_tolerate_any_part_that_is_empty(
+    bars_of: BarsMaker, trading: Trace, part: str, value: object
+) -> None:
+    document = _document() | {part: value}
+    if value == "absent":
+        del document[part]
+    arms = arms_of(plain(document), ["masked"])
+    world = World(bars_of(trading), {"masked": trading})
+    assert report_tables(document, arms, world)["metrics"]
+    assert headline(document, arms)
+    assert looks(document)
+    assert isinstance(findings(document, arms) + missing(document, arms, [], True), list)
+
+
+def test_report_refuses_a_trace_of_other_bars(
+    tmp_path: Path, bars_of: BarsMaker, make_trace: TraceMaker, trading: Trace
+) -> None:
+    other = make_trace([100.0] * 3, end_ns=trading.end_ns[:3] + 1)
+    source = ReportInput({}, {"masked": other}, bars_of(trading), {})
+    with pytest.raises(ReportError, match=r"row 0 ends at .*; give the bars that were traded"):
+        write_report(source, tmp_path, "x")
+
+
+def test_report_embeds_a_small_trace_and_writes_it_beside(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading})
+    found = re.search(r'href="data:application/vnd.apache.parquet;base64,([^"]+)"', _bare(files))
+    assert found is not None
+    inside = pd.read_parquet(io.BytesIO(base64.b64decode(found[1])))
+    pd.testing.assert_frame_equal(inside, pd.read_parquet(files.traces[0]))
+    assert inside["equity_usd"].tolist() == trading.equity_usd.tolist()
+
+
+def test_report_links_a_trace_that_is_too_large_for_the_page(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppo_workbench.scoring.report.MOST_EMBEDDED_BYTES", 1000)
+    files = _write(tmp_path, bars_of, {"a/b": trading})
+    assert files.traces[0].name == "trace-a-b.parquet"
+    assert 'href="trace-a-b.parquet"' in _bare(files)
+    assert "base64" not in _bare(files)
+
+
+def test_report_pictures_are_png_files(tmp_path: Path, bars_of: BarsMaker, trading: Trace) -> None:
+    files = _write(tmp_path / "new", bars_of, {"masked": trading}, _document(), _curves())
+    assert [path.name for path in files.pictures] == [
+        "report-equity.png",
+        "report-equal-volatility.png",
+        "report-differences.png",
+        "report-curves.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in files.pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@pytest.mark.parametrize("width", [390, 1440])
+def test_report_opens_in_a_browser_and_draws_everything(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace, width: int
+) -> None:
+    files = _write(tmp_path, bars_of, {"masked": trading}, _document(), _curves())
+    flags = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --virtual-time-budget=8000 --dump-dom"
+    )
+    result = subprocess.run(
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
+         f"--window-size={width},900", files.page.as_uri()],
+        check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    drawn = re.search(r'data-drawn="(\d+)"', result.stdout)
+    assert drawn is not None
+    # Equity, equal volatility, curves, masks, rewards, candles.
+    assert int(drawn[1]) == result.stdout.count('class="plot js-plotly-plot"') == 6
+    assert "of 13" in result.stdout  # the trade list
