@@ -48,6 +48,7 @@ LADDERS = ("env.action_set=target", "env.exposure_levels=[-1.0,-0.5,0.0,0.5,1.0,
 EVERYTHING = (
     "risk=conservative",
     "risk.halt.enabled=true",
+    "risk.liquidity.max_volume_frac=0.012",
     "risk.halt.luld_band_frac=0.003",
     "risk.halt.market_wide=true",
     "risk.capital.max_gross_exposure=3",
@@ -344,12 +345,15 @@ def test_rule_that_nobody_audits_is_named() -> None:
     assert "not audited: moon_phase" in report.describe()
 
 
-def test_foreign_bars_and_unknown_actions_are_refused() -> None:
+def test_foreign_bars_stitched_traces_and_unknown_actions_are_refused() -> None:
     experiment, trace = _honest()
     with pytest.raises(TraceError, match="give the bars that were traded"):
         audit(trace, experiment.bars.slice(0, 2000), experiment.config)
     with pytest.raises(TraceError, match="give the bars that were traded"):
         audit(trace, load_bars(compose(["tracking=none", "data=sp500"]).data), experiment.config)
+    stitched = replace(trace, restarts=((500, int(trace.end_ns[499])),))
+    with pytest.raises(TraceError, match="stitched from 2 accounts"):
+        audit(stitched, experiment.bars, experiment.config)
     with pytest.raises(TraceError, match="row 3 has 7, must be 0 to 2"):
         audit(_forge(trace, "action", 3, 7), experiment.bars, experiment.config)
 

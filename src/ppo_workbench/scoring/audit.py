@@ -8,7 +8,8 @@ state from raw bars (`audit_market.py`), and each rule is asked anew (`audit_rul
 What is not independent, and what is bounded:
 
 * `session`, `bars_left`, `regular` and the event counts are taken from `Bars` as given.
-* Bookkeeping agrees to 1e-9 of the figure; closes and fill prices bit for bit.
+* Bookkeeping agrees to 1e-9 of the figure (carry: of the whole account's carry); closes and
+  fill prices bit for bit.
 * Limits count as passed when passed by more than 1e-9, rounding being no violation.
 * Which rung an order went to is followed from the action and from `rejected`; the quantity
   that follows is then checked to one share (whole shares) or 1e-9 of the position.
@@ -29,6 +30,7 @@ import numpy.typing as npt
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
+    carry_scale,
     decisions,
     ladder,
     ladder_size,
@@ -82,7 +84,8 @@ class AuditReport:
         by_rule: All violations counted, for every check made, 0 included.
         by_severity: The same by severity; "record" for contradictions of the record.
         checked: Decisions that each check could have found at fault.
-        in_force: Decisions at which each rule forbade something.
+        in_force: Decisions at which each rule's state held; for a rule on the size of an order,
+            orders above the limit.
         unaudited: Rules that are on and that no check knows.
         decisions: Rows of the trace.
         rejected: Decisions that the trace says were rejected.
@@ -140,7 +143,7 @@ def audit(
     """Check every decision of a trace against bars, costs and rules.
 
     Args:
-        trace: What a policy did.
+        trace: What a policy did on one run of bars; stitched folds are audited one by one.
         bars: The bars that it traded, from the first of their history (volatilities never
             forget); later ones than the trace's do no harm.
         config: Costs, environment, features and rules.
@@ -149,9 +152,11 @@ def audit(
             house rules do not bind: they may break rules, which is counted, and a forbidden
             action is no fault of the record.
         masked: The policy chose among allowed actions, so that none was rejected either.
+            True or False makes no difference with `env.mask_all_true`, which allows all.
 
     Raises:
-        TraceError: The trace's rows are not a run of these bars, or an action has no name.
+        TraceError: The trace is stitched, its rows are not a run of these bars, or an action
+            has no name.
     """
     case = _case(trace, _locate(trace, bars), config, enforced)
     findings: dict[str, list[Finding]] = {}
@@ -175,6 +180,11 @@ def enabled_rules(risk: RiskConfig) -> list[str]:
 
 def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
     """Cut the bars behind the trace; return them with the bar of the first decision."""
+    if trace.restarts:
+        raise TraceError(
+            f"trace: is stitched from {len(trace.restarts) + 1} accounts, but an audit follows "
+            "one; audit the trace of each fold"
+        )
     first = int(np.searchsorted(bars.end_ns, trace.end_ns[0])) - 1
     stop = first + 1 + len(trace)
     if first < 0 or stop > len(bars) or bars.end_ns[first + 1] != trace.end_ns[0]:
@@ -229,7 +239,12 @@ def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Fin
         ("close", trace.close, case.bars.close[after], 0.0),
         ("fill_price", trace.fill_price, np.where(traded, books.price, 0.0), 0.0),
         ("cost", trace.cost_usd, books.cost, RELATIVE * books.cost),
-        ("carry", trace.carry_usd, books.carry, RELATIVE * np.abs(books.carry)),
+        (
+            "carry",
+            trace.carry_usd,
+            books.carry,
+            RELATIVE * carry_scale(case.bars, case.at, books, case.config.costs),
+        ),
         ("equity", trace.equity_usd, books.equity, RELATIVE * scale),
         ("exposure", trace.exposure, _exposure(case), RELATIVE * (1 + np.abs(trace.exposure))),
         ("fill_quantity", trace.fill_quantity, case.orders.quantity, _share(case)),

@@ -106,8 +106,7 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     cost += commission(sizes, config.costs)
     spent = np.cumsum(quantity * price + cost)
     before = trace.initial_equity_usd - np.concatenate(([0.0], spent[:-1]))
-    years = (bars.start_ns[at.row + 1] - bars.start_ns[at.row]) / 1e9 / YEAR_SECONDS
-    carry = carries(before, held * at.close, years, config.costs)
+    carry = carries(before, held * at.close, _years(bars, at), config.costs)
     total = np.cumsum(carry)
     before = before + np.concatenate(([0.0], total[:-1]))
     grows = (np.abs(shares) > np.abs(held)) | (held * shares < 0.0)
@@ -172,6 +171,26 @@ def carries(cash: Floats, value: Floats, years: Floats, costs: CostsConfig) -> F
         if settled:
             break
     return carry
+
+
+def _years(bars: Bars, at: Decisions) -> Floats:
+    """Return the time from each decision to the next bar, years of 365 days (n,)."""
+    years: Floats = (bars.start_ns[at.row + 1] - bars.start_ns[at.row]) / 1e9 / YEAR_SECONDS
+    return years
+
+
+def carry_scale(bars: Bars, at: Decisions, books: Ledger, costs: CostsConfig) -> Floats:
+    """Return what the whole account would earn or pay, currency (n,): the scale of rounding.
+
+    The cash that bears the interest may be the dust that large sums leave.
+    """
+    rates = (
+        costs.cash_interest_annual_bps,
+        costs.margin_interest_annual_bps,
+        costs.borrow_annual_bps,
+    )
+    account = np.abs(at.equity) + np.abs(books.held * at.close)
+    return account * max(rates) / 1e4 * _years(bars, at)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Finding(NamedTuple):
     Attributes:
         broken: bool (n,), rows that break the rule.
         looked: Decisions that the check could have found at fault.
-        in_force: Decisions at which the rule forbade something.
+        in_force: Decisions at which the rule's state held, or orders above its limit.
         what: Words for a broken row, with value and limit.
     """
 
