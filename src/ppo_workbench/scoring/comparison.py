@@ -155,6 +155,7 @@ class MarketComparison:
         if self._resamples is not None and figure in FIGURES:
             found = self._resamples.difference(figure, first, second)
             low, high, p = found.low, found.high, found.p_value
+        excludes = low is not None and high is not None and not low <= 0.0 <= high
         better = np.sum(apart < 0 if figure in LESS_IS_BETTER else apart > 0)
         return {
             "first": first,
@@ -165,7 +166,8 @@ class MarketComparison:
             "low": low,
             "high": high,
             "p_value": p,
-            "decided": low is not None and high is not None and not low <= 0.0 <= high,
+            "excludes_zero": excludes,
+            "decided": excludes,
             "better_in": int(better),
             "runs": len(apart),
         }
@@ -173,7 +175,8 @@ class MarketComparison:
     def differences(self, pairs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         """Return the differences of all pairs, p-values corrected by Holm for each figure.
 
-        `p_holm` answers for all pairs of the same figure together: use it to claim.
+        `decided` asks both of the interval and of `p_holm`, which answers for all pairs of the
+        same figure together.
         """
         from statsmodels.stats.multitest import multipletests
 
@@ -186,6 +189,7 @@ class MarketComparison:
                 holm = multipletests([row["p_value"] for row in tested], method="holm")[1]
                 for row, p in zip(tested, holm, strict=True):
                     row["p_holm"] = float(p)
+                    row["decided"] = row["excludes_zero"] and float(p) < 1 - CONFIDENCE
             rows += found
         return rows
 
@@ -297,9 +301,8 @@ def _sentence(row: Mapping[str, Any]) -> str:
     span = f"{form.format(row['low'])} to {form.format(row['high'])}"
     text = f"{pair}: {form.format(row['estimate'])} ({span})"
     if not row["decided"]:
-        return f"{text}, not decided."
-    if row.get("p_holm", 0.0) > 1 - CONFIDENCE:
-        return f"{text}, not decided once all pairs are counted (Holm)."
+        why = " once all pairs are counted (Holm)" if row["excludes_zero"] else ""
+        return f"{text}, not decided{why}."
     better = (row["estimate"] < 0) == (row["figure"] in LESS_IS_BETTER)
     return f"{text}, {'better' if better else 'worse'}."
 

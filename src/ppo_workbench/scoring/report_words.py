@@ -58,17 +58,21 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
         own = [row for row in _own(found, chosen, arms)[0] if row.get("decided")]
         first = [row for figure in _figures_of(own) for row in own if row["figure"] == figure]
         sentences += [difference_sentence(row, arms) for row in first[:_MOST_NAMED]]
-        chance = CHANCE * len(found)
-        sentences.append(
-            f"{len(decided)} of {len(found)} differences are decided; if no arm differed, "
-            f"about {chance:.1f} would be by chance."
-        )
+        sentences.append(_count_sentence(found, len(decided)))
         if rows(document, "targets"):
             sentences.append(_target_sentence(document, chosen, arms))
     sentences += _rule_sentences(document, arms)
     listed = document.get("conclusion")
     more = [str(item) for item in listed] if isinstance(listed, list | tuple) else []
     return sentences + [sentence for sentence in more if sentence not in sentences]
+
+
+def _count_sentence(found: Sequence[Mapping[str, Any]], decided: int) -> str:
+    """Say how many differences are decided, and what chance alone would have decided."""
+    said = f"{decided} of {len(found)} differences are decided"
+    if any("p_holm" in row for row in found):
+        return f"{said}, all pairs of a figure counted together (Holm)."
+    return f"{said}; if no arm differed, about {CHANCE * len(found):.1f} would be by chance."
 
 
 def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
