@@ -15,8 +15,9 @@ from ppo_workbench.options import CONF, groups
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
 CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
-EACH_FOLD = "task=analyse"  # other protocols than holdout are not for task=train
-REST = {group: options for group, options in groups().items() if group not in (*CHOOSING, "sweep")}
+EACH_FOLD = "task=compare"  # other protocols than holdout are not for task=train
+APART = (*CHOOSING, "sweep", "compare")
+REST = {group: options for group, options in groups().items() if group not in APART}
 
 
 @functools.cache
@@ -36,11 +37,11 @@ def test_preset_that_chooses_others_composes_and_validates(option: str) -> None:
 def test_presets_of_the_other_groups_compose_and_validate(row: int) -> None:
     """Row k takes the k-th preset of every group, round and round: each at least once."""
     chosen = {name: options[row % len(options)] for name, options in REST.items()}
-    task = [EACH_FOLD] if chosen["splits"] != "holdout" else []
+    task = [EACH_FOLD, "compare=quick"] if chosen["splits"] != "holdout" else []
 
     config = _compose(*(f"{name}={option}" for name, option in chosen.items()), *task)
 
-    assert config.budget.minutes is not None
+    assert task or config.budget.minutes is not None
     assert config.splits.protocol.value == chosen["splits"]
 
 
@@ -49,6 +50,21 @@ def test_null_market_is_chosen_by_its_plain_name() -> None:
 
     assert config.data == _compose("data='null'").data
     assert config.data.synthetic.edge == 0.0
+
+
+@pytest.mark.parametrize("preset", groups()["compare"])
+def test_comparison_preset_composes_and_runs_on_timesteps(preset: str) -> None:
+    config = _compose(f"compare={preset}")
+
+    assert config.task.value == "compare"
+    assert config.compare.preset == preset
+    assert config.budget.timesteps is not None
+    assert config.budget.minutes is None
+    assert {"masked", "reject", "execute", "all_true"} <= set(config.compare.arms)
+
+
+def test_comparison_without_a_preset_is_the_quick_one() -> None:
+    assert _compose("task=compare") == _compose("compare=quick")
 
 
 @pytest.mark.parametrize("sweep", groups()["sweep"])
