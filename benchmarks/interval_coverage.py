@@ -83,11 +83,11 @@ def measure(name: str, series: int, resamples: int) -> dict[str, float]:
     median = float(np.median(law))
     count = dict.fromkeys(("sharpe", "drawdown median", "drawdown of another series"), 0)
     claims = dict.fromkeys(FIGURES, 0)
-    blocks = []
+    blocks: list[tuple[float, ...]] = []
     for k, pair in enumerate(simulate(name, series, 0)):
         arms = {arm: [SessionPath.from_returns(pair[i], PER_YEAR)] for i, arm in enumerate("ab")}
         drawn = resample(arms, resamples=resamples, seed=k)
-        blocks.append(drawn.block_sessions)
+        blocks.append(tuple(drawn.block_lengths.values()))
         count["sharpe"] += not drawn.interval("sharpe_annual", "a", CONFIDENCE).excludes(SHARPE)
         depth = drawn.interval("max_drawdown_frac", "a", CONFIDENCE)
         count["drawdown median"] += not depth.excludes(median)
@@ -96,7 +96,10 @@ def measure(name: str, series: int, resamples: int) -> dict[str, float]:
             claims[figure] += drawn.difference(figure, "a", "b", CONFIDENCE).decided
     shares = {f"covered: {key}": value / series for key, value in count.items()}
     shares |= {f"false claim: {key}": value / series for key, value in claims.items()}
-    shares |= {f"block sessions, {q:.0%}": float(np.quantile(blocks, q)) for q in (0.1, 0.5, 0.9)}
+    for q in (0.1, 0.5, 0.9):
+        lengths = dict(zip(FIGURES, np.quantile(blocks, q, axis=0), strict=True))
+        shares[f"block sessions, {q:.0%}"] = float(lengths["max_drawdown_frac"])
+        shares[f"block sessions of Sharpe ratios, {q:.0%}"] = float(lengths["sharpe_annual"])
     return shares | {"error of a share": sqrt(0.05 * 0.95 / series)}
 
 

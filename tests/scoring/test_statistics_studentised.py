@@ -122,13 +122,15 @@ def test_dependent_days_widen_the_interval_that_percentiles_leave_short() -> Non
     assert interval.high - interval.low > np.subtract(*np.quantile(draws, [0.975, 0.025]))
 
 
-def test_clusters_of_volatility_ask_for_longer_blocks() -> None:
+def test_clusters_of_volatility_ask_for_longer_blocks_of_sharpe_ratios() -> None:
     rng = np.random.default_rng(8)
     calm_and_wild = np.repeat(np.tile([0.003, 0.02], 10), 25) * rng.normal(size=500)
     arms = {"a": [SessionPath.from_returns(calm_and_wild, 252)]}
-    assert resample(arms, resamples=10).block_sessions > 10.0
+    lengths = resample(arms, resamples=10).block_lengths
+    assert lengths["sharpe_annual"] > 10.0 > 2.0 * lengths["max_drawdown_frac"]
     shuffled = {"a": [SessionPath.from_returns(rng.permutation(calm_and_wild), 252)]}
     assert resample(shuffled, resamples=10).block_sessions < 5.0
+    assert set(resample(arms, resamples=10, block_sessions=4.0).block_lengths.values()) == {4.0}
 
 
 def test_a_path_that_hardly_trades_has_a_finite_interval() -> None:

@@ -5,6 +5,7 @@ All arms and seeds share the drawn days, so a difference between two arms is pai
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 import numpy as np
@@ -68,7 +69,7 @@ class Resamples:
         studentised: The same with standard errors, for figures whose intervals are studentised.
         sessions: Days of the sample (of all markets together, once pooled).
         runs: Runs (seeds) an arm.
-        block_sessions: Mean length of the blocks, sessions.
+        block_lengths: For every figure the mean length of its blocks, sessions.
     """
 
     arms: tuple[str, ...]
@@ -77,7 +78,12 @@ class Resamples:
     studentised: Mapping[str, Studentised]
     sessions: int
     runs: int
-    block_sessions: float
+    block_lengths: Mapping[str, float]
+
+    @property
+    def block_sessions(self) -> float:
+        """Longest mean length of the blocks, sessions."""
+        return max(self.block_lengths.values())
 
     def interval(self, figure: str, arm: str, confidence: float = 0.95) -> Interval:
         """Return the interval of one arm's figure: symmetric if studentised, else percentile.
@@ -265,8 +271,8 @@ def resample(
         arms: For every name its runs; run k of all arms is one seed, compared pairwise.
         resamples: Number of draws, B.
         block_sessions: Mean block length; None takes, over arms, the largest mean over runs
-            of `optimal_block_sessions` of excess returns and of their squared deviations, whose
-            clusters a Sharpe ratio feels too.
+            of `optimal_block_sessions` of excess returns, for Sharpe ratios also of their squared
+            deviations: the error of a ratio depends on how volatility clusters.
         seed: Of the drawn days and runs.
         figures: Names in `FIGURES`.
 
@@ -278,28 +284,32 @@ def resample(
     unknown = [name for name in figures if name not in FIGURES]
     if unknown:
         raise StatisticsError(f"figure={unknown[0]}: must be one of {', '.join(FIGURES)}")
-    if block_sessions is None:
-        block_sessions = max(_mean_block_sessions(paths) for paths in arms.values())
-    rng = np.random.default_rng(seed)
-    days = stationary_indices(sessions, resamples, block_sessions, rng)
-    other_seeds = _mean_of_other_seeds(runs, resamples, rng)
+    paths = list(arms.values())
+    other_seeds = _mean_of_other_seeds(runs, resamples, np.random.default_rng([seed, 1]))
+    lengths = _block_lengths(paths, figures, block_sessions)
+
+    @cache
+    def days(length: float) -> Draws:
+        return stationary_indices(sessions, resamples, length, np.random.default_rng(seed))
+
     itself = np.arange(sessions)[None, :]
     draws, estimates, studentised = {}, {}, {}
     for name in figures:
-        of = FIGURES[name]
+        of, drawn = FIGURES[name], days(lengths[name])
         # Runs an arm in rows: the figures of the sample, then the mean of those of each draw.
-        own = np.array([[of(path, itself)[0] for path in paths] for paths in arms.values()])
-        drawn = [sum(of(path, days) for path in paths) / runs for paths in arms.values()]
+        own = np.array([[of(path, itself)[0] for path in those] for those in paths])
+        means = [sum(of(path, drawn) for path in those) / runs for those in paths]
         estimates[name] = own.mean(axis=1)
-        by_days, by_seeds = np.stack(drawn, axis=1), other_seeds @ own.T
+        by_days, by_seeds = np.stack(means, axis=1), other_seeds @ own.T
         draws[name] = by_days + by_seeds
         if name == STUDENTISED:
-            runs_of = list(arms.values())
-            errors, of_draws = sharpe_errors(runs_of), sharpe_drawn_errors(runs_of, days)
-            by_days -= estimates[name]
-            studentised[name] = Studentised(by_days, by_seeds, errors, of_draws)
-    block = float(block_sessions)
-    return Resamples(tuple(arms), estimates, draws, studentised, sessions, runs, block)
+            studentised[name] = Studentised(
+                by_days=by_days - estimates[name],
+                by_seeds=by_seeds,
+                errors=sharpe_errors(paths),
+                drawn_errors=sharpe_drawn_errors(paths, drawn),
+            )
+    return Resamples(tuple(arms), estimates, draws, studentised, sessions, runs, lengths)
 
 
 def pool(markets: Sequence[Resamples]) -> Resamples:
@@ -330,7 +340,7 @@ def pool(markets: Sequence[Resamples]) -> Resamples:
         },
         sessions=sum(m.sessions for m in markets),
         runs=min(m.runs for m in markets),
-        block_sessions=max(m.block_sessions for m in markets),
+        block_lengths={k: max(m.block_lengths[k] for m in markets) for k in first.draws},
     )
 
 
@@ -354,12 +364,25 @@ def _common_shape(arms: Mapping[str, Sequence[SessionPath]]) -> tuple[int, int]:
     return shape[0], len(paths)
 
 
-def _mean_block_sessions(paths: Sequence[SessionPath]) -> float:
-    lengths = []
-    for path in paths:
-        squares = (path.excess - path.excess.mean()) ** 2
-        lengths.append([optimal_block_sessions(path.excess), optimal_block_sessions(squares)])
-    return float(np.mean(lengths, axis=0).max())
+def _block_lengths(
+    arms: Sequence[Sequence[SessionPath]], figures: Sequence[str], given: float | None
+) -> dict[str, float]:
+    """Return the mean block length of every figure."""
+    if given is not None:
+        return dict.fromkeys(figures, float(given))
+    returns = max(_mean_block_sessions([path.excess for path in paths]) for paths in arms)
+    lengths = dict.fromkeys(figures, returns)
+    if STUDENTISED in lengths:
+        squares = max(
+            _mean_block_sessions([(path.excess - path.excess.mean()) ** 2 for path in paths])
+            for paths in arms
+        )
+        lengths[STUDENTISED] = max(returns, squares)
+    return lengths
+
+
+def _mean_block_sessions(runs: Sequence[Floats]) -> float:
+    return float(np.mean([optimal_block_sessions(values) for values in runs]))
 
 
 def _mean_of_other_seeds(runs: int, resamples: int, rng: np.random.Generator) -> Floats:
