@@ -63,7 +63,7 @@ class Comparison:
     """What a comparison leaves.
 
     Attributes:
-        document: See docs/statistics.md.
+        document: See docs/comparison.md.
         folder: `comparisons/NAME`.
         run_id: MLflow's parent run, if recorded.
     """
@@ -111,7 +111,13 @@ def compare(
     record = ComparisonRecord.open(config.tracking, home, name, params, goes_on)
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:
-        results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
+        try:
+            results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
+        except KeyboardInterrupt:
+            console.show(
+                f"interrupted: finished cells are kept, output={name} goes on with the rest"
+            )
+            raise
         found = Comparands(config, cells, results, folder)
         stress = None
         if config.compare.stress:

@@ -25,7 +25,7 @@ INVALID = ("violations", "rejections")
 def comparison_document(
     found: Comparands, name: str, timesteps: int, stress: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the document as JSON values; docs/statistics.md describes its parts.
+    """Return the document as JSON values; docs/comparison.md describes its parts.
 
     Args:
         found: The comparison on disk.

@@ -81,8 +81,7 @@ def run(
         return run_cell(config, raw, home_folder())
     if config.task is Task.compare:
         assert jobs is not None
-        document = compare(config, raw, jobs).document
-        return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
+        return _compared(config, raw, jobs)
     if config.task is Task.report:
         report(config)
         return 0.0
@@ -96,6 +95,15 @@ def run(
     if outcome.interrupted:
         raise Interrupted(outcome.score)
     return outcome.score
+
+
+def _compared(config: Config, raw: Mapping[str, Any], jobs: Jobs) -> float:
+    """Return the mean test Sharpe ratio of the reference arm."""
+    try:
+        document = compare(config, raw, jobs).document
+    except KeyboardInterrupt:
+        raise Interrupted(float("nan")) from None  # the comparison has said what is kept
+    return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
 
 
 def train(
