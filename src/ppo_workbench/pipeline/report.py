@@ -46,18 +46,26 @@ def draw_comparison(folder: Path) -> ReportFiles:
         folder: Of the comparison; its plan holds its configuration.
     """
     document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    values = {key: value for key, value in kept["plan"].items() if key != "limits"}
-    own = validate_config(values)
-    cells = plan_cells(own, folder.name, kept["look"])
-    results = {cell.name: read_result(folder, cell.name) or {} for cell in cells}
-    found = Comparands(own, cells, results, folder)
+    found, look = finished(folder)
     shown = found.shown_config
-    shown.compare.cell.comparison, shown.compare.cell.look = folder.name, kept["look"]
+    shown.compare.cell.comparison, shown.compare.cell.look = folder.name, look
     bars, folds = folds_of(shown)
     open_tests(shown, bars, folds)  # the comparison's own look, recorded then
     source = ReportInput(document, found.shown(), bars, found.curves())
     return write_report(source, folder / "report", f"Comparison {folder.name}")
+
+
+def finished(folder: Path) -> tuple[Comparands, str]:
+    """Return a finished comparison from its folder, and the identity of its look.
+
+    Raises:
+        ConfigError: Its plan is not one that this version can read.
+    """
+    kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    own = validate_config({key: value for key, value in kept["plan"].items() if key != "limits"})
+    cells = plan_cells(own, folder.name, kept["look"])
+    results = {cell.name: read_result(folder, cell.name) or {} for cell in cells}
+    return Comparands(own, cells, results, folder), kept["look"]
 
 
 def _name_of(config: Config, run: str) -> str:
