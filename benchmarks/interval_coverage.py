@@ -75,7 +75,7 @@ def simulate(name: str, series: int, seed: int) -> Floats:
     return returns
 
 
-def measure(name: str, series: int, resamples: int) -> dict[str, float]:
+def measure(name: str, series: int, resamples: int, seed: int) -> dict[str, float]:
     """Return shares of series, and the standard error of a share of 95 %."""
     itself = np.arange(DAYS)[None, :]
     many = simulate(name, 10_000, 1)[:, 0]
@@ -84,7 +84,7 @@ def measure(name: str, series: int, resamples: int) -> dict[str, float]:
     count = dict.fromkeys(("sharpe", "drawdown median", "drawdown of another series"), 0)
     claims = dict.fromkeys(FIGURES, 0)
     blocks: list[tuple[float, ...]] = []
-    for k, pair in enumerate(simulate(name, series, 0)):
+    for k, pair in enumerate(simulate(name, series, seed)):
         arms = {arm: [SessionPath.from_returns(pair[i], PER_YEAR)] for i, arm in enumerate("ab")}
         drawn = resample(arms, resamples=resamples, seed=k)
         blocks.append(tuple(drawn.block_lengths.values()))
@@ -107,17 +107,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=600)
+    # Variants of the interval were compared on seed 0: report another one.
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = {}
     for name in LAWS:
         begun = time.perf_counter()
-        results[name] = measure(name, arguments.series, arguments.resamples)
+        results[name] = measure(name, arguments.series, arguments.resamples, arguments.seed)
         print(f"{name} ({time.perf_counter() - begun:.0f} s)")
         for key, value in results[name].items():
             print(f"  {key:<48}{value:8.4f}", flush=True)
     if arguments.json:
-        setup = {"days": DAYS, "series": arguments.series, "resamples": arguments.resamples}
+        setup = {"days": DAYS, **{k: v for k, v in vars(arguments).items() if k != "json"}}
         arguments.json.write_text(json.dumps({"setup": setup} | results, indent=2) + "\n")
 
 
