@@ -153,7 +153,7 @@ def test_report_metric_table_shows_the_numbers_of_the_document(
 ) -> None:
     files = _write(tmp_path, bars_of, {"masked": trading}, _document())
     judged = " ".join(_cell(files, "masked", "sharpe_annual").split())
-    assert judged == "1.23 -0.50 to 2.75 not decidable with 1.0 years: 17 years would decide"
+    assert judged == "1.23 -0.50 to 2.75 not decidable: 17 years would decide"
     summary = " ".join(_cell(files, "execute", "sharpe_annual").split())
     assert summary == "0.20 -0.41 to 0.83"
 

@@ -30,6 +30,7 @@ from ppo_workbench.scoring.report_world import World
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 SCRIPT = Path(__file__).with_name("report.js")
+SHOWN_FINDINGS = 8  # the rest is folded
 STRESS_KEYS = (
     *("sharpe_annual", "max_drawdown_frac", "annual_return_frac", "win_rate_frac"),
     *("n_trades", "cost_bps_of_turnover"),
@@ -96,6 +97,7 @@ def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, A
         "looks": looks(document),
         "looked_before": looks_counted(document),
         "findings": findings(document, arms),
+        "shown_findings": SHOWN_FINDINGS,
         "setup": _setup(document),
         "years": _years(document, world),
         "world": _world_words(world),
@@ -183,7 +185,10 @@ def _setup(document: Document) -> str:
 
 
 def _years(document: Document, world: World) -> str:
-    known = [number(market, "years") for market in rows(part(document, "setup"), "markets")]
+    markets = rows(part(document, "setup"), "markets")
+    # The first names the market that the table is about; others are controls.
+    own = [market for market in markets if market.get("name") == markets[0].get("name")]
+    known = [number(market, "years") for market in own]
     years = [value for value in known if value is not None]
     if not years and world.traces:
         trace = max(world.traces.values(), key=len)
