@@ -28,6 +28,7 @@ MAX_NAME_LENGTH = 100
 MAX_METADATA_BYTES = 1_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+PTH_SUFFIX, METADATA_SUFFIX = ".pth", "-metadata.json"
 _HASH_FIELD = "metadata_sha256"
 _SEAL = re.compile(rb',\n  "metadata_sha256": "([0-9a-f]{64})"\n}\n')
 
@@ -71,7 +72,7 @@ def check_output_name(name: str) -> str:
 def artifact_paths(folder: Path, name: str) -> ArtifactPaths:
     """Return the paths of the artefact `name` in `folder`, whether it exists or not."""
     check_output_name(name)
-    return ArtifactPaths(folder / f"{name}.pth", folder / f"{name}-metadata.json")
+    return ArtifactPaths(folder / f"{name}{PTH_SUFFIX}", folder / f"{name}{METADATA_SUFFIX}")
 
 
 def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
@@ -170,6 +171,15 @@ def load_metadata(folder: Path, name: str) -> Metadata:
     return metadata
 
 
+def check_pair(folder: Path, name: str) -> Metadata:
+    """Read and verify the metadata and the hash of the `.pth`, without loading the tensors.
+
+    Raises:
+        ArtifactError: As `load_metadata`, or the `.pth` is missing, damaged or another one's.
+    """
+    return _read_pair(folder, name)[0]
+
+
 def load_artifact(folder: Path, name: str) -> Artifact:
     """Load the artefact `name` from `folder` and verify everything that needs no kernels.
 
@@ -181,11 +191,7 @@ def load_artifact(folder: Path, name: str) -> Artifact:
             was altered; the format, the schema, the tensors' names, shapes or values are
             not what the metadata say; the network decides otherwise than where it was saved.
     """
-    metadata = load_metadata(folder, name)
-    path = artifact_paths(folder, name).pth
-    weights = _read_inside(folder, path)
-    if hashlib.sha256(weights).hexdigest() != metadata.pth_sha256:
-        _refuse(path, "was altered or belongs to another metadata file: its hash does not agree")
+    metadata, path, weights = _read_pair(folder, name)
     try:
         # The hash says who wrote the bytes, weights_only that they can be nothing but tensors.
         loaded = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
@@ -222,6 +228,16 @@ def verify(artifact: Artifact, level: Level = Level.step) -> None:
         from ppo_workbench.delivery.golden_bars import replay_step
 
         replay_step(metadata, artifact.tensors, golden)
+
+
+def _read_pair(folder: Path, name: str) -> tuple[Metadata, Path, bytes]:
+    """Return metadata, path and content of the `.pth`, whose hash agrees."""
+    metadata = load_metadata(folder, name)
+    path = artifact_paths(folder, name).pth
+    weights = _read_inside(folder, path)
+    if hashlib.sha256(weights).hexdigest() != metadata.pth_sha256:
+        _refuse(path, "was altered or belongs to another metadata file: its hash does not agree")
+    return metadata, path, weights
 
 
 def _check_not_taken(paths: ArtifactPaths, name: str, overwrite: bool) -> None:
