@@ -103,6 +103,16 @@ class PolicyWeights:
             TANH if activation is Activation.tanh else RELU,
         )
 
+    def layers(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Return torch-style layers, the inverse of `from_layers`."""
+        found, offset = [], 0
+        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            stop = offset + int(n_in * n_out)
+            weight = self.flat[offset:stop].reshape(n_in, n_out).T.copy()
+            found.append((weight, self.flat[stop : stop + n_out].copy()))
+            offset = stop + int(n_out)
+        return found
+
 
 def policy_weights(
     tensors: Mapping[str, torch.Tensor], activation: Activation, prefix: str = ""
