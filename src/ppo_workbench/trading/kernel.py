@@ -73,9 +73,24 @@ class Scaler:
 
     def transform_market(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Scale market features, float64 (T, F) -> float32 (T, F)."""
-        n = features.shape[1]
-        scaled = (features - self.means[:n]) / self.stds[:n]
-        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        scaled = np.empty(features.shape, dtype=np.float32)
+        scale_rows(features, self.means, self.stds, self.clip, scaled)
+        return scaled
+
+
+@kernel
+def scale_rows(
+    features: npt.NDArray[np.float64],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    clip: float,
+    scaled: npt.NDArray[np.float32],
+) -> None:
+    """Scale market features (T, F) by the first F means and deviations; NaN stays NaN."""
+    for t in range(features.shape[0]):
+        for i in range(features.shape[1]):
+            x = (features[t, i] - means[i]) / stds[i]
+            scaled[t, i] = clip if x > clip else -clip if x < -clip else x
 
 
 @dataclass(frozen=True)
