@@ -1,6 +1,6 @@
 """The market-only rules bar by bar against a vectorised second implementation."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ppo_workbench.trading.market_rules import MarketRules, market_rule_bits
 
 
 def _everything(**changes: Any) -> Config:
-    on = {
+    on: dict[str, Any] = {
         f"risk__{rule}__enabled": True
         for rule in ("halt", "closed_session", "session", "short_sale_restriction")
     }
@@ -43,10 +43,8 @@ def _wild(seed: int, bars_per_session: int, bar_seconds: int) -> tuple[Bars, Mar
     bars = replace(
         bars, regular=rng.random(n) > 0.03, events=events, events_ahead=rng.permutation(events)
     )
-    bars = replace(
-        bars, **{name: getattr(bars, name)[keep] for name in vectorised.PER_BAR if name != "extra"}
-    )
-    bars = replace(bars, extra=np.zeros((len(bars), 0)))
+    rows: dict[str, Any] = {f.name: getattr(bars, f.name) for f in fields(bars)}
+    bars = replace(bars, **{k: v[keep] for k, v in rows.items() if isinstance(v, np.ndarray)})
     table = quiet_table(
         bars,
         volatility_ratio=rng.uniform(0.5, 2.0, len(bars)),

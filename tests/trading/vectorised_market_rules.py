@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError, HaltRule, RiskConfig
-from ppo_workbench.market.bars import _PER_BAR as PER_BAR
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES

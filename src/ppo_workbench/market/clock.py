@@ -13,7 +13,6 @@ import numpy as np
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array, stamp_text
 from ppo_workbench.market.calendar import (
-    SessionTable,
     SlotTable,
     load_sessions,
     local_days,
@@ -80,7 +79,12 @@ class BarClock:
     """Places bars of one calendar and length, each later than the one before."""
 
     def __init__(
-        self, calendar: str, bar_seconds: int, first_ns: int, last_ns: int, phase_ns: int = -1
+        self,
+        calendar: str,
+        bar_seconds: int,
+        first_ns: int,
+        last_ns: int,
+        bars_per_session: int | None = None,
     ) -> None:
         """Load the calendar.
 
@@ -90,17 +94,19 @@ class BarClock:
             first_ns: UTC nanoseconds; with `last_ns` the span whose most frequent number of
                 slots is the length of a full session.
             last_ns: See `first_ns`.
-            phase_ns: Distance of the slots from the usual open, -1 to take it from the bars.
+            bars_per_session: Slots of a full session, where it is known.
 
         Raises:
             BarsError: The calendar is unknown or does not cover the span.
         """
-        self.memory = ClockMemory(phase_ns=phase_ns)
+        self.memory = ClockMemory()
         self._calendar, self._bar_ns = calendar, bar_seconds * NS_PER_SECOND
-        self._span = first_ns, last_ns
-        self._slots: SlotTable | None = None
+        self._span = self._loaded = first_ns, last_ns
+        self._known = bars_per_session
+        self._usual = bars_per_session or 1
+        self._base = np.empty(0, np.int64)
         self._places: dict[int, tuple[int, int, int, int, bool]] = {}
-        self._load(last_ns)
+        self._load(first_ns, last_ns)
 
     @property
     def daily(self) -> bool:
@@ -121,7 +127,7 @@ class BarClock:
         """
         if self.daily:
             return 1
-        if self._slots is None:
+        if self._known is None and self._slots is None:
             raise BarsError("the clock has no bar yet, so its slots are unknown; place one first")
         return self._usual
 
@@ -235,20 +241,18 @@ class BarClock:
 
     def _cover(self, first_ns: int, last_ns: int) -> None:
         if first_ns < self._loaded[0] or last_ns > self._loaded[1]:
-            self._span_loaded = min(first_ns, self._loaded[0]), last_ns
-            self._load(last_ns)
+            self._load(min(first_ns, self._loaded[0]), max(last_ns, self._span[1]))
 
-    def _load(self, last_ns: int) -> None:
+    def _load(self, first_ns: int, last_ns: int) -> None:
         """Load sessions up to `last_ns`, and some months more where the calendar has them."""
-        first = min(self._span[0], getattr(self, "_span_loaded", self._span)[0])
-        last = max(self._span[1], last_ns)
         try:
-            self._table: SessionTable = load_sessions(self._calendar, first, last + _AHEAD_NS)
-            last += _AHEAD_NS
+            self._table = load_sessions(self._calendar, first_ns, last_ns + _AHEAD_NS)
+            last_ns += _AHEAD_NS
         except BarsError:
-            self._table = load_sessions(self._calendar, first, last)
-        self._loaded = first, last
-        self._slots, self._places = None, {}
+            self._table = load_sessions(self._calendar, first_ns, last_ns)
+        self._loaded = first_ns, last_ns
+        self._slots: SlotTable | None = None
+        self._places = {}
 
     def _lay(self) -> None:
         """Lay slots over the loaded sessions."""
@@ -264,4 +268,4 @@ class BarClock:
         self._base = np.cumsum(self._slots.count) - self._slots.count
         inside = (table.close_ns > self._span[0]) & (table.open_ns <= self._span[1])
         values, counts = np.unique(self._slots.count[inside], return_counts=True)
-        self._usual = int(values[counts == counts.max()].max())
+        self._usual = self._known or int(values[counts == counts.max()].max())

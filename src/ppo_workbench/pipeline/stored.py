@@ -17,9 +17,8 @@ from ppo_workbench.delivery.artifact import (
     load_artifact,
 )
 from ppo_workbench.delivery.describe import plain, utc
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
-from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.records.ledger import Opening, open_test

@@ -271,7 +271,7 @@ def step_one(
         True when the account is ruined (equity not positive).
     """
     decided, bar = bars[a.t], bars[a.t + 1]
-    _clear(out)
+    clear_outcome(out)
     rung = resolve_action(a, decided, action, reasons, p, out)
     if bar.session != a.session:
         begin_session(a, bar.session)
@@ -284,7 +284,7 @@ def step_one(
         shares = desired_shares(a, decided, levels[rung] * size, closer, price, p)
         fill(a, decided, price, bar.session, shares, p, out)
         a.rung = rung if a.shares != 0.0 else p.flat_rung
-    _mark(a, bar, held, p, out)
+    mark(a, bar, held, p, out)
     risk_aware_reward(a, equity_before, abs(out.fill_quantity) * price, p, out)
     a.episode_reward += out.reward
     out.equity = a.equity
@@ -295,13 +295,14 @@ def step_one(
 
 
 @kernel
-def _clear(out: Any) -> None:
+def clear_outcome(out: Any) -> None:
+    """Say that nothing happened in a bar yet."""
     out.fill_quantity, out.fill_price, out.cost, out.carry = 0.0, 0.0, 0.0, 0.0
     out.rejected, out.violated, out.passive = 0, 0, 0
 
 
 @kernel
-def _mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
+def mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
     """Mark to market at the close, move ladder and counters, note passive breaches."""
     a.t += 1
     a.equity = a.cash + a.shares * bar.close
