@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, Select
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.golden import POLICY_PREFIX, SCALER_MEANS, SCALER_STDS, stored_weights
@@ -54,7 +54,7 @@ def store_model(experiment: Experiment, folder: Path, name: str = "m", seed: int
         state[f"{POLICY_PREFIX}{stem}.weight"] = weight
         state[f"{POLICY_PREFIX}{stem}.bias"] = torch.zeros(n_out)
     training = Training(
-        timesteps=0, episodes=0, minutes=0, passes=0, select="last", selected_timesteps=0
+        timesteps=0, episodes=0, minutes=0, passes=0, select=Select.last, selected_timesteps=0
     )
     raw: dict[str, Any] = plain(asdict(config))
     metadata = describe_model(experiment, training, Scorecards(), raw, None)

@@ -44,7 +44,8 @@ def _wild(seed: int, bars_per_session: int, bar_seconds: int) -> tuple[Bars, Mar
         bars, regular=rng.random(n) > 0.03, events=events, events_ahead=rng.permutation(events)
     )
     rows: dict[str, Any] = {f.name: getattr(bars, f.name) for f in fields(bars)}
-    bars = replace(bars, **{k: v[keep] for k, v in rows.items() if isinstance(v, np.ndarray)})
+    kept: dict[str, Any] = {k: v[keep] for k, v in rows.items() if isinstance(v, np.ndarray)}
+    bars = replace(bars, **kept)
     table = quiet_table(
         bars,
         volatility_ratio=rng.uniform(0.5, 2.0, len(bars)),

@@ -11,6 +11,7 @@ warm again.  It never answers with a HOLD that the model did not choose.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -124,7 +125,7 @@ class Decider:
         """
         market, fresh, restarted = self.market, True, False
         for bar in bar_messages(history) if isinstance(history, Bars) else history:
-            start = bar.start_ns
+            start = market.start_of(bar)
             if fresh and market.taken and start <= market.last_ns:
                 market.forget()
                 restarted = True
@@ -160,7 +161,8 @@ class Decider:
             is ignored; after a gap or a bad bar there is no decision until the features are
             warm again.
         """
-        start, market = bar.start_ns, self.market
+        market = self.market
+        start = market.start_of(bar)
         if market.taken and start <= market.last_ns:
             if start == market.last_ns and self._last is not None:
                 return self._last
@@ -201,7 +203,7 @@ class Decider:
             return Decision(status=Status.idle, time=now, reason="trading is stopped")
         flat_bars = self.config.env.flat_last_bars
         ends = flat_bars > 0 and moment.bars_left <= flat_bars
-        self._report(account)
+        self._reports[0] = _report(account)
         bits = flatten_bits_between(self.accounts.copy()[0], row, p, self._reports[0], ends)
         if bits and account.shares != 0.0:
             return self._flatten(now, account, int(bits), "")
@@ -275,23 +277,16 @@ class Decider:
         market.needed -= 1
         return f"{reason}{market.needed + 1} more bars are needed to warm the features up"
 
-    def _report(self, account: Account) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Write down what the account says; return its fills, float64 (K, 3)."""
-        optional = (account.session_pnl, account.peak, account.average_price)
-        self._reports[0] = (
-            account.cash, account.shares, *(np.nan if x is None else x for x in optional)
-        )  # fmt: skip
-        if not account.fills:
-            return _NO_FILLS
-        return np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
-
     def _follow(self, account: Account) -> None:
         """Take the account over and write observation, mask and reasons."""
-        fills, market = self._report(account), self.market
+        market, fills = self.market, _NO_FILLS
+        if account.fills:
+            fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
         follow_and_observe(
             self._begun, self.accounts, market.rows, market.scaled, self._scaler.means,
             self._scaler.stds, self.space.levels, self.params, self._ordered, fills,
-            self._reports, self._outcomes, self.observation, self.mask, self.reasons,
+            _report(account), self._reports, self._outcomes, self.observation, self.mask,
+            self.reasons,
         )  # fmt: skip
         self._begun, self._ordered = True, int(self.accounts["rung"][0])
         self._day = market.clock.memory.day
@@ -324,6 +319,7 @@ class Decider:
         self._ordered = rung
         names, reasons = self.space.names, self.reasons.tolist()
         return Decision.model_construct(
+            version=1,
             status=Status.decided,
             time=time,
             reason="",
@@ -361,6 +357,18 @@ class Decider:
         if bits not in self._named:
             self._named[bits] = list(rules_in(bits))
         return self._named[bits]
+
+
+def _report(account: Account) -> tuple[float, float, float, float, float]:
+    """Return what the account says, in the order of `REPORT_DTYPE`; NaN = nothing."""
+    pnl, peak, price = account.session_pnl, account.peak, account.average_price
+    return (
+        account.cash,
+        account.shares,
+        math.nan if pnl is None else pnl,
+        math.nan if peak is None else peak,
+        math.nan if price is None else price,
+    )
 
 
 def _no_decision(time: datetime, reason: str) -> Decision:

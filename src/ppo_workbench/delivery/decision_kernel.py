@@ -8,7 +8,20 @@ import numpy.typing as npt
 from ppo_workbench.delivery.inference import best_allowed, forward_row
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.feature_kernels import market_step
-from ppo_workbench.market.regimes import CLOSE, LARGE_MOVE, MEAN_VOLUME, OPEN, RATIO, REGIME, SIGMA
+from ppo_workbench.market.regimes import (
+    CLOSE,
+    HIGH,
+    LARGE_MOVE,
+    LOW,
+    MEAN_VOLUME,
+    OPEN,
+    RATIO,
+    REGIME,
+    SESSION,
+    SIGMA,
+    SLOT,
+    VOLUME,
+)
 from ppo_workbench.trading.following import adopt_account, follow_account, order_after
 from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
 from ppo_workbench.trading.market_rules import rules_step
@@ -21,8 +34,9 @@ def take_bar(
     plan: npt.NDArray[np.int64],
     settings: Floats,
     state: Floats,
+    prices: tuple[float, float, float, float, float, float],
+    place: tuple[int, int, int, int, int, int, int],
     bar: Floats,
-    half_spread_bps: float,
     features: Floats,
     context: Floats,
     news: npt.NDArray[np.void],
@@ -43,11 +57,13 @@ def take_bar(
         plan: Of a `FeatureSpec`, as are `settings` and the size of `state`.
         settings: See `plan`.
         state: Memory of the features, changed in place.
-        bar: float64 (7 + E,), see `market.features.bar_values`.
-        half_spread_bps: At the close, NaN where there is no quote.
+        prices: Open, high, low, close, volume, half spread in basis points (NaN: no quote).
+        place: Start in UTC nanoseconds, session, bar of session, bars left, regular (0, 1),
+            bars since and until a listed event.
+        bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
         features: float64 (1, F), overwritten, unscaled.
         context: float64 (CONTEXT_FIELDS,), overwritten.
-        news: `NEWS_DTYPE`, shape (1,): the bar as the rules see it, without its context.
+        news: `NEWS_DTYPE`, shape (1,), overwritten.
         rule_settings: `SETTINGS_DTYPE`, shape (1,).
         rule_memory: `MEMORY_DTYPE`, shape (1,), changed in place.
         closes: The rules' ring of closes, changed in place.
@@ -64,13 +80,18 @@ def take_bar(
     """
     rows[0] = rows[1]
     scaled[0] = scaled[1]
-    market_step(plan, settings, state, bar, features[0], context)
     facts, memory, row = news[0], rule_memory[0], rows[1]
+    bar[OPEN], bar[HIGH], bar[LOW], bar[CLOSE] = prices[0], prices[1], prices[2], prices[3]
+    bar[VOLUME], bar[SESSION], bar[SLOT] = prices[4], place[1], place[2]
+    facts.start_ns, facts.low, facts.close = place[0], prices[2], prices[3]
+    facts.session, facts.bars_left, facts.regular = place[1], place[3], place[4]
+    facts.events, facts.events_ahead = place[5], place[6]
+    market_step(plan, settings, state, bar, features[0], context)
     row.years = (facts.start_ns - memory.start_ns) / YEAR_NS if memory.bars > 0 else 0.0
     facts.volatility_ratio = context[RATIO]
     facts.regime = np.int64(context[REGIME])
     facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
-    row.open, row.close, row.half_spread_bps = bar[OPEN], bar[CLOSE], half_spread_bps
+    row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
     row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
     row.mean_volume, row.session = context[MEAN_VOLUME], facts.session
     row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)
@@ -102,6 +123,7 @@ def follow_and_observe(
     params: npt.NDArray[np.void],
     ordered: int,
     fills: Floats,
+    report: tuple[float, float, float, float, float],
     reports: npt.NDArray[np.void],
     outcomes: npt.NDArray[np.void],
     observation: npt.NDArray[np.float32],
@@ -110,10 +132,13 @@ def follow_and_observe(
 ) -> None:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
-    `begun` is False for the first report; for the rest see `following.follow_account` and
+    `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, to be
+    written into `reports` (1,); for the rest see `following.follow_account` and
     `kernel.refresh`.
     """
-    a, p = accounts[0], params[0]
+    a, p, said = accounts[0], params[0], reports[0]
+    said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
+    said.peak, said.average_price = report[3], report[4]
     if begun:
         follow_account(a, rows, levels, p, ordered, fills, reports[0], outcomes[0])
     else:

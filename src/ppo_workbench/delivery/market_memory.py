@@ -1,5 +1,6 @@
 """The market as a stored model knows it: features, market rules and the calendar, by bar."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.config import Config
+from ppo_workbench.config import BarsError, Config
 from ppo_workbench.delivery.decision_kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
@@ -80,16 +81,23 @@ class MarketMemory:
         names = self._metadata.observation.market_names
         return [names[k] for k in np.flatnonzero(self.outside)]
 
+    def start_of(self, bar: Bar) -> int:
+        """Return the start of a bar, UTC nanoseconds; of a daily bar that of its session."""
+        start = bar.start_ns
+        if self.clock.daily:
+            with contextlib.suppress(BarsError):  # a date without a session: `take` will say so
+                return self.clock.look(start).start_ns
+        return start
+
     def problem_of(self, bar: Bar) -> str | None:
         """Say in words what is wrong with the values of a bar, None if nothing is."""
         low, high, open_, close = bar.low, bar.high, bar.open, bar.close
         if low is None or high is None or open_ is None or close is None or bar.volume is None:
             return "a price or the volume of the bar is missing"
-        slack = _SLACK * abs(high)
-        lowest, highest = min(open_, close), max(open_, close)
-        ordered = low - slack <= lowest and highest <= high + slack
+        lowest, highest = low - _SLACK * abs(high), high + _SLACK * abs(high)
         # A comparison with NaN is false, so an undefined price is no price bar either.
-        if not (ordered and low > 0 and lowest > 0 and high < math.inf and low <= high + slack):
+        inside = lowest <= open_ <= highest and lowest <= close <= highest
+        if not (inside and low > 0 and open_ > 0 and close > 0 and high < math.inf):
             return f"open={open_}, high={high}, low={low}, close={close} is no price bar"
         if not 0 <= bar.volume < math.inf:
             return f"volume={bar.volume} must be a number and not negative"
@@ -117,21 +125,20 @@ class MarketMemory:
         if self.stream is None:
             features, per_session = self._config.features, self.clock.bars_per_session
             self.stream = MarketStream(features, per_session, self.extra_names)
-        values = self._bar
-        values[:BAR_FIELDS] = (
-            bar.open, bar.high, bar.low, bar.close, bar.volume, place.session, place.bar_of_session,
-        )  # fmt: skip
         for k, name in enumerate(self.extra_names):
             value = bar.features.get(name)
-            values[BAR_FIELDS + k] = math.nan if value is None else value
-        self._news[0] = (
-            place.start_ns, bar.low, bar.close, place.session, place.bars_left, place.regular,
-            bar.bars_since_event, bar.bars_to_event, 0.0, 0, 0,
+            self._bar[BAR_FIELDS + k] = math.nan if value is None else value
+        prices: Any = (
+            bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar)
+        )  # fmt: skip
+        facts = (
+            place.start_ns, place.session, place.bar_of_session, place.bars_left,
+            int(place.regular), bar.bars_since_event, bar.bars_to_event,
         )  # fmt: skip
         spec, rules, scaler = self.stream.spec, self.rules, self._scaler
         count = take_bar(
-            spec.plan, spec.settings, self.stream.state, values, half_spread_bps(bar),
-            self._features, self.context, self._news, rules.settings, rules.memory, rules.closes,
+            spec.plan, spec.settings, self.stream.state, prices, facts, self._bar, self._features,
+            self.context, self._news, rules.settings, rules.memory, rules.closes,
             self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
             self.outside,
         )  # fmt: skip

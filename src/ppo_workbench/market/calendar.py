@@ -358,6 +358,8 @@ def sessions_of(
     inside = (following <= last) & (end_ns > table.open_ns[at])
     on_break = (start_ns >= table.break_start_ns[at]) & (end_ns <= table.break_end_ns[at])
     regular = inside & ~on_break
+    if inside.all():  # no dates needed: they take longer than all the rest
+        return at, regular, ~inside
     day = local_days(start_ns, table.timezone)
     before = np.maximum(following - 1, 0).astype(np.int64)
     late = ~inside & (table.day[before] == day) & (following > 0)

@@ -99,14 +99,26 @@ class BarClock:
         Raises:
             BarsError: The calendar is unknown or does not cover the span.
         """
-        self.memory = ClockMemory()
+        self._memory = ClockMemory()
         self._calendar, self._bar_ns = calendar, bar_seconds * NS_PER_SECOND
         self._span = self._loaded = first_ns, last_ns
+        self._phase_laid = self._entered = -1
         self._known = bars_per_session
         self._usual = bars_per_session or 1
-        self._base = np.empty(0, np.int64)
+        self._bases: list[int] = []  # slots of the table before each session
         self._places: dict[int, tuple[int, int, int, int, bool]] = {}
         self._load(first_ns, last_ns)
+
+    @property
+    def memory(self) -> ClockMemory:
+        """What the clock remembers; to be set when a state is restored."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: ClockMemory) -> None:
+        self._memory, self._last = memory, None
+        if memory.phase_ns != self._phase_laid:
+            self._slots, self._places = None, {}
 
     @property
     def daily(self) -> bool:
@@ -154,6 +166,7 @@ class BarClock:
         found = self._places[start_ns]
         self.memory.session, self.memory.start_ns = place.session, start_ns
         self.memory.day, self.memory.slot = int(self._table.day[found[0]]), found[1]
+        self._last = found[0], self._bases[found[0]] + found[1]
         return place
 
     def look(self, start_ns: int) -> Place:
@@ -167,8 +180,9 @@ class BarClock:
         at, slot, bars_left, end_ns, regular = self._places[start_ns]
         session, missing = self.memory.session, 0
         if self.memory.day >= 0:
-            session += int(self._table.day[at] != self.memory.day)
-            missing = max(int(self._base[at]) + slot - self._position() - 1, 0)
+            last, position = self._last or self._find_last()
+            session += int(at != last)
+            missing = max(self._bases[at] + slot - position - 1, 0)
         start = int(self._table.open_ns[at]) if self.daily else start_ns
         in_session = min(slot, self.bars_per_session - 1)
         return Place(start, end_ns, session, in_session, bars_left, regular, missing)
@@ -189,15 +203,18 @@ class BarClock:
             slot = int(self._slots.of(at, np.maximum(passed, 0))[0])
             if now_ns >= closes[k]:
                 slot = int(self._slots.count[k]) - 1
-        position = int(self._base[k]) + slot if over else int(self._base[k]) - 1
-        missing = max(position - self._position(), 0) if self.memory.day >= 0 else 0
+        position = self._bases[k] + slot if over else self._bases[k] - 1
+        missing = 0
+        if self.memory.day >= 0:
+            missing = max(position - (self._last or self._find_last())[1], 0)
         left = int(self._slots.count[k]) - 1 - slot if over else int(self._slots.count[k])
         return Moment(missing, left, bool(over and now_ns < closes[k]), int(closes[k]))
 
-    def _position(self) -> int:
-        """Return the last bar's place on a scale of all slots of the table."""
+    def _find_last(self) -> tuple[int, int]:
+        """Return the last bar's session and its place on a scale of all slots of the table."""
         at = int(np.searchsorted(self._table.day, self.memory.day))
-        return int(self._base[at]) + self.memory.slot
+        self._last = at, self._bases[at] + self.memory.slot
+        return self._last
 
     def _enter_session(self, start_ns: int) -> None:
         """Fill the places of all slots of the bar's session, and of the bar itself."""
@@ -211,11 +228,11 @@ class BarClock:
         if outside[0]:
             raise self._no_session(start_ns)
         k = int(at[0])
-        anchor, close = int(self._slots.anchor_ns[k]), int(self._table.close_ns[k])
-        starts = np.arange(anchor, close, self._bar_ns, dtype=np.int64)
-        self._places = {}
-        for rows in (starts, np.array([start_ns], np.int64)):
-            self._add(rows, k)
+        if k != self._entered or not self._places:
+            anchor, close = int(self._slots.anchor_ns[k]), int(self._table.close_ns[k])
+            self._entered, self._places = k, {}
+            self._add(np.arange(anchor, close, self._bar_ns, dtype=np.int64), k)
+        self._add(np.array([start_ns], np.int64), k)
 
     def _add(self, starts: Int64Array, session: int) -> None:
         assert self._slots is not None
@@ -253,6 +270,7 @@ class BarClock:
         self._loaded = first_ns, last_ns
         self._slots: SlotTable | None = None
         self._places = {}
+        self._last: tuple[int, int] | None = None
 
     def _lay(self) -> None:
         """Lay slots over the loaded sessions."""
@@ -264,8 +282,9 @@ class BarClock:
         else:
             at = np.zeros(1, np.int64)
             phase = max(self.memory.phase_ns, 0)
+            self._phase_laid = self.memory.phase_ns
             self._slots = slot_table(table.usual_open_ns[:1] + phase, at, self._bar_ns, table)
-        self._base = np.cumsum(self._slots.count) - self._slots.count
+        self._bases = (np.cumsum(self._slots.count) - self._slots.count).tolist()
         inside = (table.close_ns > self._span[0]) & (table.open_ns <= self._span[1])
         values, counts = np.unique(self._slots.count[inside], return_counts=True)
         self._usual = self._known or int(values[counts == counts.max()].max())
