@@ -174,15 +174,10 @@ def _forward(
     weights: PolicyWeights, observation: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     """Return the logits of R observations, float64 (R, A)."""
-    values = observation.astype(np.float64)
-    flat, offset, sizes = weights.flat.astype(np.float64), 0, weights.sizes
-    for layer in range(len(sizes) - 1):
-        n_in, n_out = int(sizes[layer]), int(sizes[layer + 1])
-        matrix = flat[offset : offset + n_in * n_out].reshape(n_in, n_out)
-        offset += n_in * n_out
-        values = values @ matrix + flat[offset : offset + n_out]
-        offset += n_out
-        if layer < len(sizes) - 2:
+    values, layers = observation.astype(np.float64), weights.layers()
+    for k, (weight, bias) in enumerate(layers):
+        values = values @ weight.T.astype(np.float64) + bias
+        if k < len(layers) - 1:
             values = np.tanh(values) if weights.activation == TANH else np.maximum(values, 0.0)
     return values
 

@@ -24,6 +24,7 @@ from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
@@ -92,6 +93,9 @@ def run(
         return evaluate(config).sharpe_annual
     if config.task is Task.power:
         return power(config)
+    if config.task is Task.export:
+        export(config)
+        return 0.0
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
