@@ -141,33 +141,6 @@ def policy_weights(
     return PolicyWeights.from_layers(layers, activation)
 
 
-def policy_weights(
-    tensors: Mapping[str, torch.Tensor], activation: Activation, prefix: str = ""
-) -> PolicyWeights:
-    """Extract the actor from an SB3 policy's state dict.
-
-    Args:
-        tensors: `policy.state_dict()`, or artefact tensors whose names start with `prefix`.
-        activation: Activation of the hidden layers.
-        prefix: Put before SB3's own names.
-    """
-    hidden = f"{prefix}mlp_extractor.policy_net."
-    indices = sorted(
-        int(name.removeprefix(hidden).split(".")[0])
-        for name in tensors
-        if name.startswith(hidden) and name.endswith(".weight")
-    )
-    stems = [f"{hidden}{i}" for i in indices] + [f"{prefix}action_net"]
-    layers = [
-        (
-            tensors[f"{stem}.weight"].detach().cpu().numpy().astype(np.float32),
-            tensors[f"{stem}.bias"].detach().cpu().numpy().astype(np.float32),
-        )
-        for stem in stems
-    ]
-    return PolicyWeights.from_layers(layers, activation)
-
-
 @kernel
 def forward_row(
     observation: npt.NDArray[np.float32],

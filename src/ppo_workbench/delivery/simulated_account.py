@@ -44,6 +44,10 @@ class SimulatedAccount:
                 self._move(bar, market.clock.look(start))
             except BarsError:  # a date without a session
                 self._moved = False
+        return self.account()
+
+    def account(self) -> Account:
+        """Report the account as it is."""
         return Account(
             cash=float(self.record["cash"]),
             shares=float(self.record["shares"]),

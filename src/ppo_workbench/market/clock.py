@@ -103,6 +103,8 @@ class BarClock:
         self._calendar, self._bar_ns = calendar, bar_seconds * NS_PER_SECOND
         self._span = self._loaded = first_ns, last_ns
         self._phase_laid = self._entered = -1
+        self._slots: SlotTable | None = None
+        self._last: tuple[int, int] | None = None
         self._known = bars_per_session
         self._usual = bars_per_session or 1
         self._bases: list[int] = []  # slots of the table before each session
@@ -268,9 +270,7 @@ class BarClock:
         except BarsError:
             self._table = load_sessions(self._calendar, first_ns, last_ns)
         self._loaded = first_ns, last_ns
-        self._slots: SlotTable | None = None
-        self._places = {}
-        self._last: tuple[int, int] | None = None
+        self._slots, self._places, self._last = None, {}, None
 
     def _lay(self) -> None:
         """Lay slots over the loaded sessions."""
@@ -278,13 +278,13 @@ class BarClock:
             return
         table = self._table
         if self.daily:
-            self._slots = one_slot_each(table)
+            slots = one_slot_each(table)
         else:
-            at = np.zeros(1, np.int64)
-            phase = max(self.memory.phase_ns, 0)
-            self._phase_laid = self.memory.phase_ns
-            self._slots = slot_table(table.usual_open_ns[:1] + phase, at, self._bar_ns, table)
-        self._bases = (np.cumsum(self._slots.count) - self._slots.count).tolist()
+            phase = self._phase_laid = self.memory.phase_ns
+            first = table.usual_open_ns[:1] + max(phase, 0)
+            slots = slot_table(first, np.zeros(1, np.int64), self._bar_ns, table)
+        self._slots = slots
+        self._bases = (np.cumsum(slots.count) - slots.count).tolist()
         inside = (table.close_ns > self._span[0]) & (table.open_ns <= self._span[1])
-        values, counts = np.unique(self._slots.count[inside], return_counts=True)
+        values, counts = np.unique(slots.count[inside], return_counts=True)
         self._usual = self._known or int(values[counts == counts.max()].max())
