@@ -318,7 +318,7 @@ class Decider:
         exposure, shares = self._order.tolist()
         self._ordered = rung
         names, reasons = self.space.names, self.reasons.tolist()
-        return Decision.model_construct(
+        return Decision.of_checked(
             version=1,
             status=Status.decided,
             time=time,

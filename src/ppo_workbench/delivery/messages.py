@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -24,6 +24,20 @@ class _Message(BaseModel):
     """Closed and immutable: a misspelt or unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def of_checked(cls, **values: Any) -> Self:
+        """Make a message of all its fields, known to be right, in a sixth of the time.
+
+        What pydantic's `model_construct` does after it has looked for aliases and defaults,
+        which a decision in microseconds has no time for.
+        """
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", values)
+        object.__setattr__(made, "__pydantic_fields_set__", set(values))
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
 
 class Bar(_Message):

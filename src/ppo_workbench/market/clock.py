@@ -148,14 +148,14 @@ class BarClock:
     def anchor(self, start_ns: Int64Array) -> None:
         """Lay the slots in step with bars, int64 (T,): history, or the first bar."""
         self._cover(int(start_ns.min()), int(start_ns.max()))
-        if self.daily or self.memory.phase_ns >= 0:
+        if self.daily or self._memory.phase_ns >= 0:
             self._lay()
             return
         at, regular, _ = sessions_of(start_ns, self._bar_ns, self._table)
         chosen = regular if regular.any() else np.ones(len(regular), np.bool_)
         slots = slot_table(start_ns[chosen], at[chosen], self._bar_ns, self._table)
         offset = slots.anchor_ns[0] - self._table.usual_open_ns[0]
-        self.memory.phase_ns = int(offset % self._bar_ns)
+        self._memory.phase_ns = int(offset % self._bar_ns)
         self._lay()
 
     def place(self, start_ns: int) -> Place:
@@ -166,8 +166,8 @@ class BarClock:
         """
         place = self.look(start_ns)
         found = self._places[start_ns]
-        self.memory.session, self.memory.start_ns = place.session, start_ns
-        self.memory.day, self.memory.slot = int(self._table.day[found[0]]), found[1]
+        self._memory.session, self._memory.start_ns = place.session, start_ns
+        self._memory.day, self._memory.slot = int(self._table.day[found[0]]), found[1]
         self._last = found[0], self._bases[found[0]] + found[1]
         return place
 
@@ -180,8 +180,8 @@ class BarClock:
         if start_ns not in self._places:
             self._enter_session(start_ns)
         at, slot, bars_left, end_ns, regular = self._places[start_ns]
-        session, missing = self.memory.session, 0
-        if self.memory.day >= 0:
+        session, missing = self._memory.session, 0
+        if self._memory.day >= 0:
             last, position = self._last or self._find_last()
             session += int(at != last)
             missing = max(self._bases[at] + slot - position - 1, 0)
@@ -207,15 +207,15 @@ class BarClock:
                 slot = int(self._slots.count[k]) - 1
         position = self._bases[k] + slot if over else self._bases[k] - 1
         missing = 0
-        if self.memory.day >= 0:
+        if self._memory.day >= 0:
             missing = max(position - (self._last or self._find_last())[1], 0)
         left = int(self._slots.count[k]) - 1 - slot if over else int(self._slots.count[k])
         return Moment(missing, left, bool(over and now_ns < closes[k]), int(closes[k]))
 
     def _find_last(self) -> tuple[int, int]:
         """Return the last bar's session and its place on a scale of all slots of the table."""
-        at = int(np.searchsorted(self._table.day, self.memory.day))
-        self._last = at, self._bases[at] + self.memory.slot
+        at = int(np.searchsorted(self._table.day, self._memory.day))
+        self._last = at, self._bases[at] + self._memory.slot
         return self._last
 
     def _enter_session(self, start_ns: int) -> None:
@@ -280,7 +280,7 @@ class BarClock:
         if self.daily:
             slots = one_slot_each(table)
         else:
-            phase = self._phase_laid = self.memory.phase_ns
+            phase = self._phase_laid = self._memory.phase_ns
             first = table.usual_open_ns[:1] + max(phase, 0)
             slots = slot_table(first, np.zeros(1, np.int64), self._bar_ns, table)
         self._slots = slots
