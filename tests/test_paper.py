@@ -29,6 +29,8 @@ RULES = (
     "risk.drawdown.pause_bars=60",
     "costs.borrow_annual_bps=50",
     "costs.cash_interest_annual_bps=300",
+    "costs.slippage_volatility_frac=0.05",  # so that a fill's cost depends on the bar decided at
+    "costs.impact_volatility_frac=0.05",
 )
 Stored = tuple[Path, Experiment, Artifact, Trace]
 
