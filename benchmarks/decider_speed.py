@@ -7,7 +7,8 @@ masks, network and message are all in it.  SB3's `predict` is given the finished
 and mask of the same model, so it does less.  Other work on the machine adds time to single
 decisions, never takes any away: the table shows the percentiles over all decisions of every
 pass, and those of the fastest of the passes of each decision.  Garbage collection stays on.
-Load and warm-up are timed in fresh processes whose kernels are in the jit cache.
+Load and warm-up are timed in fresh processes whose kernels are in the jit cache; CPU time is
+what can be compared on a machine that has other work.
 """
 
 import argparse
@@ -36,16 +37,17 @@ from ppo_workbench.delivery.messages import Account, Bar
 imported = time.perf_counter()
 folder = Path(sys.argv[1])
 bars = [Bar.model_validate_json(x) for x in (folder / "bars.jsonl").read_text().splitlines()]
-read = time.perf_counter()
+read, cpu = time.perf_counter(), time.process_time()
 decider = Decider(load_artifact(folder, "m"))
 loaded = time.perf_counter()
 decider.warm_up(bars[:-1])
-warm = time.perf_counter()
+warm, cpu = time.perf_counter(), time.process_time() - cpu
 decision = decider.decide(bars[-1], Account(cash=100000.0, shares=0.0))
 done = time.perf_counter()
 print(json.dumps({
     "imports": imported - began, "load": loaded - read, "warm_up": warm - loaded,
     "first_decision": done - warm, "load_and_warm_up": warm - read,
+    "load_and_warm_up_cpu": cpu,
     "status": decision.status.value, "warm_up_bars": len(bars) - 1,
 }))
 """
@@ -88,8 +90,15 @@ def main() -> None:
             print(f"{what + ', ' + kind:30s}" + "".join(f"{x:9.1f}" for x in row))
     print(f"sb3 predict / decider, p50: {result['ratio_p50']:.1f}")
     print(f"load and warm-up ({result['start']['warm_up_bars']} bars), median of fresh processes:")
-    for key in ("imports", "load", "warm_up", "first_decision", "load_and_warm_up"):
-        print(f"  {key:20s}{result['start'][key]:7.2f} s")
+    for key in (
+        "imports",
+        "load",
+        "warm_up",
+        "first_decision",
+        "load_and_warm_up",
+        "load_and_warm_up_cpu",
+    ):
+        print(f"  {key:22s}{result['start'][key]:7.2f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
