@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.delivery.models import build, settings, small_artifact
+from tests.delivery.models import actor, build, settings, small_artifact
 
-from ppo_workbench.config import ArtifactError
+from ppo_workbench.config import Activation, ArtifactError
 from ppo_workbench.delivery.artifact import Artifact, verify
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.golden import (
@@ -17,7 +17,10 @@ from ppo_workbench.delivery.golden import (
     find_golden,
     replay_network,
 )
+from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
+from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.delivery.settings import stored_config
+from ppo_workbench.trading.kernel import Scaler
 
 
 def _golden(artifact: Artifact) -> Golden:
@@ -89,6 +92,51 @@ def test_golden_vectors_are_the_same_each_time() -> None:
 def test_verify_every_kind_of_model_replays(sections: dict[str, Any]) -> None:
     tensors, metadata = build(settings(**sections))
     verify(Artifact(tensors, metadata), Level.step)
+
+
+@pytest.mark.parametrize(("bar_seconds", "per_session"), [(86400, 1), (3600, 7), (3600, 24)])
+def test_verify_other_bar_lengths_and_own_columns_replay(
+    bar_seconds: int, per_session: int
+) -> None:
+    """Daily, hourly and round-the-clock bars, with a feature of the user's."""
+    named = ["return_1", "extra:sentiment", "session_time"]
+    config = settings(features={"names": named})
+    names = (*named, "extra:unnamed")
+    metadata = small_artifact().metadata
+    layout = Layout(bar_seconds, per_session, names)
+    n_observed = len(names) + len(metadata.observation.account_names)
+    stds = np.linspace(0.5, 2.0, n_observed)
+    scaler = Scaler(np.linspace(-1.0, 1.0, n_observed), stds, config.features.clip)
+    state = actor(config, n_observed, 3)
+    tensors = golden_vectors(config, layout, scaler, policy_weights(state, Activation.tanh))
+    tensors |= {f"policy.{name}": value for name, value in state.items()}
+    tensors |= {
+        "scaler.means": torch.from_numpy(scaler.means),
+        "scaler.stds": torch.from_numpy(stds),
+    }
+    data = metadata.data.model_copy(
+        update={"bar_seconds": bar_seconds, "bars_per_session": per_session}
+    )
+    changes = {
+        "data": data,
+        "config": plain(asdict(config)),
+        "feature_specification": asdict(config.features),
+        "feature_names": [*names, *metadata.observation.account_names],
+        "observation": metadata.observation.model_copy(update={"market_names": list(names)}),
+    }
+    artifact = Artifact(tensors, metadata.model_copy(update=changes))
+
+    verify(artifact, Level.step)
+    assert _golden(artifact).bars.shape == (128, 9)
+    with pytest.raises(ArtifactError, match="extra:sentiment"):
+        verify(_with(artifact, "golden.bars", _set((slice(None), 7), 3.0)), Level.step)
+
+
+def test_verify_model_that_does_not_know_its_sessions_is_refused() -> None:
+    artifact = small_artifact()
+    data = artifact.metadata.data.model_copy(update={"bars_per_session": None})
+    with pytest.raises(ArtifactError, match="how many bars a session has"):
+        verify(small_artifact(data=data), Level.step)
 
 
 def test_verify_model_with_recorded_references_replays() -> None:

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from tests.e2e.workbench import SMALL_MODEL, Workbench
 
+from ppo_workbench.delivery.artifact import load_artifact, verify
 from ppo_workbench.records.ledger import past_openings
 from ppo_workbench.scoring.trace_file import read_trace
 
@@ -59,6 +60,13 @@ def test_control_without_a_mask_equals_standard_ppo(compared: Path) -> None:
     ]
     assert rows
     assert all(row["estimate"] == 0.0 and not row["decided"] for row in rows)
+
+
+def test_model_of_every_trained_cell_replays(compared: Path) -> None:
+    found = sorted((compared / "comparisons" / "tiny").rglob("model.pth"))
+    assert len(found) == 8  # four arms, two seeds
+    for path in found:
+        verify(load_artifact(path.parent, "model"))
 
 
 def test_masked_arm_has_no_invalid_trade(compared: Path) -> None:

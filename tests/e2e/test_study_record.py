@@ -12,7 +12,7 @@ import torch
 from mlflow.entities import Run
 from tests.e2e.workbench import TINY, Workbench
 
-from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.delivery.artifact import load_artifact, verify
 from ppo_workbench.records.returns import read_returns, study_returns
 from ppo_workbench.records.storage import open_storage
 from ppo_workbench.records.study import SETTLED, load_study
@@ -159,6 +159,7 @@ def test_finished_trial_is_found_from_each_place_in_every_other(
     assert set(read_returns(kept)) == {3, 4}
     for seed, model in zip((3, 4), models, strict=True):
         copy = load_artifact(kept / "model", f"seed_{seed}")
+        verify(copy)
         assert all(torch.equal(copy.tensors[key], model.tensors[key]) for key in model.tensors)
         # From a model: the trial of the study, and so its folder; the run; the parameters.
         metadata = copy.metadata
