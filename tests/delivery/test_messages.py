@@ -78,4 +78,4 @@ def test_decision_of_checked_fields_is_the_validated_one() -> None:
     assert made.line() == decision.line()
     assert made.model_copy(update={"reason": "x"}).reason == "x"
     with pytest.raises(ValidationError, match="frozen"):
-        made.reason = "y"  # type: ignore[misc]
+        made.reason = "y"
