@@ -60,6 +60,8 @@ class Task(Enum):
     report = "report"
     power = "power"
     export = "export"
+    decide = "decide"
+    paper = "paper"
 
 
 class TimestampConvention(Enum):
@@ -613,6 +615,41 @@ class PowerConfig:
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
 
 
+class LineFormat(Enum):
+    """How bars are written, one a line."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class AccountSource(Enum):
+    """Whose account a decision is made for."""
+
+    simulated = "simulated"
+    given = "given"
+
+
+@dataclass
+class DecideConfig:
+    """Where `task=decide` reads bars and writes decisions; "-" is standard input and output.
+
+    `format` null: csv for a file of that ending, else JSON lines.  `account` simulated: filled
+    at the next bar with the model's own costs; given: in each JSON line.
+    """
+
+    input: str = "-"
+    output: str = "-"
+    format: LineFormat | None = None
+    account: AccountSource = AccountSource.simulated
+
+
+@dataclass
+class PaperConfig:
+    """How fast `task=paper` replays bars; null is as fast as it can."""
+
+    bars_per_second: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
+
+
 @dataclass
 class TrialConfig:
     """Which trial of which study this run is; set by the sweeper."""
@@ -735,6 +772,8 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     power: PowerConfig = field(default_factory=PowerConfig)
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    paper: PaperConfig = field(default_factory=PaperConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
 

@@ -222,3 +222,13 @@ def test_ladder_switched_off_never_reduces() -> None:
     for action in (BUY, HOLD, SELL):
         account.step(action)
     assert account.step(BUY)["exposure"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_scaled_features_equal_the_array_formula_bit_for_bit() -> None:
+    rng = np.random.default_rng(3)
+    features = rng.normal(0, 4, (500, 7))
+    features[0, 0] = np.nan
+    scaler = Scaler(rng.normal(size=9), rng.uniform(0.1, 2, 9), 5.0)
+    expected = np.clip((features - scaler.means[:7]) / scaler.stds[:7], -5.0, 5.0)
+    found = scaler.transform_market(features)
+    assert np.array_equal(found, expected.astype(np.float32), equal_nan=True)

@@ -11,9 +11,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from ppo_workbench.learning.native_rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.env import rules_in
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES
+from ppo_workbench.trading.rules import RULE_NAMES, rules_in
 
 
 class TradingVecEnv(VecEnv):

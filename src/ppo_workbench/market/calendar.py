@@ -289,7 +289,7 @@ def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Desc
         bar_of_session=zeros,
         bars_left=zeros.copy(),
         regular=np.ones(len(day), np.bool_),
-        slots=_one_slot_each(table),
+        slots=one_slot_each(table),
     )
 
 
@@ -312,7 +312,7 @@ def place_intraday(
         BarsError: If a bar lies on a date without a session, or no bar in regular hours.
     """
     bar_ns = bar_seconds * NS_PER_SECOND
-    at, regular, outside = _sessions_of(start_ns, bar_ns, table)
+    at, regular, outside = sessions_of(start_ns, bar_ns, table)
     if outside.any():
         raise _outside_calendar(label, table, outside, describe)
     if not regular.any():
@@ -320,25 +320,34 @@ def place_intraday(
             f"{label}: no bar lies in the regular hours of calendar {table.name}; correct "
             "data.timezone or data.calendar"
         )
-    slots = _slot_table(start_ns[regular], at[regular], bar_ns, table)
-    slot = slots.of(at, start_ns - slots.anchor_ns[at])
-    close_ns = table.close_ns[at]
-    nominal_end = start_ns + bar_ns
+    slots = slot_table(start_ns[regular], at[regular], bar_ns, table)
+    slot, bars_left, end_ns = places_in(start_ns, at, regular, slots, table)
     return Placement(
         bar_seconds=bar_seconds,
         bars_per_session=slots.usual_count,
         start_ns=start_ns,
-        end_ns=np.where(regular, np.minimum(nominal_end, close_ns), nominal_end),
+        end_ns=end_ns,
         calendar_session=at,
         session=np.concatenate([[0], np.cumsum(np.diff(at) != 0)]).astype(np.int64),
         bar_of_session=np.minimum(slot, slots.usual_count - 1),
-        bars_left=np.where(start_ns >= close_ns, 0, slots.count[at] - 1 - slot),
+        bars_left=bars_left,
         regular=regular,
         slots=slots,
     )
 
 
-def _sessions_of(
+def places_in(
+    start_ns: Int64Array, at: Int64Array, regular: BoolArray, slots: SlotTable, table: SessionTable
+) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return slot by the clock, bars left and end of T bars in the sessions `at`, int64 (T,)."""
+    slot = slots.of(at, start_ns - slots.anchor_ns[at])
+    close_ns = table.close_ns[at]
+    nominal_end = start_ns + slots.bar_ns
+    bars_left = np.where(start_ns >= close_ns, 0, slots.count[at] - 1 - slot)
+    return slot, bars_left, np.where(regular, np.minimum(nominal_end, close_ns), nominal_end)
+
+
+def sessions_of(
     start_ns: Int64Array, bar_ns: int, table: SessionTable
 ) -> tuple[Int64Array, BoolArray, BoolArray]:
     """Return the session of each bar, whether it is regular, whether it has no session."""
@@ -349,6 +358,8 @@ def _sessions_of(
     inside = (following <= last) & (end_ns > table.open_ns[at])
     on_break = (start_ns >= table.break_start_ns[at]) & (end_ns <= table.break_end_ns[at])
     regular = inside & ~on_break
+    if inside.all():  # no dates needed: they take longer than all the rest
+        return at, regular, ~inside
     day = local_days(start_ns, table.timezone)
     before = np.maximum(following - 1, 0).astype(np.int64)
     late = ~inside & (table.day[before] == day) & (following > 0)
@@ -356,9 +367,7 @@ def _sessions_of(
     return np.where(late, before, at), regular, ~(inside | late | early)
 
 
-def _slot_table(
-    start_ns: Int64Array, at: Int64Array, bar_ns: int, table: SessionTable
-) -> SlotTable:
+def slot_table(start_ns: Int64Array, at: Int64Array, bar_ns: int, table: SessionTable) -> SlotTable:
     """Lay slots over all sessions, in step with the stamps of the regular bars."""
     phases, counts = np.unique((start_ns - table.usual_open_ns[at]) % bar_ns, return_counts=True)
     phase = int(phases[np.argmax(counts)])
@@ -389,11 +398,11 @@ def bar_positions(
         Positions of the bars, int64 (T,), and of the moments, int64 (M,).
     """
     bar_ns = bar_seconds * NS_PER_SECOND
-    at, regular, _ = _sessions_of(start_ns, bar_ns, table)
+    at, regular, _ = sessions_of(start_ns, bar_ns, table)
     if bar_seconds == NS_PER_DAY // NS_PER_SECOND:
-        slots = _one_slot_each(table)
+        slots = one_slot_each(table)
     else:
-        slots = _slot_table(start_ns[regular], at[regular], bar_ns, table)
+        slots = slot_table(start_ns[regular], at[regular], bar_ns, table)
     base = np.cumsum(slots.count) - slots.count
     bars = base[at] + slots.of(at, start_ns - slots.anchor_ns[at])
     following = np.searchsorted(table.close_ns, moments_ns, side="left")
@@ -402,7 +411,8 @@ def bar_positions(
     return bars, moments
 
 
-def _one_slot_each(table: SessionTable) -> SlotTable:
+def one_slot_each(table: SessionTable) -> SlotTable:
+    """Return the slots of daily bars: one each session."""
     ones = np.ones(len(table.day), np.int64)
     return SlotTable(NS_PER_DAY, table.open_ns, ones, ones, np.zeros_like(ones))
 

@@ -23,6 +23,7 @@ from ppo_workbench.learning.training import (
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
+from ppo_workbench.pipeline.deciding import decide
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
@@ -39,6 +40,7 @@ from ppo_workbench.pipeline.outcome import (
     without_secrets,
     write_result,
 )
+from ppo_workbench.pipeline.paper import paper
 from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.report import report
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
@@ -88,13 +90,10 @@ def run(
         return 0.0
     if config.task is Task.analyse:
         return analyse(config)
-    if config.task is Task.evaluate:
-        return evaluate(config).sharpe_annual
     if config.task is Task.power:
         return power(config)
-    if config.task is Task.export:
-        export(config)
-        return 0.0
+    if config.task in (Task.evaluate, Task.export, Task.decide, Task.paper):
+        return _use_stored(config)
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
@@ -108,6 +107,18 @@ def _compared(config: Config, raw: Mapping[str, Any], jobs: Jobs) -> float:
     except KeyboardInterrupt:
         raise Interrupted(float("nan")) from None  # the comparison has said what is kept
     return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
+
+
+def _use_stored(config: Config) -> float:
+    """Carry out a task that takes a stored model as it is."""
+    if config.task is Task.evaluate:
+        return evaluate(config).sharpe_annual
+    if config.task is Task.paper:
+        return paper(config).sharpe_annual
+    if config.task is Task.decide:
+        return float(decide(config))
+    export(config)
+    return 0.0
 
 
 def train(

@@ -258,28 +258,44 @@ def backtest(
         market.space.levels, params, accounts, np.zeros(market.observation_size, np.float32),
         actions, masks, reasons, outcomes,
     )  # fmt: skip
-    return _trace(bars, market, split, config, actions, masks, reasons, outcomes, rows)
+    return trace_of(
+        bars, market.space.names, market.regime[split.start : split.stop], split, config,
+        actions[:rows], masks, reasons, outcomes,
+    )  # fmt: skip
 
 
-def _trace(
+def trace_of(
     bars: Bars,
-    market: TradingMarket,
+    action_names: tuple[str, ...],
+    regime: npt.NDArray[np.int8],
     split: Split,
     config: Config,
     actions: npt.NDArray[np.int8],
     masks: npt.NDArray[np.bool_],
     reasons: npt.NDArray[np.int64],
     outcomes: npt.NDArray[np.void],
-    rows: int,
 ) -> Trace:
-    decided = slice(split.start, split.start + rows)
+    """Put the n decisions of an account on a split together as a trace.
+
+    Args:
+        bars: The bars.
+        action_names: A names.
+        regime: int8, at each of the closes decided at; n or more.
+        split: The first decision is at the close of bar `start`.
+        config: Gives severities, the initial cash and the credited cash rate.
+        actions: int8 (n,).
+        masks: bool, shape (n or more, A).
+        reasons: int64, shape (n or more, A).
+        outcomes: `OUTCOME_DTYPE`, n or more.
+    """
+    rows = len(actions)
     marked = slice(split.start + 1, split.start + 1 + rows)
     out = outcomes[:rows]
     return Trace(
         end_ns=bars.end_ns[marked],
         session=bars.session[marked],
         close=bars.close[marked],
-        action=actions[:rows],
+        action=actions,
         mask=masks[:rows],
         blocked_by=reasons[:rows],
         fill_quantity=out["fill_quantity"].copy(),
@@ -289,12 +305,12 @@ def _trace(
         equity_usd=out["equity"].copy(),
         exposure=out["exposure"].copy(),
         reward_components=np.stack([out[name] for name in REWARD_NAMES], axis=1),
-        regime=market.regime[decided],
+        regime=regime[:rows],
         rejected=out["rejected"].copy(),
         violated=out["violated"].copy(),
         passive=out["passive"].copy(),
         initial_equity_usd=config.env.initial_cash_usd,
-        action_names=market.space.names,
+        action_names=action_names,
         rule_names=RULE_NAMES,
         rule_severity=rule_severity(config.risk),
         bars_per_session=bars.bars_per_session,

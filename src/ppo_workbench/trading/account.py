@@ -157,17 +157,33 @@ def fill(a: Any, decided: Any, price: float, session: int, shares: float, p: Any
     delta = shares - a.shares
     if delta == 0.0:
         return
-    equity = a.cash + a.shares * price
     participation = abs(delta) / decided.mean_volume if decided.mean_volume > 0 else 0.0
     cost = abs(delta) * price * cost_rate(decided, p, participation) + commission(delta, p)
+    book_fill(a, price, session, shares, cost, p)
+    out.fill_quantity = delta
+    out.fill_price = price
+    out.cost = cost
+
+
+@kernel
+def book_fill(a: Any, price: float, session: int, shares: float, cost: float, p: Any) -> None:
+    """Book a trade from the held to `shares` that cost `cost`, and its round trip.
+
+    Args:
+        a: One row of `ACCOUNT_DTYPE`, changed in place.
+        price: Raw fill price, currency a share.
+        session: Session of the fill.
+        shares: Signed shares after the fill, others than before.
+        cost: Everything paid beside the price, currency.
+        p: One row of `PARAMS_DTYPE`.
+    """
+    delta = shares - a.shares
+    equity = a.cash + a.shares * price
     a.cash -= delta * price + cost
     if delta < 0 and a.shares > 0:
         a.unsettled_cash += min(-delta, a.shares) * price
     _book_trip(a, shares, price, session, equity, cost, p)
     a.shares = shares
-    out.fill_quantity = delta
-    out.fill_price = price
-    out.cost = cost
 
 
 @kernel

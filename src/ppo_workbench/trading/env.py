@@ -20,14 +20,9 @@ from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES
+from ppo_workbench.trading.rules import rules_in
 
 ENV_ID = "MaskableTrading-v0"
-
-
-def rules_in(bits: int) -> tuple[str, ...]:
-    """Return the names of the rules whose bits are set."""
-    return tuple(name for k, name in enumerate(RULE_NAMES) if bits >> k & 1)
 
 
 class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):

@@ -73,9 +73,24 @@ class Scaler:
 
     def transform_market(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Scale market features, float64 (T, F) -> float32 (T, F)."""
-        n = features.shape[1]
-        scaled = (features - self.means[:n]) / self.stds[:n]
-        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        scaled = np.empty(features.shape, dtype=np.float32)
+        scale_rows(features, self.means, self.stds, self.clip, scaled)
+        return scaled
+
+
+@kernel
+def scale_rows(
+    features: npt.NDArray[np.float64],
+    means: npt.NDArray[np.float64],
+    stds: npt.NDArray[np.float64],
+    clip: float,
+    scaled: npt.NDArray[np.float32],
+) -> None:
+    """Scale market features (T, F) by the first F means and deviations; NaN stays NaN."""
+    for t in range(features.shape[0]):
+        for i in range(features.shape[1]):
+            x = (features[t, i] - means[i]) / stds[i]
+            scaled[t, i] = clip if x > clip else -clip if x < -clip else x
 
 
 @dataclass(frozen=True)
@@ -256,7 +271,7 @@ def step_one(
         True when the account is ruined (equity not positive).
     """
     decided, bar = bars[a.t], bars[a.t + 1]
-    _clear(out)
+    clear_outcome(out)
     rung = resolve_action(a, decided, action, reasons, p, out)
     if bar.session != a.session:
         begin_session(a, bar.session)
@@ -269,7 +284,7 @@ def step_one(
         shares = desired_shares(a, decided, levels[rung] * size, closer, price, p)
         fill(a, decided, price, bar.session, shares, p, out)
         a.rung = rung if a.shares != 0.0 else p.flat_rung
-    _mark(a, bar, held, p, out)
+    mark(a, bar, held, p, out)
     risk_aware_reward(a, equity_before, abs(out.fill_quantity) * price, p, out)
     a.episode_reward += out.reward
     out.equity = a.equity
@@ -280,13 +295,14 @@ def step_one(
 
 
 @kernel
-def _clear(out: Any) -> None:
+def clear_outcome(out: Any) -> None:
+    """Say that nothing happened in a bar yet."""
     out.fill_quantity, out.fill_price, out.cost, out.carry = 0.0, 0.0, 0.0, 0.0
     out.rejected, out.violated, out.passive = 0, 0, 0
 
 
 @kernel
-def _mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
+def mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
     """Mark to market at the close, move ladder and counters, note passive breaches."""
     a.t += 1
     a.equity = a.cash + a.shares * bar.close

@@ -1,15 +1,17 @@
-"""Rules that ask the market alone, as bits computed once per bar.
+"""Rules that ask the market alone, as bits: one jitted step per bar.
 
-Row t uses what is known at the close of bar t.  Where a rule is defined on ticks, bars
-are an approximation; docs/rules.md says which.
+The step takes the bar that just closed and what it must remember of earlier ones, so a
+bit never depends on a later bar; history loops it, live trading calls it once.  Where a
+rule is defined on ticks, bars are an approximation; docs/rules.md says which.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, HaltRule, RiskConfig
+from ppo_workbench.config import Config, ConfigError, RiskConfig
+from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
@@ -25,6 +27,61 @@ from ppo_workbench.trading.rules import (
     enabled_bits,
 )
 
+SETTINGS_DTYPE = np.dtype(
+    [
+        ("enabled", "i8"),  # bits of the rules that are on
+        ("bar_seconds", "f8"),
+        ("longest_step_ns", "f8"),  # between two starts; a longer one is a hole
+        ("band_bars", "i8"),  # bars of the LULD reference, 0 = bars are too long for the rule
+        ("band_frac", "f8"),
+        ("pause_bars", "i8"),
+        ("market_wide", "i8"),
+        ("quarter_hour_bars", "i8"),
+        ("flat_last_bars", "i8"),
+        ("no_open_last_bars", "i8"),
+        ("fall_frac", "f8"),
+        ("max_ratio", "f8"),
+        ("blocked_regimes", "i8"),  # bit k = `REGIME_NAMES[k]`
+        ("large_move_bars", "i8"),
+        ("event_before_bars", "i8"),
+        ("event_after_bars", "i8"),
+    ]
+)
+MEMORY_DTYPE = np.dtype(
+    [
+        ("bars", "i8"),  # taken so far
+        ("start_ns", "i8"),  # of the last bar
+        ("session", "i8"),
+        ("row", "i8"),  # rows of the session before the last bar
+        ("close", "f8"),
+        ("session_before_close", "f8"),  # close of the session before, NaN in the first
+        ("since_large", "i8"),  # bars since the last large move, -1 before the first
+        ("since_breach", "i8"),  # bars since a close left the LULD band, -1 before the first
+        ("fallen", "i8"),  # the short-sale trigger was hit in this session
+        ("fallen_before", "i8"),  # and in the session before
+        ("breaker_7", "i8"),  # row in which a market-wide breaker tripped, -1
+        ("breaker_13", "i8"),
+        ("breaker_20", "i8"),
+    ]
+)
+# One bar as the rules see it: the bar, its place in the session and its market context.
+NEWS_DTYPE = np.dtype(
+    [
+        ("start_ns", "i8"),
+        ("low", "f8"),
+        ("close", "f8"),
+        ("session", "i8"),
+        ("bars_left", "i8"),
+        ("regular", "i8"),
+        ("events", "i8"),
+        ("events_ahead", "i8"),
+        ("volatility_ratio", "f8"),
+        ("regime", "i8"),
+        ("large_move", "i8"),
+    ]
+)
+LULD_SECONDS = 300
+
 
 def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDArray[np.int64]:
     """Return the bits of the market-only rules for a decision at each close, int64 (T,).
@@ -32,126 +89,213 @@ def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDA
     Raises:
         ConfigError: `risk.regime.blocked` names an unknown regime.
     """
+    rules = MarketRules(config, bars.bar_seconds)
+    return rules.take(bars, market)
+
+
+class MarketRules:
+    """The market-only rules with their memory; from the start of history bar by bar.
+
+    Attributes:
+        settings: `SETTINGS_DTYPE`, shape (1,).
+        memory: `MEMORY_DTYPE`, shape (1,).
+        closes: float64, the session's last closes in a ring, for the LULD reference.
+    """
+
+    def __init__(self, config: Config, bar_seconds: int) -> None:
+        """Start at the beginning of history.
+
+        Raises:
+            ConfigError: `risk.regime.blocked` names an unknown regime.
+        """
+        self.settings = rule_settings(config, bar_seconds)
+        self.memory = np.zeros(1, dtype=MEMORY_DTYPE)
+        self.closes = np.zeros(max(1, int(self.settings["band_bars"][0])))
+
+    def take(self, bars: Bars, market: MarketTable) -> npt.NDArray[np.int64]:
+        """Take T bars that follow those taken before; return their bits, int64 (T,)."""
+        news = np.zeros(len(bars), dtype=NEWS_DTYPE)
+        for name in ("start_ns", "low", "close", "session", "bars_left", "regular"):
+            news[name] = getattr(bars, name)
+        news["events"], news["events_ahead"] = bars.events, bars.events_ahead
+        news["volatility_ratio"], news["regime"] = market.volatility_ratio, market.regime
+        news["large_move"] = market.large_move
+        bits = np.zeros(len(bars), dtype=np.int64)
+        run_rules(news, self.settings, self.memory, self.closes, bits)
+        return bits
+
+
+def rule_settings(config: Config, bar_seconds: int) -> npt.NDArray[np.void]:
+    """Flatten what the market-only rules read, `SETTINGS_DTYPE`, shape (1,).
+
+    Raises:
+        ConfigError: `risk.regime.blocked` names an unknown regime.
+    """
     risk, env = config.risk, config.env
-    conditions: dict[int, Callable[[], npt.NDArray[np.bool_]]] = {
-        HALT: lambda: _halted(bars, risk.halt),
-        CLOSED_SESSION: lambda: ~bars.regular,
-        SESSION_FLATTEN: lambda: _last_bars(bars, env.flat_last_bars),
-        SESSION_NO_OPEN: lambda: _last_bars(bars, env.no_open_last_bars),
-        SHORT_SALE: lambda: _short_sale_restricted(bars, risk.short_sale_restriction.fall_frac),
-        VOLATILITY: lambda: market.volatility_ratio > risk.volatility.max_ratio,
-        REGIME: lambda: np.isin(market.regime, _blocked_regimes(risk)),
-        EVENT: lambda: _near_event(bars, market, risk),
-    }
     enabled = enabled_bits(risk)
-    bits = np.zeros(len(bars), dtype=np.int64)
-    for bit, fires in conditions.items():
-        if enabled & bit:
-            bits[fires()] |= bit
-    return bits
+    banded = bar_seconds <= risk.halt.luld_pause_seconds
+    settings = np.zeros(1, dtype=SETTINGS_DTYPE)
+    values: dict[str, float] = {
+        "enabled": enabled,
+        "bar_seconds": bar_seconds,
+        "longest_step_ns": (risk.halt.missing_bars + 1) * bar_seconds * 1e9 - 1,
+        "band_bars": max(1, LULD_SECONDS // bar_seconds) if banded else 0,
+        "band_frac": risk.halt.luld_band_frac,
+        "pause_bars": max(1, int(risk.halt.luld_pause_seconds // bar_seconds)),
+        "market_wide": risk.halt.market_wide,
+        "quarter_hour_bars": max(1, 900 // bar_seconds),
+        "flat_last_bars": env.flat_last_bars,
+        "no_open_last_bars": env.no_open_last_bars,
+        "fall_frac": risk.short_sale_restriction.fall_frac,
+        "max_ratio": risk.volatility.max_ratio,
+        "blocked_regimes": _blocked_regimes(risk) if enabled & REGIME else 0,
+        "large_move_bars": risk.event.large_move_bars,
+        "event_before_bars": risk.event.event_before_bars,
+        "event_after_bars": risk.event.event_after_bars,
+    }
+    for name, value in values.items():
+        settings[name] = value
+    return settings
 
 
-def _last_bars(bars: Bars, count: int) -> npt.NDArray[np.bool_]:
-    """Bars with at most `count` bars of their session to come; none where `count` is 0."""
-    return (bars.bars_left <= count) & (count > 0)
-
-
-def _blocked_regimes(risk: RiskConfig) -> list[int]:
+def _blocked_regimes(risk: RiskConfig) -> int:
     unknown = [name for name in risk.regime.blocked if name not in REGIME_NAMES]
     if unknown:
         raise ConfigError(
             f"risk.regime.blocked={risk.regime.blocked}: {unknown[0]!r} is no regime; "
             f"use {', '.join(REGIME_NAMES)}"
         )
-    return [REGIME_NAMES.index(name) for name in risk.regime.blocked]
+    return sum(1 << REGIME_NAMES.index(name) for name in set(risk.regime.blocked))
 
 
-def _near_event(bars: Bars, market: MarketTable, risk: RiskConfig) -> npt.NDArray[np.bool_]:
-    rule = risk.event
-    since_move = bars_since(market.large_move)
-    near: npt.NDArray[np.bool_] = (since_move >= 0) & (since_move < rule.large_move_bars)
-    near |= (bars.events >= 0) & (bars.events < rule.event_after_bars)
-    near |= (bars.events_ahead >= 0) & (bars.events_ahead <= rule.event_before_bars)
+@kernel
+def run_rules(
+    news: npt.NDArray[np.void],
+    settings: npt.NDArray[np.void],
+    memory: npt.NDArray[np.void],
+    closes: npt.NDArray[np.float64],
+    bits: npt.NDArray[np.int64],
+) -> None:
+    """Loop `rules_step` over T rows of `NEWS_DTYPE`; `bits` (T,) is filled."""
+    for t in range(news.shape[0]):
+        bits[t] = rules_step(news[t], settings[0], memory[0], closes)
+
+
+@kernel
+def rules_step(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> int:
+    """Take one closed bar, update the memory and return the bits of the rules that fire.
+
+    Args:
+        bar: One row of `NEWS_DTYPE`.
+        s: One row of `SETTINGS_DTYPE`.
+        m: One row of `MEMORY_DTYPE`, zeros at the start of history; changed in place.
+        closes: float64 (max(1, band_bars),), changed in place.
+    """
+    step_ns = _follow_sessions(bar, m)
+    fall = 1.0 - bar.low / m.session_before_close + 1e-12  # 7 % is 7 % in floats too
+    bits = _last_bars(bar, s)
+    if _halted(bar, s, m, step_ns, fall, closes):
+        bits |= HALT
+    if bar.regular == 0:
+        bits |= CLOSED_SESSION
+    # Regulation SHO 201: from the triggering bar to the end of the next session.
+    if fall >= s.fall_frac and bar.regular != 0:
+        m.fallen = 1
+    if m.fallen != 0 or m.fallen_before != 0:
+        bits |= SHORT_SALE
+    if bar.volatility_ratio > s.max_ratio:
+        bits |= VOLATILITY
+    if s.blocked_regimes >> bar.regime & 1:
+        bits |= REGIME
+    if _near_event(bar, s, m):
+        bits |= EVENT
+    m.bars += 1
+    m.start_ns, m.close = bar.start_ns, bar.close
+    return bits & s.enabled
+
+
+@kernel
+def _follow_sessions(bar: Any, m: Any) -> int:
+    """Note where in which session the bar is; return the time since the last start, ns."""
+    first = m.bars == 0
+    if first or bar.session != m.session:
+        m.session_before_close = np.nan if first else m.close
+        m.fallen_before, m.fallen = 0 if first else m.fallen, 0
+        m.breaker_7, m.breaker_13, m.breaker_20 = -1, -1, -1
+        m.row, m.session = 0, bar.session
+    else:
+        m.row += 1
+    if first:
+        m.since_large, m.since_breach = -1, -1
+        return 0
+    return bar.start_ns - m.start_ns
+
+
+@kernel
+def _last_bars(bar: Any, s: Any) -> int:
+    """Bits of the bars with few of their session to come; none where the number is 0."""
+    bits = 0
+    if s.flat_last_bars > 0 and bar.bars_left <= s.flat_last_bars:
+        bits |= SESSION_FLATTEN
+    if s.no_open_last_bars > 0 and bar.bars_left <= s.no_open_last_bars:
+        bits |= SESSION_NO_OPEN
+    return bits
+
+
+@kernel
+def _near_event(bar: Any, s: Any, m: Any) -> bool:
+    if bar.large_move != 0:
+        m.since_large = 0
+    elif m.since_large >= 0:
+        m.since_large += 1
+    near = 0 <= m.since_large < s.large_move_bars
+    near |= 0 <= bar.events < s.event_after_bars
+    near |= 0 <= bar.events_ahead <= s.event_before_bars
     return near
 
 
-def bars_since(flag: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the number of bars since `flag` was last true, -1 before the first time."""
-    index = np.arange(len(flag), dtype=np.int64)
-    last = np.maximum.accumulate(np.where(flag, index, -1))
-    return np.where(last >= 0, index - last, -1)
-
-
-def previous_session_close(bars: Bars) -> npt.NDArray[np.float64]:
-    """Return the close of the session before each bar's session, NaN in the first."""
-    first = bars.session_starts
-    closes = np.r_[np.nan, bars.close[first[1:] - 1]]
-    return np.repeat(closes, np.diff(np.r_[first, len(bars)]))
-
-
-def _fall(bars: Bars) -> npt.NDArray[np.float64]:
-    """Fall of the low from the prior session's close, a fraction; 7 % is 7 % in floats too."""
-    return 1.0 - bars.low / previous_session_close(bars) + 1e-12
-
-
-def _bar_in_session(bars: Bars) -> npt.NDArray[np.int64]:
-    """Number of rows since the first row of each bar's session."""
-    first = bars.session_starts
-    return np.arange(len(bars)) - np.repeat(first, np.diff(np.r_[first, len(bars)]))
-
-
-def _short_sale_restricted(bars: Bars, fall_frac: float) -> npt.NDArray[np.bool_]:
-    """Regulation SHO 201: from the triggering bar to the end of the next session."""
-    fallen = (_fall(bars) >= fall_frac) & bars.regular
-    since = bars_since(fallen)
-    today = (since >= 0) & (since <= _bar_in_session(bars))
-    return today | np.isin(bars.session, np.unique(bars.session[fallen]) + 1)
-
-
-def _halted(bars: Bars, rule: HaltRule) -> npt.NDArray[np.bool_]:
+@kernel
+def _halted(
+    bar: Any, s: Any, m: Any, step_ns: int, fall: float, closes: npt.NDArray[np.float64]
+) -> bool:
     """Bar approximation of limit-up limit-down pauses and market-wide breakers.
 
     A pause follows a close outside the band around the mean close of the last five
     minutes, or a hole in the session's bars.  Breakers (NYSE 7.12) use the instrument
     itself as the index: 7 or 13 % before 15:25 stop 15 minutes, 20 % the rest of the day.
     """
-    seconds = bars.bar_seconds
-    gap = np.diff(bars.start_ns, prepend=bars.start_ns[:1])
-    stopped = (gap > (rule.missing_bars + 1) * seconds * 1e9 - 1) & (_bar_in_session(bars) > 0)
-    if seconds <= rule.luld_pause_seconds:
-        window = max(1, int(300 // seconds))
-        reference = _session_mean_before(bars, window)
-        breach = np.abs(bars.close / reference - 1.0) > rule.luld_band_frac
-        pause = max(1, int(rule.luld_pause_seconds // seconds))
-        since = bars_since(breach)
-        stopped = stopped | ((since >= 0) & (since < pause) & (since <= _bar_in_session(bars)))
-    if rule.market_wide:
-        stopped = stopped | _breakers(bars)
+    stopped = m.row > 0 and step_ns > s.longest_step_ns
+    if s.band_bars > 0:
+        stopped |= _paused(bar, s, m, closes)
+    if s.market_wide != 0:
+        stopped |= _broken(bar, s, m, fall)
     return stopped
 
 
-def _session_mean_before(bars: Bars, window: int) -> npt.NDArray[np.float64]:
-    """Mean close of the `window` bars before each bar, NaN where they span two sessions."""
-    total = np.cumsum(np.r_[0.0, bars.close])
-    t = np.flatnonzero(_bar_in_session(bars) >= window)
-    mean = np.full(len(bars), np.nan)
-    mean[t] = (total[t] - total[t - window]) / window
-    return mean
+@kernel
+def _paused(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> bool:
+    breach = False
+    if m.row >= s.band_bars:
+        breach = abs(bar.close / closes.mean() - 1.0) > s.band_frac
+    closes[m.row % s.band_bars] = bar.close
+    if breach:
+        m.since_breach = 0
+    elif m.since_breach >= 0:
+        m.since_breach += 1
+    return 0 <= m.since_breach < s.pause_bars and m.since_breach <= m.row
 
 
-def _breakers(bars: Bars) -> npt.NDArray[np.bool_]:
-    """Market-wide circuit breakers, NYSE rule 7.12, on the instrument's own fall."""
-    fall = _fall(bars)
-    quarter_hour = max(1, int(900 // bars.bar_seconds))
-    late = bars.bars_left * bars.bar_seconds < 35 * 60
-    stopped = np.zeros(len(bars), dtype=bool)
-    for session in np.unique(bars.session[fall >= 0.07]):
-        rows = np.flatnonzero(bars.session == session)
-        for level in (0.07, 0.13):
-            hit = rows[(fall[rows] >= level) & ~late[rows]][:1]
-            if hit.size:
-                stopped[hit[0] : min(hit[0] + quarter_hour, rows[-1] + 1)] = True
-        day = rows[fall[rows] >= 0.20][:1]
-        if day.size:
-            stopped[day[0] : rows[-1] + 1] = True
+@kernel
+def _broken(bar: Any, s: Any, m: Any, fall: float) -> bool:
+    """Market-wide circuit breakers; each level trips once a session."""
+    late = bar.bars_left * s.bar_seconds < 35 * 60
+    if m.breaker_7 < 0 and fall >= 0.07 and not late:
+        m.breaker_7 = m.row
+    if m.breaker_13 < 0 and fall >= 0.13 and not late:
+        m.breaker_13 = m.row
+    if m.breaker_20 < 0 and fall >= 0.20:
+        m.breaker_20 = m.row
+    stopped = m.breaker_20 >= 0
+    stopped |= m.breaker_7 >= 0 and m.row - m.breaker_7 < s.quarter_hour_bars
+    stopped |= m.breaker_13 >= 0 and m.row - m.breaker_13 < s.quarter_hour_bars
     return stopped

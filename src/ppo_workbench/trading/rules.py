@@ -97,6 +97,11 @@ _FLOATS = (
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
 
+def rules_in(bits: int) -> tuple[str, ...]:
+    """Return the names of the rules whose bits are set."""
+    return tuple(name for k, name in enumerate(RULE_NAMES) if bits >> k & 1)
+
+
 def rule_sections(risk: RiskConfig) -> dict[str, Any]:
     """Map each rule name to the section of the configuration that switches it."""
     shared = {"session_flatten": risk.session, "session_no_open": risk.session}

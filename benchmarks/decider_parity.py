@@ -1,0 +1,211 @@
+"""The Decider in a process of its own against the backtest: are all numbers the same bits?
+
+    python benchmarks/decider_parity.py --json docs/results/decider_parity.json
+    python benchmarks/decider_parity.py --spy FILE    # real minutes too
+
+Trains a model for a moment on each market, then decides on it twice: here with the
+backtest's step, and in a fresh process that imports `ppo_workbench.delivery` alone, bar by
+bar with an account that fills as the backtest does.  Compared as bytes: observations, masks,
+reasons, logits, actions, fills, prices, costs, carry, equity.  Ends with exit code 1 if a bit
+differs or the fresh process has loaded a package of the research stack.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+YEAR = 252 * 390
+HEAVY = ("mlflow", "hydra", "omegaconf", "optuna", "stable_baselines3", "sb3_contrib", "gymnasium")
+OUTCOMES = ("fill_quantity", "fill_price", "cost", "carry", "equity", "exposure")
+QUICK = ("budget.timesteps=16384", "tracking=none", "output=m")  # little: it still tries all
+MARKETS: dict[str, tuple[str, ...]] = {
+    "synthetic minutes, 1 year": ("data.synthetic.sessions=440",),
+    "synthetic, next close, 5 levels": (
+        "data.synthetic.sessions=440",
+        "env.fill=next_close",
+        "env.exposure_levels=[-1,-0.5,0,0.5,1]",
+        "risk=conservative",
+        "seed=1",
+    ),
+    "sp500, daily": ("experiment=sp500",),
+}
+
+
+def write_bars(bars: Any, path: Path) -> None:
+    """Write the bars without pickle: arrays as they are, the rest as JSON."""
+    values = {f.name: getattr(bars, f.name) for f in fields(bars)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    rest = json.dumps({name: value for name, value in values.items() if name not in arrays})
+    np.savez(path, rest=np.frombuffer(rest.encode(), np.uint8), **arrays)
+
+
+def read_bars(path: Path) -> Any:
+    """Read what `write_bars` wrote."""
+    from ppo_workbench.market.bars import Bars
+
+    with np.load(path, allow_pickle=False) as stored:
+        rest = json.loads(stored["rest"].tobytes())
+        arrays = {name: stored[name] for name in stored.files if name != "rest"}
+    return Bars(**arrays, **{k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()})
+
+
+def decide(folder: Path, start: int, stop: int) -> None:
+    """Decide in this process, with nothing but the delivery package."""
+    from ppo_workbench.delivery.artifact import load_artifact
+    from ppo_workbench.delivery.decider import Decider
+    from ppo_workbench.delivery.messages import bar_messages
+    from ppo_workbench.delivery.simulated_account import SimulatedAccount
+
+    bars = read_bars(folder / "bars.npz")
+    decider = Decider(load_artifact(folder, "m"), max_missing_bars=2**62)
+    decider.warm_up(bars.slice(0, start))
+    account = SimulatedAccount(decider)
+    names = ("observation", "mask", "reasons", "logits")
+    rows: dict[str, list[Any]] = {name: [] for name in (*names, "action", *OUTCOMES)}
+    for i, bar in enumerate(bar_messages(bars.slice(start, stop))):
+        report = account.step(bar)
+        if i > 0:
+            for name in OUTCOMES:
+                rows[name].append(float(account.outcome[name]))
+        if i == stop - 1 - start or account.ruined:
+            break
+        decision = decider.decide(bar, report)
+        account.take(decision)
+        rows["action"].append(decision.action_index)
+        for name in names:
+            rows[name].append(getattr(decider, name).copy())
+    np.savez(folder / "found.npz", **{name: np.array(values) for name, values in rows.items()})
+    print(json.dumps([name for name in HEAVY if name in sys.modules]))
+
+
+def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
+    """Decide here with the step of the backtest, writing down everything."""
+    from ppo_workbench.delivery.golden import stored_weights, uses_mask
+    from ppo_workbench.delivery.inference import best_allowed, forward_row
+    from ppo_workbench.pipeline.stored import rescaled
+    from ppo_workbench.trading.account import OUTCOME_DTYPE
+    from ppo_workbench.trading.kernel import begin_episode, refresh, seed_accounts, step_one
+
+    market = rescaled(experiment, artifact.tensors)
+    weights = stored_weights(artifact.metadata, artifact.tensors)
+    count, size, p = split.stop - 1 - split.start, market.space.size, market.params[0]
+    a = seed_accounts(1, 0)[0]
+    begin_episode(a, market.bars, split.start, split.stop, p)
+    observation = np.zeros((count, market.observation_size), np.float32)
+    mask, reasons = np.zeros((count, size), np.bool_), np.zeros((count, size), np.int64)
+    logits, action = np.zeros((count, size), np.float32), np.zeros(count, np.int64)
+    outcomes = np.zeros(count, OUTCOME_DTYPE)
+    scratch = np.zeros((2, int(weights.sizes.max())), np.float32)
+    free = np.ones(size, np.bool_)
+    for i in range(count):
+        refresh(
+            a, market.bars, market.features, market.scaler.means, market.scaler.stds,
+            market.space.levels, p, observation[i], mask[i], reasons[i],
+        )  # fmt: skip
+        logits[i] = forward_row(
+            observation[i], weights.sizes, weights.flat, weights.activation, scratch
+        )
+        allowed = mask[i] if uses_mask(artifact.metadata.model_type) else free
+        action[i] = best_allowed(logits[i], allowed)
+        bits = reasons[i, action[i]]
+        if step_one(a, market.bars, market.space.levels, p, action[i], bits, outcomes[i]):
+            raise SystemExit("the reference account was ruined; choose another seed")
+    found = {"observation": observation, "mask": mask, "reasons": reasons, "logits": logits}
+    return found | {"action": action} | {name: outcomes[name].copy() for name in OUTCOMES}
+
+
+def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """Train, decide twice, and count the differing values of each array."""
+    from ppo_workbench import compose, train
+    from ppo_workbench.delivery.artifact import load_artifact
+    from ppo_workbench.learning.progress import WorkbenchConsole
+    from ppo_workbench.market.splits import Split
+    from ppo_workbench.pipeline.stored import rescaled, stored_policy
+    from ppo_workbench.scoring.backtest import backtest
+    from ppo_workbench.trading.experiment import prepare, split_bars
+
+    os.environ["PPO_WORKBENCH_HOME"] = str(folder)
+    config = compose([*QUICK, *overrides])
+    with Path(os.devnull).open("w") as silence:
+        train(config, console=WorkbenchConsole(silence))
+    models = folder / "trained_models"
+    artifact = load_artifact(models, "m")
+    experiment = prepare(config, *split_bars(config))
+    start = experiment.splits["train"].start
+    split = Split("part", start, min(start + YEAR + 1, experiment.splits["validation"].stop))
+    expected = reference(experiment, artifact, split)
+    market = rescaled(experiment, artifact.tensors)
+    policy = stored_policy(artifact.metadata, artifact.tensors, replace(experiment, market=market))
+    trace = backtest(policy, experiment.bars, market, split, config)
+    assert np.array_equal(trace.action, expected["action"])
+    assert np.array_equal(trace.equity_usd, expected["equity"])
+    write_bars(experiment.bars.slice(0, split.stop), models / "bars.npz")
+    began = time.perf_counter()
+    command = [sys.executable, __file__, "--decide", str(models), str(start), str(split.stop)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - began
+    with np.load(models / "found.npz") as stored:
+        found = {key: stored[key] for key in stored.files}
+    differing = {
+        key: int((found[key] != value).sum()) if found[key].shape == value.shape else -1
+        for key, value in expected.items()
+    }
+    same_bytes = all(
+        found[key].astype(value.dtype).tobytes() == value.tobytes()
+        for key, value in expected.items()
+    )
+    return {
+        "market": name,
+        "decisions": len(expected["action"]),
+        "fills": int((expected["fill_quantity"] != 0).sum()),
+        "rows_with_a_mask": int((~expected["mask"]).any(axis=1).sum()),
+        "differing_values": differing,
+        "same_bytes": same_bytes,
+        "research_packages_loaded": json.loads(done.stdout),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decider against backtest, bit for bit.")
+    parser.add_argument("--spy", type=Path, help="minute bars, for example SPY")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--decide", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.decide:
+        folder, start, stop = arguments.decide
+        decide(Path(folder), int(start), int(stop))
+        return
+    markets = dict(MARKETS)
+    if arguments.spy:
+        path = arguments.spy.resolve()
+        markets[path.name] = ("experiment=us_minute_short", f"data.path={path}")
+    results = []
+    for name, overrides in markets.items():
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(compare(name, overrides, Path(folder)))
+        row = results[-1]
+        differing = sum(abs(n) for n in row["differing_values"].values())
+        print(
+            f"{name:34s} {row['decisions']:7,d} decisions {row['fills']:6,d} fills "
+            f"{row['rows_with_a_mask']:7,d} masked rows: {differing} values differ, same bytes: "
+            f"{row['same_bytes']}, research packages: {row['research_packages_loaded'] or 'none'}",
+            flush=True,
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    wrong = [r for r in results if not r["same_bytes"] or r["research_packages_loaded"]]
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

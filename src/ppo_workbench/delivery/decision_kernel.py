@@ -1,0 +1,184 @@
+"""One bar in, one decision out: the training's own per-bar functions in live order."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppo_workbench.delivery.inference import best_allowed, forward_row
+from ppo_workbench.jit import kernel
+from ppo_workbench.market.feature_kernels import market_step
+from ppo_workbench.market.regimes import (
+    CLOSE,
+    HIGH,
+    LARGE_MOVE,
+    LOW,
+    MEAN_VOLUME,
+    OPEN,
+    RATIO,
+    REGIME,
+    SESSION,
+    SIGMA,
+    SLOT,
+    VOLUME,
+)
+from ppo_workbench.trading.following import adopt_account, follow_account, order_after
+from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
+from ppo_workbench.trading.market_rules import rules_step
+
+Floats = npt.NDArray[np.float64]
+
+
+@kernel
+def take_bar(
+    plan: npt.NDArray[np.int64],
+    settings: Floats,
+    state: Floats,
+    prices: tuple[float, float, float, float, float, float],
+    place: tuple[int, int, int, int, int, int, int],
+    bar: Floats,
+    features: Floats,
+    context: Floats,
+    news: npt.NDArray[np.void],
+    rule_settings: npt.NDArray[np.void],
+    rule_memory: npt.NDArray[np.void],
+    closes: Floats,
+    rows: npt.NDArray[np.void],
+    means: Floats,
+    stds: Floats,
+    clip: float,
+    scaled: npt.NDArray[np.float32],
+    ranges: Floats,
+    outside: npt.NDArray[np.bool_],
+) -> int:
+    """Move everything that asks the market alone on by one closed bar.
+
+    Args:
+        plan: Of a `FeatureSpec`, as are `settings` and the size of `state`.
+        settings: See `plan`.
+        state: Memory of the features, changed in place.
+        prices: Open, high, low, close, volume, half spread in basis points (NaN: no quote).
+        place: Start in UTC nanoseconds, session, bar of session, bars left, regular (0, 1),
+            bars since and until a listed event.
+        bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
+        features: float64 (1, F), overwritten, unscaled.
+        context: float64 (CONTEXT_FIELDS,), overwritten.
+        news: `NEWS_DTYPE`, shape (1,), overwritten.
+        rule_settings: `SETTINGS_DTYPE`, shape (1,).
+        rule_memory: `MEMORY_DTYPE`, shape (1,), changed in place.
+        closes: The rules' ring of closes, changed in place.
+        rows: `BAR_DTYPE`, shape (2,): moves up, row 1 is the new bar.
+        means: float64, of the scaler.
+        stds: float64, of the scaler.
+        clip: Of the scaler.
+        scaled: float32 (2, F): moves up, row 1 is new.
+        ranges: float64 (2, F), smallest and largest feature in training.
+        outside: bool (F,), overwritten: the feature is outside of its range.
+
+    Returns:
+        The number of features outside of their ranges; -1 where one is not a number.
+    """
+    rows[0] = rows[1]
+    scaled[0] = scaled[1]
+    facts, memory, row = news[0], rule_memory[0], rows[1]
+    bar[OPEN], bar[HIGH], bar[LOW], bar[CLOSE] = prices[0], prices[1], prices[2], prices[3]
+    bar[VOLUME], bar[SESSION], bar[SLOT] = prices[4], place[1], place[2]
+    facts.start_ns, facts.low, facts.close = place[0], prices[2], prices[3]
+    facts.session, facts.bars_left, facts.regular = place[1], place[3], place[4]
+    facts.events, facts.events_ahead = place[5], place[6]
+    market_step(plan, settings, state, bar, features[0], context)
+    row.years = (facts.start_ns - memory.start_ns) / YEAR_NS if memory.bars > 0 else 0.0
+    facts.volatility_ratio = context[RATIO]
+    facts.regime = np.int64(context[REGIME])
+    facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
+    row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
+    row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
+    row.mean_volume, row.session = context[MEAN_VOLUME], facts.session
+    row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)
+    scale_rows(features, means, stds, clip, scaled[1:2])
+    return _count_outside(features[0], ranges, outside)
+
+
+@kernel
+def _count_outside(features: Floats, ranges: Floats, outside: npt.NDArray[np.bool_]) -> int:
+    count = 0
+    for i in range(features.shape[0]):
+        x = features[i]
+        if np.isnan(x):
+            return -1
+        outside[i] = x < ranges[0, i] or x > ranges[1, i]
+        count += outside[i]
+    return count
+
+
+@kernel
+def follow_and_observe(
+    begun: bool,
+    accounts: npt.NDArray[np.void],
+    rows: npt.NDArray[np.void],
+    scaled: npt.NDArray[np.float32],
+    means: Floats,
+    stds: Floats,
+    levels: Floats,
+    params: npt.NDArray[np.void],
+    ordered: int,
+    fills: Floats,
+    report: tuple[float, float, float, float, float],
+    reports: npt.NDArray[np.void],
+    outcomes: npt.NDArray[np.void],
+    observation: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+) -> None:
+    """Take over the account's report, then write observation, mask and reasons at this close.
+
+    `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, to be
+    written into `reports` (1,); for the rest see `following.follow_account` and
+    `kernel.refresh`.
+    """
+    a, p, said = accounts[0], params[0], reports[0]
+    said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
+    said.peak, said.average_price = report[3], report[4]
+    if begun:
+        follow_account(a, rows, levels, p, ordered, fills, reports[0], outcomes[0])
+    else:
+        adopt_account(a, rows, levels, p, reports[0])
+    refresh(a, rows, scaled, means, stds, levels, p, observation, mask, reasons)
+
+
+@kernel
+def choose_action(
+    use_mask: bool,
+    accounts: npt.NDArray[np.void],
+    rows: npt.NDArray[np.void],
+    levels: Floats,
+    params: npt.NDArray[np.void],
+    observation: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    reasons: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    flat: npt.NDArray[np.float32],
+    activation: int,
+    scratch: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32],
+    probabilities: Floats,
+    outcomes: npt.NDArray[np.void],
+    order: Floats,
+) -> tuple[int, int]:
+    """Decide; write logits (A,), probabilities (A,) and `order` (2,), see `order_after`.
+
+    Returns:
+        The action and the rung that it trades to.
+    """
+    a: Any = accounts[0]
+    logits[:] = forward_row(observation, sizes, flat, activation, scratch)
+    allowed = mask if use_mask else np.ones(mask.shape[0], dtype=np.bool_)
+    action = best_allowed(logits, allowed)
+    total = 0.0
+    for i in range(logits.shape[0]):
+        probabilities[i] = np.exp(np.float64(logits[i]) - logits[action]) if allowed[i] else 0.0
+        total += probabilities[i]
+    for i in range(logits.shape[0]):
+        probabilities[i] /= total
+    rung = order_after(a, rows[1], levels, params[0], action, reasons[action], outcomes[0], order)
+    return action, rung

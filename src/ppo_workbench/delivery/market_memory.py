@@ -1,0 +1,178 @@
+"""The market as a stored model knows it: features, market rules and the calendar, by bar."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ppo_workbench.config import BarsError, Config
+from ppo_workbench.delivery.decision_kernel import take_bar
+from ppo_workbench.delivery.messages import Bar, half_spread_bps, nanoseconds
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.market.clock import BarClock, ClockMemory, Place
+from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
+from ppo_workbench.market.regimes import BAR_FIELDS, CONTEXT_FIELDS
+from ppo_workbench.trading.account import BAR_DTYPE
+from ppo_workbench.trading.kernel import Scaler
+from ppo_workbench.trading.market_rules import NEWS_DTYPE, MarketRules
+
+_SLACK = 1e-9  # of prices between low and high, as in `market.bars`
+
+
+class MarketMemory:
+    """Everything that asks the market alone, moved on one closed bar at a time.
+
+    Attributes:
+        clock: Places bars in their sessions.
+        stream: Memory of the features; None before the first bar, which tells the slots.
+        rules: Memory of the market rules.
+        taken: Bars since the beginning of history.
+        needed: Bars still to come before the features may be used.
+        rows: `BAR_DTYPE`, shape (2,): the bar before and the last one, as the step reads them.
+        scaled: float32 (2, F): their scaled features.
+        context: float64 (CONTEXT_FIELDS,) of the last bar, see `regimes.context_step`.
+        outside: bool (F,): features of the last bar beyond what training saw.
+    """
+
+    def __init__(self, config: Config, metadata: Metadata, scaler: Scaler) -> None:
+        """Begin before the first bar.
+
+        Raises:
+            BarsError: The model's calendar is unknown.
+        """
+        self._config, self._metadata, self._scaler = config, metadata, scaler
+        data, names = metadata.data, metadata.observation.market_names
+        stamps = [nanoseconds(x) for span in data.splits.values() for x in (span.start, span.stop)]
+        self.clock = BarClock(
+            data.calendar, data.bar_seconds, min(stamps), max(stamps), data.bars_per_session
+        )
+        self.extra_names = tuple(
+            name.removeprefix(EXTRA_PREFIX) for name in names if name.startswith(EXTRA_PREFIX)
+        )
+        ranges = [metadata.feature_ranges.get(name, (-np.inf, np.inf)) for name in names]
+        self._ranges = np.array(ranges, dtype=np.float64).T.copy()
+        self.forget()
+
+    def forget(self) -> None:
+        """Return to the beginning of history."""
+        count = len(self._metadata.observation.market_names)
+        self.clock.memory = ClockMemory()
+        self.stream: MarketStream | None = None
+        self.rules = MarketRules(self._config, self._metadata.data.bar_seconds)
+        self.rows = np.zeros(2, dtype=BAR_DTYPE)
+        self.scaled = np.zeros((2, count), dtype=np.float32)
+        self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
+        self._features = np.zeros((1, count))
+        self._bar = np.zeros(BAR_FIELDS + len(self.extra_names))
+        self._news = np.zeros(1, dtype=NEWS_DTYPE)
+        self.taken, self.needed = 0, self._metadata.warmup_bars
+
+    @property
+    def last_ns(self) -> int:
+        """UTC nanoseconds of the start of the last bar; 0 before the first."""
+        return self.clock.memory.start_ns
+
+    @property
+    def outside_names(self) -> list[str]:
+        """Names of the features of the last bar beyond what training saw."""
+        names = self._metadata.observation.market_names
+        return [names[k] for k in np.flatnonzero(self.outside)]
+
+    def start_of(self, bar: Bar) -> int:
+        """Return the start of a bar, UTC nanoseconds; of a daily bar that of its session."""
+        start = bar.start_ns
+        if self.clock.daily:
+            with contextlib.suppress(BarsError):  # a date without a session: `take` will say so
+                return self.clock.look(start).start_ns
+        return start
+
+    def problem_of(self, bar: Bar) -> str | None:
+        """Say in words what is wrong with the values of a bar, None if nothing is."""
+        low, high, open_, close = bar.low, bar.high, bar.open, bar.close
+        if low is None or high is None or open_ is None or close is None or bar.volume is None:
+            return "a price or the volume of the bar is missing"
+        lowest, highest = low - _SLACK * abs(high), high + _SLACK * abs(high)
+        # A comparison with NaN is false, so an undefined price is no price bar either.
+        inside = lowest <= open_ <= highest and lowest <= close <= highest
+        if not (inside and low > 0 and open_ > 0 and close > 0 and high < math.inf):
+            return f"open={open_}, high={high}, low={low}, close={close} is no price bar"
+        if not 0 <= bar.volume < math.inf:
+            return f"volume={bar.volume} must be a number and not negative"
+        for name in self.extra_names:
+            value = bar.features.get(name)
+            if self.needed == 0 and (value is None or not math.isfinite(value)):
+                return f"the bar lacks the model's feature {name!r}"
+        return None
+
+    def take(self, bar: Bar, start_ns: int) -> tuple[Place, int]:
+        """Take a bar in which `problem_of` finds nothing wrong.
+
+        Args:
+            bar: Later than the last one.
+            start_ns: Its start, UTC nanoseconds.
+
+        Returns:
+            Where it lies, and the number of features beyond what training saw; -1 where a
+            feature is not a number.
+
+        Raises:
+            BarsError: Its date is no session of the calendar; nothing was taken.
+        """
+        place = self.clock.place(start_ns)
+        if self.stream is None:
+            features, per_session = self._config.features, self.clock.bars_per_session
+            self.stream = MarketStream(features, per_session, self.extra_names)
+        for k, name in enumerate(self.extra_names):
+            value = bar.features.get(name)
+            self._bar[BAR_FIELDS + k] = math.nan if value is None else value
+        prices: Any = (
+            bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar)
+        )  # fmt: skip
+        facts = (
+            place.start_ns, place.session, place.bar_of_session, place.bars_left,
+            int(place.regular), bar.bars_since_event, bar.bars_to_event,
+        )  # fmt: skip
+        spec, rules, scaler = self.stream.spec, self.rules, self._scaler
+        count = take_bar(
+            spec.plan, spec.settings, self.stream.state, prices, facts, self._bar, self._features,
+            self.context, self._news, rules.settings, rules.memory, rules.closes,
+            self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
+            self.outside,
+        )  # fmt: skip
+        self.taken += 1
+        return place, count
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the memory itself, not copies, under plain names."""
+        known = {
+            "rows": self.rows,
+            "scaled": self.scaled,
+            "context": self.context,
+            "outside": self.outside,
+            "rules": self.rules.memory,
+            "closes": self.rules.closes,
+        }
+        return known if self.stream is None else known | {"features": self.stream.state}
+
+    def document(self) -> dict[str, Any]:
+        """Return the rest of the memory as JSON values."""
+        return {"taken": self.taken, "needed": self.needed, "clock": asdict(self.clock.memory)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], document: dict[str, Any]) -> None:
+        """Go on from `arrays` and `document` of another memory of the same model.
+
+        Raises:
+            KeyError, TypeError, ValueError: Something is missing or has another shape.
+        """
+        self.forget()
+        self.clock.memory = ClockMemory(**document["clock"])
+        self.taken, self.needed = int(document["taken"]), int(document["needed"])
+        if self.taken:
+            self.clock.anchor(np.array([self.last_ns]))
+            features, per_session = self._config.features, self.clock.bars_per_session
+            self.stream = MarketStream(features, per_session, self.extra_names)
+        for name, array in self.arrays().items():
+            array[...] = arrays[name]

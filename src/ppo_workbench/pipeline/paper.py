@@ -1,0 +1,130 @@
+"""`task=paper`: replay bars through the Decider and a simulated account, and look on."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppo_workbench.config import Config, ConfigError, ScoredSplit
+from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.messages import Bar, bar_messages
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.simulated_account import SimulatedAccount
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.regimes import REGIME
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.deciding import stored_artifact
+from ppo_workbench.pipeline.evaluation import as_trained
+from ppo_workbench.pipeline.outcome import check_result_path, write_result
+from ppo_workbench.pipeline.paper_view import PaperView, paper_view
+from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.stored import open_range
+from ppo_workbench.scoring.backtest import trace_of
+from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.experiment import split_bars
+
+ANY_HOLE = 2**62  # recorded bars hold all there was: what is missing did not trade
+
+
+def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
+    """Replay the split `config.split` of the configured bars and score what was done.
+
+    Features, actions, costs and rules are the model's own.  The scorecard equals that of a
+    backtest with them.  Test bars are recorded as opened before one is replayed.
+
+    Raises:
+        ConfigError: The bars are not such as the model decides on.
+    """
+    console = console or WorkbenchConsole()
+    artifact = stored_artifact(config)
+    check_result_path(config.result_json)
+    bars, splits = split_bars(as_trained(config, artifact.metadata))
+    _check_bars(bars, artifact.metadata)
+    split = splits["test" if config.split is ScoredSplit.all else config.split.value]
+    if config.split is ScoredSplit.all:
+        split = Split("test", splits["train"].start, splits["test"].stop)
+    if split.name == "test":
+        why = f"paper trading of {config.artifact}"
+        opening = open_range(bars, split.start, split.stop, why)
+        console.show(f"note: look {opening.looks} at these bars of {bars.instrument}, recorded")
+    seen = bars.slice(0, split.stop)
+    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider.warm_up(seen.slice(0, split.start))
+    console.show(f"{config.artifact} on {config.split.value} of {bars.instrument}, on paper")
+    with paper_view(console, len(split) - 1) as view:
+        trace = replay(decider, seen, split, config.paper.bars_per_second, view)
+    card = scorecard(trace)
+    console.show_choices(card.describe())
+    scorecards = {str(config.artifact): {config.split.value: card.to_dict()}}
+    write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
+    return card
+
+
+def _check_bars(bars: Bars, metadata: Metadata) -> None:
+    data = metadata.data
+    pairs = {
+        "bars last": (bars.bar_seconds, data.bar_seconds, "seconds"),
+        "calendar is": (bars.calendar, data.calendar, ""),
+    }
+    for what, (here, there, unit) in pairs.items():
+        if here != there:
+            raise ConfigError(
+                f"artifact={metadata.name}: its {what} {there} {unit}".rstrip()
+                + f", those of {bars.instrument} {here}; choose bars like those it was trained on"
+            )
+
+
+def replay(
+    decider: Decider,
+    bars: Bars,
+    split: Split,
+    bars_per_second: float | None = None,
+    view: PaperView | None = None,
+) -> Trace:
+    """Decide at every close of a split with a simulated account; return what was done.
+
+    Args:
+        decider: Warmed up with the bars before the split.
+        bars: Up to the end of the split or later.
+        split: The last decision is at the close of bar `stop - 2`.
+        bars_per_second: None is as fast as it can.
+        view: Shows every bar.
+    """
+    count, size = split.stop - 1 - split.start, decider.space.size
+    actions, regime = np.zeros(count, np.int8), np.zeros(count, np.int8)
+    masks, reasons = np.zeros((count, size), np.bool_), np.zeros((count, size), np.int64)
+    outcomes = np.zeros(count, OUTCOME_DTYPE)
+    account, done = SimulatedAccount(decider), 0
+    for i, bar in enumerate(_paced(bars.slice(split.start, split.stop), bars_per_second)):
+        report = account.step(bar)
+        if i > 0:
+            outcomes[i - 1], done = account.outcome, i
+        if i == count or account.ruined:
+            break
+        decision = decider.decide(bar, report)
+        account.take(decision)
+        masks[i], reasons[i], regime[i] = (
+            decider.mask,
+            decider.reasons,
+            decider.market.context[REGIME],
+        )
+        action = decision.action_index
+        actions[i] = decider.space.hold if action is None else action
+        if view is not None:
+            view.update(i + 1, bar, decision, account.record)
+    return trace_of(
+        bars, decider.space.names, regime, split, decider.config, actions[:done], masks, reasons,
+        outcomes,
+    )  # fmt: skip
+
+
+def _paced(bars: Bars, bars_per_second: float | None) -> Iterator[Bar]:
+    """Yield bars as messages, each at its time where a pace is set."""
+    began = time.monotonic()
+    for i, bar in enumerate(bar_messages(bars)):
+        if bars_per_second is not None:
+            time.sleep(max(began + i / bars_per_second - time.monotonic(), 0.0))
+        yield bar

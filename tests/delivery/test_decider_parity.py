@@ -1,0 +1,169 @@
+"""The Decider against the backtest: the same numbers, bit for bit, bar by bar."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.delivery.builders import Walk, experiment_of, small_config, store_model, walk
+
+from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.messages import Status, bar_messages
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.stored import stored_policy
+from ppo_workbench.scoring.backtest import backtest
+from ppo_workbench.trading.experiment import Experiment
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+SPY = SHARED / "spy_1min_2013-10.csv"
+ANY_HOLE = 10**9
+
+
+def _agree(experiment: Experiment, folder: Path, split: Split, seed: int = 0) -> Walk:
+    """Decide on every bar of a split with the backtest's own account; compare everything."""
+    artifact = store_model(experiment, folder, seed=seed)
+    policy = stored_policy(artifact.metadata, artifact.tensors, experiment)
+    rows = walk(experiment, artifact, split, policy.use_mask)
+    trace = backtest(policy, experiment.bars, experiment.market, split, experiment.config)
+    assert np.array_equal(trace.action, rows.actions)
+    assert np.array_equal(trace.equity_usd, rows.outcomes["equity"])
+
+    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider.warm_up(experiment.bars.slice(0, split.start))
+    bars = experiment.bars.slice(split.start, split.stop)
+    names = experiment.market.space.names
+    for i, bar in zip(range(len(rows.actions)), bar_messages(bars), strict=False):
+        decision = decider.decide(bar, rows.account(i))
+        assert decision.status is Status.decided, (i, decision.reason)
+        assert decider.observation.tobytes() == rows.observations[i].tobytes(), i
+        assert decider.mask.tobytes() == rows.masks[i].tobytes(), i
+        assert decider.reasons.tobytes() == rows.reasons[i].tobytes(), i
+        assert decider.logits.tobytes() == rows.logits[i].tobytes(), i
+        assert decision.action == names[rows.actions[i]], i
+        _memory_agrees(decider, rows, i)
+    return rows
+
+
+# What the reward alone remembers, and the row counters of a backtest.
+_NOT_THE_RULES = ("t", "stop", "episode_start", "rng", "session", "opened_session")
+_OF_THE_REWARD = ("episode_peak", "drawdown", "sharpe_a", "sharpe_b", "episode_reward")
+
+
+def _memory_agrees(decider: Decider, rows: Walk, i: int) -> None:
+    found, expected = decider.accounts[0], rows.accounts[i]
+    for name in expected.dtype.names:
+        if name not in _NOT_THE_RULES + _OF_THE_REWARD:
+            assert found[name].tobytes() == expected[name].tobytes(), (i, name)
+
+
+def _busy(rows: Walk, fills: int) -> None:
+    """The comparison means something: the account traded and rules spoke."""
+    assert (rows.outcomes["fill_quantity"] != 0).sum() >= fills
+    assert len(np.unique(rows.actions)) > 1
+    assert (~rows.masks).any(axis=1).mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("risk=conservative", "env.exposure_levels=[-1,-0.5,0,0.5,1]"),
+        ("env.action_set=target", "env.exposure_levels=[-1,-0.5,0,0.25,1]"),
+        ("model=ppo", "risk.halt.enabled=true", "risk.halt.market_wide=true"),
+        ("env.fill=next_close", "costs=us_equity", "env.fractional_shares=true"),
+        (
+            "risk.settlement.enabled=true",
+            "env.allow_short=false",
+            "env.exposure_levels=[0,0.5,1]",
+        ),
+        (
+            "risk.daily_loss.flatten=true",
+            "risk.drawdown.caution_frac=0.01",
+            "risk.drawdown.flatten_frac=0.02",
+            "risk.drawdown.pause_bars=60",
+            "risk.cooldown.enabled=true",
+            "risk.order_rate.enabled=true",
+            "risk.event.enabled=true",
+            "risk.pattern_day_trader.enabled=true",
+            "costs.borrow_annual_bps=50",
+            "costs.cash_interest_annual_bps=300",
+            "costs.margin_interest_annual_bps=500",
+        ),
+    ],
+)
+def test_decider_on_synthetic_minutes_equals_the_backtest(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    experiment = experiment_of(small_config(*overrides))
+    split = experiment.splits["train"]
+    rows = _agree(experiment, tmp_path, Split("part", split.start, split.start + 1600), seed=3)
+    _busy(rows, 20)
+
+
+def test_decider_on_daily_bars_equals_the_backtest(tmp_path: Path) -> None:
+    experiment = experiment_of(small_config("experiment=sp500"))
+    _busy(_agree(experiment, tmp_path, experiment.splits["validation"]), 20)
+
+
+@pytest.mark.skipif(not SPY.is_file(), reason="real bars are not beside the project")
+def test_decider_on_real_minutes_equals_the_backtest(tmp_path: Path) -> None:
+    config = small_config("experiment=us_minute_short", f"data.path={SPY}")
+    experiment = experiment_of(config)
+    rows = _agree(experiment, tmp_path, experiment.splits["train"])
+    _busy(rows, 20)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.messages import Account, Bar
+
+folder = Path(sys.argv[1])
+lines = (folder / "bars.jsonl").read_text().splitlines()
+accounts = (folder / "accounts.jsonl").read_text().splitlines()
+bars = [Bar.model_validate_json(line) for line in lines]
+decider = Decider(load_artifact(folder, "m"), max_missing_bars=10**9)
+decider.warm_up(bars[: len(bars) - len(accounts)])
+found = {name: [] for name in ("observation", "mask", "reasons", "logits")}
+actions = []
+for bar, line in zip(bars[-len(accounts) :], accounts):
+    decision = decider.decide(bar, Account.model_validate_json(line))
+    actions.append(decision.action_index)
+    for name, rows in found.items():
+        rows.append(getattr(decider, name).copy())
+np.savez(folder / "found.npz", actions=actions, **found)
+heavy = {"mlflow", "hydra", "omegaconf", "optuna", "stable_baselines3", "sb3_contrib", "gymnasium"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_decider_in_a_fresh_process_equals_the_backtest_without_the_research_stack(
+    tmp_path: Path,
+) -> None:
+    experiment = experiment_of(small_config())
+    artifact = store_model(experiment, tmp_path)
+    split = Split("part", experiment.splits["train"].start, experiment.splits["train"].start + 400)
+    rows = walk(experiment, artifact, split)
+    bars = experiment.bars.slice(0, split.stop - 1)
+    messages = [bar.model_dump_json() for bar in bar_messages(bars)]
+    (tmp_path / "bars.jsonl").write_text("\n".join(messages))
+    accounts = [rows.account(i).model_dump_json() for i in range(len(rows.actions))]
+    (tmp_path / "accounts.jsonl").write_text("\n".join(accounts))
+    source = str(Path(__file__).parents[2] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    with np.load(tmp_path / "found.npz") as found:
+        assert np.array_equal(found["actions"], rows.actions)
+        assert found["observation"].tobytes() == rows.observations.tobytes()
+        assert found["mask"].tobytes() == rows.masks.tobytes()
+        assert found["reasons"].tobytes() == rows.reasons.tobytes()
+        assert found["logits"].tobytes() == rows.logits.tobytes()

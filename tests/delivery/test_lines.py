@@ -1,0 +1,70 @@
+"""Lines in, bars and accounts out; what cannot be read is refused by its number."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ppo_workbench.config import BarsError
+from ppo_workbench.delivery.lines import read_csv_lines, read_json_lines
+
+BAR = {"start": "2024-01-02T14:30:00Z", "open": 1, "high": 2, "low": 1, "close": 2, "volume": 5}
+ACCOUNT = {"cash": 10.0, "shares": 1.0}
+
+
+def test_json_lines_hold_bars_accounts_and_moments() -> None:
+    documents = [
+        BAR,
+        {"bar": BAR, "account": ACCOUNT},
+        {"clock": "2024-01-02T15:00:00Z", "account": ACCOUNT},
+    ]
+    lines = list(read_json_lines([*map(json.dumps, documents), "", "\n"]))
+    assert [line.number for line in lines] == [1, 2, 3]
+    assert lines[0].bar == lines[1].bar
+    assert lines[0].account is None
+    assert lines[1].account is not None
+    assert lines[2].bar is None
+    assert lines[2].clock is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "Expecting"),
+        ("[1]", "bar: Input should be"),
+        ('{"bar": null}', "either a bar or a clock"),
+        (json.dumps({"bar": BAR, "acount": ACCOUNT}), "unknown key 'acount'"),
+        (json.dumps(BAR | {"opn": 1}), "opn: Extra inputs"),
+        (json.dumps(BAR | {"start": "2024-01-02T14:30:00"}), "start: Input should have timezone"),
+        ('{"clock": "2024-01-02"}', "timezone"),
+    ],
+)
+def test_json_line_that_cannot_be_read_is_named(text: str, problem: str) -> None:
+    with pytest.raises(BarsError, match="input line 2: ") as caught:
+        list(read_json_lines([json.dumps(BAR), text]))
+    assert problem in str(caught.value)
+
+
+def test_csv_rows_become_bars_with_quotes_and_features() -> None:
+    text = [
+        "Timestamp,Open,High,Low,Last,Volume,Bid,Ask,vix\n",
+        "2024-01-02 09:30:00,1,2,1,2,5,1.9,2.1,12\n",
+        "2024-01-02 09:31:00-05:00,1,2,1,,5,,,\n",
+    ]
+    found = list(read_csv_lines(text, {"close": "last"}, "America/New_York", ["vix"]))
+    first, second = (line.bar for line in found)
+    assert first is not None
+    assert second is not None
+    assert first.start_ns == np.datetime64("2024-01-02T14:30", "ns").astype(np.int64)
+    assert (first.close, first.bid, first.features) == (2.0, 1.9, {"vix": 12.0})
+    assert (second.close, second.bid, second.features) == (None, None, {"vix": None})
+
+
+def test_csv_without_a_column_a_zone_or_a_number_is_refused() -> None:
+    header = "timestamp,open,high,low,close,volume"
+    with pytest.raises(BarsError, match="column 'volume' is missing"):
+        list(read_csv_lines(["timestamp,open,high,low,close\n"], {}, None))
+    with pytest.raises(BarsError, match=r"input line 2: the stamp .* has no time zone"):
+        list(read_csv_lines([header, "2024-01-02 09:30:00,1,1,1,1,1"], {}, None))
+    with pytest.raises(BarsError, match="input line 2: could not convert string"):
+        list(read_csv_lines([header, "2024-01-02T09:30:00Z,1,x,1,1,1"], {}, None))

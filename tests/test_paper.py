@@ -1,0 +1,194 @@
+"""Paper trading and `task=decide` against the backtest of the same model."""
+
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.delivery.builders import SMALL, experiment_of, small_config, store_model
+
+from ppo_workbench.cli import command
+from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.messages import Decision, Status, bar_messages
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.paper import ANY_HOLE, paper, replay
+from ppo_workbench.pipeline.paper_view import paper_view
+from ppo_workbench.pipeline.stored import stored_policy
+from ppo_workbench.scoring.backtest import backtest
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.experiment import Experiment
+
+RULES = (
+    "risk.drawdown.caution_frac=0.01",
+    "risk.drawdown.flatten_frac=0.02",
+    "risk.drawdown.pause_bars=60",
+    "costs.borrow_annual_bps=50",
+    "costs.cash_interest_annual_bps=300",
+    "costs.slippage_volatility_frac=0.05",  # so that a fill's cost depends on the bar decided at
+    "costs.impact_volatility_frac=0.05",
+)
+Stored = tuple[Path, Experiment, Artifact, Trace]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """Return a home with the model `m`, its experiment, and its backtest on validation."""
+    home = tmp_path_factory.mktemp("home")
+    experiment = experiment_of(small_config(*RULES))
+    artifact = store_model(experiment, home / "trained_models", seed=3)
+    return home, experiment, artifact, _backtest(experiment, artifact)
+
+
+def _backtest(experiment: Experiment, artifact: Artifact) -> Trace:
+    policy = stored_policy(artifact.metadata, artifact.tensors, experiment)
+    part = experiment.splits["validation"]
+    return backtest(policy, experiment.bars, experiment.market, part, experiment.config)
+
+
+@pytest.fixture
+def home(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run commands in the model's home."""
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(stored[0]))
+    return stored[0]
+
+
+def test_replay_does_what_the_backtest_did_to_the_last_bit(stored: Stored) -> None:
+    _, experiment, artifact, expected = stored
+    split = experiment.splits["validation"]
+    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider.warm_up(experiment.bars.slice(0, split.start))
+    found = replay(decider, experiment.bars, split)
+    assert (expected.fill_quantity != 0).sum() > 20
+    for name, value in vars(expected).items():
+        other = getattr(found, name)
+        same = other.tobytes() == value.tobytes() if hasattr(value, "tobytes") else other == value
+        assert same, name
+
+
+def test_paper_ends_with_the_scorecard_of_the_backtest(stored: Stored, home: Path) -> None:
+    config = replace(small_config(*RULES), artifact="m", result_json=str(home / "paper.json"))
+    screen = io.StringIO()
+    card = paper(config, WorkbenchConsole(screen))
+    assert card == scorecard(stored[3])
+    assert json.loads((home / "paper.json").read_text())["scorecards"]["m"]["validation"]
+    assert "m on validation of" in screen.getvalue()
+    assert "paper: bar " in screen.getvalue()
+
+
+def test_paper_on_test_bars_is_recorded_as_a_look(home: Path) -> None:
+    assert command(["task=paper", "artifact=m", "split=test", *SMALL, *RULES]) == 0
+    entries = (home / "mlruns" / "test_openings.jsonl").read_text().splitlines()
+    assert "paper trading of m" in entries[-1]
+
+
+def test_paper_refuses_bars_of_another_length(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["task=paper", "artifact=m", "experiment=sp500", "tracking=none"]) == 2
+    assert "its bars last 60 seconds" in capsys.readouterr().err
+
+
+def test_live_view_draws_facts_on_a_terminal(stored: Stored) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    _, experiment, artifact, _ = stored
+    start = experiment.splits["validation"].start
+    decider, screen = Decider(artifact, max_missing_bars=ANY_HOLE), Terminal()
+    decider.warm_up(experiment.bars.slice(0, start))
+    short = replace(experiment.splits["validation"], stop=start + 50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        console = WorkbenchConsole(screen, width=100)
+        with paper_view(console, 49) as view:
+            replay(decider, experiment.bars, short, view=view)
+    assert "49 of 49" in screen.getvalue()
+    assert "\x1b[" in screen.getvalue()
+    assert "paper: bar 49 of 49" in console.log_text
+
+
+def _decide(home: Path, monkeypatch: pytest.MonkeyPatch, text: str, *more: str) -> list[Decision]:
+    target = home / "decisions.jsonl"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    more = more if any(x.startswith("artifact=") for x in more) else ("artifact=m", *more)
+    arguments = ["task=decide", f"decide.output={target}", "tracking=none", *more]
+    assert command(arguments) == 0
+    return [Decision.model_validate_json(line) for line in target.read_text().splitlines()]
+
+
+def test_decide_answers_json_lines_as_the_backtest_decides(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = experiment_of(small_config())  # no interest: cash alone waits unchanged
+    artifact = store_model(experiment, home / "trained_models", "plain", seed=3)
+    warm = artifact.metadata.warmup_bars
+    policy = stored_policy(artifact.metadata, artifact.tensors, experiment)
+    split = Split("part", warm, warm + 1201)
+    trace = backtest(policy, experiment.bars, experiment.market, split, experiment.config)
+    bars = bar_messages(experiment.bars.slice(0, warm + 1200))
+    text = "\n".join(bar.model_dump_json() for bar in bars)
+    found = _decide(home, monkeypatch, text, "artifact=plain")
+    assert {x.status for x in found[:warm]} == {Status.no_decision}
+    assert [x.action_index for x in found[warm:]] == trace.action.tolist()
+    assert (trace.fill_quantity != 0).sum() > 5
+
+
+def test_decide_reads_csv_and_answers_a_bad_row_without_a_decision(
+    stored: Stored, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = stored[1].bars
+    rows = ["timestamp,open,high,low,close,volume"]
+    for bar in bar_messages(bars.slice(0, 30)):
+        values = [bar.open, bar.high, bar.low, bar.close, bar.volume]
+        rows.append(",".join([bar.start.isoformat(), *map(str, values)]))
+    rows[11] = rows[11].rsplit(",", 2)[0] + ",,1"
+    (home / "bars.csv").write_text("\n".join(rows))
+    found = _decide(home, monkeypatch, "", f"decide.input={home / 'bars.csv'}")
+    assert len(found) == 30
+    assert found[10].reason == "a price or the volume of the bar is missing"
+    assert "bad and never corrected" in found[11].reason
+
+
+def test_decide_takes_a_given_account_and_the_clock(
+    stored: Stored, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = next(bar_messages(stored[1].bars))
+    account = {"cash": 1000.0, "shares": 0.0}
+    lines = [
+        {"bar": json.loads(bar.model_dump_json()), "account": account},
+        {"clock": "2010-01-04T15:00:00Z", "account": account},
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    found = _decide(home, monkeypatch, text, "decide.account=given")
+    assert [x.status for x in found] == [Status.no_decision, Status.no_decision]
+    assert found[1].reason.startswith("stale: 29 bars")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["artifact=absent"], "no such model"),
+        ([], "artifact: a value is needed"),
+        (["artifact=m", "decide.input=absent.jsonl"], "cannot be opened"),
+        (["artifact=m", "decide.account=given"], "has no account, but decide.account=given"),
+        (["artifact=m", "decide.format=csv"], "column 'timestamp' is missing"),
+    ],
+)
+def test_decide_refuses_what_it_cannot_use(
+    stored: Stored,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    problem: str,
+) -> None:
+    bar = next(bar_messages(stored[1].bars))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(bar.model_dump_json()))
+    assert command(["task=decide", "tracking=none", *arguments]) == 2
+    assert problem in capsys.readouterr().err
