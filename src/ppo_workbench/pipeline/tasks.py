@@ -1,7 +1,7 @@
 """The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from ppo_workbench.pipeline.outcome import (
     write_result,
 )
 from ppo_workbench.pipeline.power import power
+from ppo_workbench.pipeline.promote import promote, refuse, rollback
 from ppo_workbench.pipeline.report import report
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
@@ -48,6 +49,7 @@ from ppo_workbench.pipeline.stored import (
     home_folder,
 )
 from ppo_workbench.pipeline.trial import run_trial
+from ppo_workbench.pipeline.verify import audit_artifact, verify
 from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
 from ppo_workbench.records.study_record import analyse_study
 from ppo_workbench.records.tracking import RunStatus
@@ -56,6 +58,13 @@ from ppo_workbench.trading.experiment import (
     prepare,
     split_bars,
 )
+
+WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {
+    Task.report: report,
+    Task.rollback: rollback,
+    Task.verify: verify,
+    Task.audit: audit_artifact,
+}
 
 
 def run(
@@ -83,15 +92,18 @@ def run(
         assert jobs is not None
         document = compare(config, raw, jobs).document
         return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
-    if config.task is Task.report:
-        report(config)
-        return 0.0
     if config.task is Task.analyse:
         return analyse(config)
     if config.task is Task.evaluate:
         return evaluate(config).sharpe_annual
     if config.task is Task.power:
         return power(config)
+    if config.task is Task.promote:
+        refuse(found := promote(config, raw))
+        return float(found.document["winner"]["bound"])
+    if config.task in WITHOUT_OBJECTIVE:
+        WITHOUT_OBJECTIVE[config.task](config)
+        return 0.0
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)

@@ -1,7 +1,7 @@
 """The MLflow Model Registry: every promoted or refused model is a version, aliases say which.
 
 The files decide who is champion: a registry that is down costs a warning, and the next promotion
-or roll-back sets the aliases right, as versions are found by the hash of their weights.
+or roll-back sets the aliases right, as versions are found by the run of their promotion.
 """
 
 import logging
@@ -18,7 +18,6 @@ from ppo_workbench.records.mlflow_store import (
 )
 from ppo_workbench.records.redaction import Redactor
 
-HASH_TAG = "pth_sha256"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 _LOG = logging.getLogger("ppo_workbench.tracking")
 
@@ -38,8 +37,8 @@ def register(
         home: The workbench's home folder.
         name: Of the registered model.
         run_id: Run that holds the model; None only sets aliases.
-        tags: Of the new version; `HASH_TAG` among them.
-        aliases: Alias -> SHA-256 of the weights that it shall stand for, None to take it away.
+        tags: Of the new version.
+        aliases: Alias -> run whose model it shall stand for, None to take it away.
 
     Returns:
         The number of the version, None if none was made.
@@ -72,16 +71,14 @@ def _create(client: Any, name: str, run_id: str, tags: Mapping[str, str]) -> str
 
 
 def _set_aliases(client: Any, name: str, aliases: Mapping[str, str | None]) -> None:
-    """Point every alias to the latest version with its hash; one without a version ends."""
+    """Point every alias to the latest version of its run; one without a version ends."""
     versions = client.search_model_versions(f"name = '{name}'")
-    by_hash: dict[str, int] = {}
+    of_run: dict[str, int] = {}
     for version in versions:
-        digest, number = version.tags.get(HASH_TAG), int(version.version)
-        if digest is not None:
-            by_hash[digest] = max(number, by_hash.get(digest, 0))
+        of_run[version.run_id] = max(int(version.version), of_run.get(version.run_id, 0))
     present = client.get_registered_model(name).aliases if versions else {}
-    for alias, digest in aliases.items():
-        if digest is not None and digest in by_hash:
-            client.set_registered_model_alias(name, alias, str(by_hash[digest]))
+    for alias, run_id in aliases.items():
+        if run_id is not None and run_id in of_run:
+            client.set_registered_model_alias(name, alias, str(of_run[run_id]))
         elif alias in present:
             client.delete_registered_model_alias(name, alias)
