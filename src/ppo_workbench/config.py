@@ -59,6 +59,7 @@ class Task(Enum):
     compare = "compare"
     report = "report"
     power = "power"
+    export = "export"
     promote = "promote"
     rollback = "rollback"
     verify = "verify"

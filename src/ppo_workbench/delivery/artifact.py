@@ -21,13 +21,16 @@ import torch
 from pydantic import ValidationError
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.delivery.golden import Level, find_golden, replay_network
 from ppo_workbench.delivery.metadata import FORMAT_VERSION, Metadata
 
 MAX_NAME_LENGTH = 100
 MAX_METADATA_BYTES = 1_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+PTH_SUFFIX, METADATA_SUFFIX = ".pth", "-metadata.json"
 _HASH_FIELD = "metadata_sha256"
+_SEAL = re.compile(rb',\n  "metadata_sha256": "([0-9a-f]{64})"\n}\n')
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def check_output_name(name: str) -> str:
 def artifact_paths(folder: Path, name: str) -> ArtifactPaths:
     """Return the paths of the artefact `name` in `folder`, whether it exists or not."""
     check_output_name(name)
-    return ArtifactPaths(folder / f"{name}.pth", folder / f"{name}-metadata.json")
+    return ArtifactPaths(folder / f"{name}{PTH_SUFFIX}", folder / f"{name}{METADATA_SUFFIX}")
 
 
 def exchange_folder(folder: Path, name: str) -> Path:
@@ -117,8 +120,8 @@ def save_artifact(
     Args:
         folder: Created if absent.
         name: See `check_output_name`.
-        tensors: Weights, scaler and, under names that start with `golden.`, the optional
-            golden vectors; any float, integer or bool type, all values finite.
+        tensors: Weights, scaler and, under names that start with `golden.`, the golden
+            vectors; any float, integer or bool type, all values finite.
         metadata: Its `name`, `tensors` and hashes are filled in here.
         overwrite: Replace an existing artefact of this name.
 
@@ -166,7 +169,7 @@ def load_metadata(folder: Path, name: str) -> Metadata:
         _refuse(path, f"is larger than {MAX_METADATA_BYTES} bytes, so it is no model's metadata")
     document = _parse(path, content)
     _check_version(path, document.get("format_version"))
-    if content != _sealed(document, name) or not document.get(_HASH_FIELD):
+    if not _is_sealed(content):
         _refuse(path, "was altered after it was saved: its own hash does not agree")
     try:
         metadata = Metadata.model_validate_json(content)
@@ -179,14 +182,67 @@ def load_metadata(folder: Path, name: str) -> Metadata:
     return metadata
 
 
+def check_pair(folder: Path, name: str) -> Metadata:
+    """Read and verify the metadata and the hash of the `.pth`, without loading the tensors.
+
+    Raises:
+        ArtifactError: As `load_metadata`, or the `.pth` is missing, damaged or another one's.
+    """
+    return _read_pair(folder, name)[0]
+
+
 def load_artifact(folder: Path, name: str) -> Artifact:
-    """Load the artefact `name` from `folder` and verify everything that can be verified.
+    """Load the artefact `name` from `folder` and verify everything that needs no kernels.
+
+    Golden vectors are replayed through the network (`Level.network`).  A model that was saved
+    without them loads, for research; `verify` and an activation refuse it.
 
     Raises:
         ArtifactError: A file is missing, lies outside the folder behind a symbolic link, or
             was altered; the format, the schema, the tensors' names, shapes or values are
-            not what the metadata say.
+            not what the metadata say; the network decides otherwise than where it was saved.
     """
+    metadata, path, weights = _read_pair(folder, name)
+    try:
+        # The hash says who wrote the bytes, weights_only that they can be nothing but tensors.
+        loaded = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except Exception:
+        _refuse(path, "does not load as a dictionary of tensors")
+    tensors = _checked_tensors(path, loaded, metadata)
+    golden = find_golden(tensors)
+    if golden is not None:
+        replay_network(metadata, tensors, golden)
+    return Artifact(tensors, metadata)
+
+
+def verify(artifact: Artifact, level: Level = Level.step) -> None:
+    """Replay a model's golden vectors: here it decides as where it was saved.
+
+    Args:
+        artifact: A loaded model; `load_artifact` has replayed the network already.
+        level: `network` takes a millisecond.  `step` makes features, observations and masks
+            again from the stored bars; where no compiled kernels are cached it compiles them,
+            as the first decision would.
+
+    Raises:
+        ArtifactError: It decides otherwise, its metadata contradict themselves, or it was
+            saved without golden vectors.
+    """
+    metadata, golden = artifact.metadata, find_golden(artifact.tensors)
+    if golden is None:
+        raise ArtifactError(
+            f"model {metadata.name!r} has no golden vectors, because an earlier version saved it "
+            "or its actions are nearly tied; train it anew"
+        )
+    replay_network(metadata, artifact.tensors, golden)
+    if level is Level.step:
+        from ppo_workbench.delivery.golden_bars import replay_step
+
+        replay_step(metadata, artifact.tensors, golden)
+
+
+def _read_pair(folder: Path, name: str) -> tuple[Metadata, Path, bytes]:
+    """Return metadata, path and content of the `.pth`, whose hash agrees."""
     metadata = load_metadata(folder, name)
     path = artifact_paths(folder, name).pth
     weights = _read_inside(folder, path)
@@ -195,12 +251,7 @@ def load_artifact(folder: Path, name: str) -> Artifact:
         weights = _read_inside(folder, kept_weights(folder, name))
     if not _is_of(weights, metadata):
         _refuse(path, "was altered or belongs to another metadata file: its hash does not agree")
-    try:
-        # The hash says who wrote the bytes, weights_only that they can be nothing but tensors.
-        loaded = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
-    except Exception:
-        _refuse(path, "does not load as a dictionary of tensors")
-    return Artifact(_checked_tensors(path, loaded, metadata), metadata)
+    return metadata, path, weights
 
 
 def _check_not_taken(paths: ArtifactPaths, name: str, overwrite: bool) -> None:
@@ -257,6 +308,15 @@ def _sealed(document: Mapping[str, Any], name: str) -> bytes:
             "allowed; keep series and tables out of it"
         )
     return content
+
+
+def _is_sealed(content: bytes) -> bool:
+    """Tell whether the last field is the hash of the rest (the recipe of docs/artifact.md)."""
+    seal = _SEAL.search(content, max(0, len(content) - 100))
+    if seal is None or seal.end() != len(content):
+        return False
+    body = content[: seal.start()] + b"\n}\n"
+    return hashlib.sha256(body).hexdigest().encode() == seal[1]
 
 
 @contextlib.contextmanager

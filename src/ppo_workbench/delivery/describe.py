@@ -145,6 +145,7 @@ def _data(experiment: Experiment) -> Data:
         calendar=bars.calendar,
         timezone=bars.timezone,
         bar_seconds=bars.bar_seconds,
+        bars_per_session=bars.bars_per_session,
         splits={name: DateRange(start=utc(a), stop=utc(b)) for name, (a, b) in spans.items()},
     )
 

@@ -4,11 +4,13 @@ Backtest and live decisions run this very function, so they agree bit for bit; b
 training may differ from it in the last digits.  Inputs are the scaled observation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ppo_workbench.config import Activation
 from ppo_workbench.jit import fused_kernel, kernel
@@ -100,6 +102,43 @@ class PolicyWeights:
             np.ascontiguousarray(np.concatenate(parts), dtype=np.float32),
             TANH if activation is Activation.tanh else RELU,
         )
+
+    def layers(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Return torch-style layers, the inverse of `from_layers`."""
+        found, offset = [], 0
+        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            stop = offset + int(n_in * n_out)
+            weight = self.flat[offset:stop].reshape(n_in, n_out).T.copy()
+            found.append((weight, self.flat[stop : stop + n_out].copy()))
+            offset = stop + int(n_out)
+        return found
+
+
+def policy_weights(
+    tensors: Mapping[str, torch.Tensor], activation: Activation, prefix: str = ""
+) -> PolicyWeights:
+    """Extract the actor from an SB3 policy's state dict.
+
+    Args:
+        tensors: `policy.state_dict()`, or artefact tensors whose names start with `prefix`.
+        activation: Activation of the hidden layers.
+        prefix: Put before SB3's own names.
+    """
+    hidden = f"{prefix}mlp_extractor.policy_net."
+    indices = sorted(
+        int(name.removeprefix(hidden).split(".")[0])
+        for name in tensors
+        if name.startswith(hidden) and name.endswith(".weight")
+    )
+    stems = [f"{hidden}{i}" for i in indices] + [f"{prefix}action_net"]
+    layers = [
+        (
+            tensors[f"{stem}.weight"].detach().cpu().numpy().astype(np.float32),
+            tensors[f"{stem}.bias"].detach().cpu().numpy().astype(np.float32),
+        )
+        for stem in stems
+    ]
+    return PolicyWeights.from_layers(layers, activation)
 
 
 @kernel

@@ -96,6 +96,7 @@ class Data(_Model):
     calendar: Name
     timezone: Name
     bar_seconds: Annotated[int, Field(ge=1)]
+    bars_per_session: Annotated[int, Field(ge=1)] | None = None
     splits: dict[Name, DateRange]
 
 

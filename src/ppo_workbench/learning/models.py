@@ -5,13 +5,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule
-from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
 from ppo_workbench.learning.native_update import ADAM_EPS
@@ -111,30 +109,3 @@ def quick_adam(parameters: Any, **options: Any) -> torch.optim.Adam:
     adam = _QuickAdam(parameters, **{"eps": ADAM_EPS, **options})
     adam.__class__ = torch.optim.Adam  # type: ignore[assignment]  # only its making was special
     return adam
-
-
-def policy_weights(
-    tensors: dict[str, torch.Tensor], activation: Activation, prefix: str = ""
-) -> PolicyWeights:
-    """Extract the actor from an SB3 policy's state dict.
-
-    Args:
-        tensors: `policy.state_dict()`, or artefact tensors whose names start with `prefix`.
-        activation: Activation of the hidden layers.
-        prefix: Put before SB3's own names.
-    """
-    hidden = f"{prefix}mlp_extractor.policy_net."
-    indices = sorted(
-        int(name.removeprefix(hidden).split(".")[0])
-        for name in tensors
-        if name.startswith(hidden) and name.endswith(".weight")
-    )
-    stems = [f"{hidden}{i}" for i in indices] + [f"{prefix}action_net"]
-    layers = [
-        (
-            tensors[f"{stem}.weight"].detach().cpu().numpy().astype(np.float32),
-            tensors[f"{stem}.bias"].detach().cpu().numpy().astype(np.float32),
-        )
-        for stem in stems
-    ]
-    return PolicyWeights.from_layers(layers, activation)

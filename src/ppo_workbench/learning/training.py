@@ -16,10 +16,10 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, ModelType, Select
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
-from ppo_workbench.learning.models import build_model, policy_weights
+from ppo_workbench.learning.models import build_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 SMOOTHED_EVALUATIONS = 3

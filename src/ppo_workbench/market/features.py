@@ -125,11 +125,17 @@ class MarketTable:
     warmup_bars: int
 
 
-def compute_market(bars: Bars, config: FeaturesConfig) -> MarketTable:
+def compute_market(bars: Bars, config: FeaturesConfig, state: Floats | None = None) -> MarketTable:
     """Run the step over all bars.
 
     The features are those of `config.names`, then the columns `bars.extra_names` that it
     does not name: who adds a column wants to see it.
+
+    Args:
+        bars: The bars, from the start of history or from where `state` was left.
+        config: Names and windows of the features.
+        state: float64 (state_size,), memory of the step before the first bar, moved on in
+            place; zeros, the start of history, where left out.
 
     Raises:
         ConfigError: A name is unknown or given twice, or a window is out of range.
@@ -137,7 +143,7 @@ def compute_market(bars: Bars, config: FeaturesConfig) -> MarketTable:
     spec = feature_spec(config, bars.bars_per_session, bars.extra_names)
     features = np.empty((len(bars), len(spec.names)))
     context = np.empty((len(bars), regimes.CONTEXT_FIELDS))
-    state = np.zeros(spec.state_size)
+    state = np.zeros(spec.state_size) if state is None else state
     prices = (bars.open, bars.high, bars.low, bars.close, bars.volume)
     clock = (bars.session, bars.bar_of_session)
     kernels.run_steps(spec.plan, spec.settings, state, prices, clock, bars.extra, features, context)

@@ -15,8 +15,8 @@ from typing import Any
 from ppo_workbench.config import Config, ForbiddenAction
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
+from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.delivery.metadata import Scorecards
-from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.splits import Fold

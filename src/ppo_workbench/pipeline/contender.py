@@ -18,7 +18,7 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.learning.models import policy_weights
+from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.pipeline.scores import lower_bound, run_on_split
 from ppo_workbench.pipeline.stored import trained_policy
 from ppo_workbench.pipeline.trial import (

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ppo_workbench.config import Config, ForbiddenAction, WorkbenchError
-from ppo_workbench.delivery.artifact import Artifact, load_artifact
+from ppo_workbench.delivery.artifact import Artifact, load_artifact, verify
+from ppo_workbench.delivery.golden import find_golden
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.contender import Contender, mean_excess
@@ -33,7 +34,6 @@ from ppo_workbench.scoring.stress import conditions, priced
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test
 
 BASELINES = {ForbiddenAction.execute: EXECUTE, ForbiddenAction.reject: REJECT}
-GOLDEN = "golden."
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,11 @@ def champion_path(
 
 
 def replayed(artifact: Artifact) -> int:
-    """Return the number of golden vectors of a model that has just been loaded."""
-    rows = [len(tensor) for key, tensor in artifact.tensors.items() if key.startswith(GOLDEN)]
-    return max(rows, default=0)
+    """Replay the golden vectors of a loaded model and return their number.
+
+    Raises:
+        ArtifactError: It decides otherwise than where it was saved, or has none.
+    """
+    verify(artifact)
+    golden = find_golden(artifact.tensors)
+    return 0 if golden is None else len(golden.rows)

@@ -5,8 +5,7 @@ import torch
 from ppo_workbench.config import (
     Config,
 )
-from ppo_workbench.delivery.inference import PolicyWeights
-from ppo_workbench.learning.models import policy_weights
+from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.learning.training import (
     TrainingResult,
 )

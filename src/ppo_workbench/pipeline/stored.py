@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ppo_workbench.config import (
-    Activation,
     Config,
     ConfigError,
     ModelType,
@@ -17,9 +16,16 @@ from ppo_workbench.delivery.artifact import (
     load_artifact,
 )
 from ppo_workbench.delivery.describe import plain, utc
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.golden import (
+    POLICY_PREFIX,
+    SCALER_MEANS,
+    SCALER_STDS,
+    stored_weights,
+    uses_mask,
+)
+from ppo_workbench.delivery.golden_bars import experiment_layout, golden_vectors
+from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
-from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.records.ledger import Opening, open_test
@@ -36,8 +42,6 @@ from ppo_workbench.trading.kernel import Scaler, TradingMarket
 
 MODEL_NAMES = {ModelType.maskable_ppo: "MaskablePPO", ModelType.ppo: "PPO"}
 FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
-SCALER_MEANS, SCALER_STDS = "scaler.means", "scaler.stds"
-POLICY_PREFIX = "policy."
 
 
 def home_folder() -> Path:
@@ -67,12 +71,15 @@ def find_artifact(artifact: str) -> tuple[Path, str]:
 def artifact_tensors(
     experiment: Experiment, state: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Name the policy's tensors and add the scaler."""
-    scaler = experiment.market.scaler
-    return {f"{POLICY_PREFIX}{key}": value for key, value in state.items()} | {
-        SCALER_MEANS: torch.from_numpy(scaler.means.copy()),
-        SCALER_STDS: torch.from_numpy(scaler.stds.copy()),
+    """Name the policy's tensors, add the scaler and the golden vectors."""
+    config, market = experiment.config, experiment.market
+    layout = experiment_layout(experiment.bars, market.feature_names)
+    weights = policy_weights(state, config.model.activation)
+    tensors = {f"{POLICY_PREFIX}{key}": value for key, value in state.items()} | {
+        SCALER_MEANS: torch.from_numpy(market.scaler.means.copy()),
+        SCALER_STDS: torch.from_numpy(market.scaler.stds.copy()),
     }
+    return tensors | golden_vectors(config, layout, market.scaler, weights)
 
 
 def stored_policy(
@@ -99,9 +106,7 @@ def stored_policy(
                 f"artifact={metadata.name}: its {what} are {stored}, the configuration has {here}; "
                 "compose the configuration that it was trained with"
             )
-    activation = Activation(metadata.architecture.activation)
-    weights = policy_weights(tensors, activation, POLICY_PREFIX)
-    return trained_policy(metadata.model_type, weights)
+    return trained_policy(metadata.model_type, stored_weights(metadata, tensors))
 
 
 def rescaled(experiment: Experiment, tensors: Mapping[str, torch.Tensor]) -> TradingMarket:
@@ -114,8 +119,8 @@ def rescaled(experiment: Experiment, tensors: Mapping[str, torch.Tensor]) -> Tra
 
 def trained_policy(model_type: ModelType, weights: PolicyWeights) -> Policy:
     """Turn weights into a policy; MaskablePPO alone chooses among allowed actions."""
-    use_mask = model_type is ModelType.maskable_ppo
-    return Policy(MODEL_NAMES[model_type], NETWORK, weights=weights, use_mask=use_mask)
+    name = MODEL_NAMES[model_type]
+    return Policy(name, NETWORK, weights=weights, use_mask=uses_mask(model_type))
 
 
 def open_with_test(config: Config, why: str) -> Experiment:

@@ -24,6 +24,7 @@ from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
 from ppo_workbench.pipeline.outcome import (
     Outcome,
@@ -61,6 +62,7 @@ from ppo_workbench.trading.experiment import (
 
 WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {
     Task.report: report,
+    Task.export: export,
     Task.rollback: rollback,
     Task.verify: verify,
     Task.audit: audit_artifact,

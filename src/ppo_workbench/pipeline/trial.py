@@ -22,9 +22,8 @@ import numpy.typing as npt
 from ppo_workbench.config import Config, ConfigError, ModelType
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Scorecards
-from ppo_workbench.learning.models import policy_weights
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.outcome import describe_training

@@ -9,6 +9,7 @@ import torch
 from ppo_workbench.config import BudgetConfig, Config, ConfigError, ForbiddenAction, WorkbenchError
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import library_versions
+from ppo_workbench.delivery.golden import PREFIX
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.contender import Contender, resolved_config
@@ -16,8 +17,6 @@ from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.pipeline.stored import find_artifact
 from ppo_workbench.scoring.audit import AuditReport, audit
-
-GOLDEN = "golden."
 
 
 class VerificationError(WorkbenchError):
@@ -118,7 +117,7 @@ def compare_models(first: Artifact, second: Artifact) -> Verification:
 
 
 def _learnt(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in artifact.tensors.items() if not key.startswith(GOLDEN)}
+    return {key: value for key, value in artifact.tensors.items() if not key.startswith(PREFIX)}
 
 
 def _figure(card: object, name: str) -> float:
