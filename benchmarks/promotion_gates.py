@@ -37,10 +37,12 @@ class Kind:
 
 
 KINDS = {
-    # 5,040 sessions: 8 years of them are the test.
+    # 5,040 sessions: 8 years of them are the test. In 20 years the price falls to a fiftieth; from
+    # 100 dollars the liquidity rule (shares of volume) would end up blocking 98 % of the test.
     "planted": Kind(
         (
-            *("data.synthetic.sessions=5040", "budget.timesteps=3000000", "objective.seeds=[0]"),
+            *("data.synthetic.sessions=5040", "data.synthetic.initial_price=5000"),
+            *("budget.timesteps=3000000", "objective.seeds=[0]"),
             *("hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.name=asha"),
         ),
         ("promote.top_k=2", "promote.seeds=[1001,1002,1003]"),

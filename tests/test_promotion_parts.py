@@ -3,17 +3,23 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import BudgetConfig, ConfigError, ForbiddenAction, ModelType
+from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
-from ppo_workbench.pipeline.contender import baseline_config, candidate_config, resolved_config
+from ppo_workbench.pipeline.contender import (
+    Contender,
+    baseline_config,
+    candidate_config,
+    resolved_config,
+)
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
@@ -101,16 +107,21 @@ def test_seed_of_the_study_and_standard_ppo_are_refused() -> None:
         candidate_config(_candidate(model=model), compose([]))
 
 
-def test_baseline_differs_in_masks_and_answer_alone() -> None:
+def test_baseline_differs_in_masks_and_answer_alone_and_keeps_secrets_unresolved() -> None:
     config = compose(["tracking=none", "budget.timesteps=4096", "model.learning_rate=0.002"])
+    raw = {**plain(asdict(config)), "data": {"path": "${oc.env:BARS}"}}
+    rival = Mock(spec=Contender, config=config, raw=raw)
 
-    own = baseline_config(config, ForbiddenAction.execute, None)
+    own, recorded = baseline_config(rival, ForbiddenAction.execute, None)
 
     assert own.model == replace(config.model, type=ModelType.ppo)
     assert own.env == replace(config.env, forbidden_action=ForbiddenAction.execute)
     assert replace(own, model=config.model, env=config.env) == config
-    longer = baseline_config(config, ForbiddenAction.reject, 9999)
-    assert longer.budget == BudgetConfig(timesteps=9999, evaluations=config.budget.evaluations)
+    assert recorded["data"] == {"path": "${oc.env:BARS}"}
+    assert (recorded["model"]["type"], recorded["env"]["forbidden_action"]) == ("ppo", "execute")
+    longer, recorded = baseline_config(rival, ForbiddenAction.reject, 9999)
+    assert longer.budget == replace(config.budget, timesteps=9999)
+    assert recorded["budget"]["timesteps"] == 9999
 
 
 def test_registry_that_is_down_costs_a_warning_alone(

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -20,7 +20,7 @@ SPACE = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 class _Study:
     """A study on disk whose trials are written by hand."""
 
-    def __init__(self, home: Path, direction: str = "maximize") -> None:
+    def __init__(self, home: Path, direction: Literal["maximize", "minimize"] = "maximize") -> None:
         self.home = home
         storage = open_storage(None, home, "known")
         self.study = optuna.create_study(study_name="known", storage=storage, direction=direction)

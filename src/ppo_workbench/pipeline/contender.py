@@ -9,7 +9,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ppo_workbench.config import (
-    BudgetConfig,
     Config,
     ConfigError,
     ForbiddenAction,
@@ -48,7 +47,7 @@ class Contender:
             raw: The same with secrets unresolved.
             folder: Where its models go.
         """
-        self.label, self.config, self.folder, self._raw = label, config, folder, raw
+        self.label, self.config, self.folder, self.raw = label, config, folder, raw
         self.bars, self.splits = split_bars(config)
         self.experiment = prepare(config, self.bars, self.splits)
         self.runs: list[SeedTraining] = []
@@ -59,7 +58,7 @@ class Contender:
         run = SeedTraining(self.experiment, seed, [])
         while run.training.advance():
             pass
-        run.finish(self.folder, self._raw, None)
+        run.finish(self.folder, self.raw, None)
         self.runs.append(run)
         return run
 
@@ -154,16 +153,27 @@ def resolved_config(raw: Mapping[str, Any], config: Config) -> Config:
     return replace(resolved, tracking=config.tracking, checkpoint=checkpoint)
 
 
-def baseline_config(config: Config, answer: ForbiddenAction, timesteps: int | None) -> Config:
-    """Return the configuration as standard PPO: the same in all else, without masks."""
-    budget = (
-        config.budget
-        if timesteps is None
-        else BudgetConfig(timesteps=timesteps, evaluations=config.budget.evaluations)
-    )
-    env = replace(config.env, forbidden_action=answer, mask_all_true=False)
-    model = replace(config.model, type=ModelType.ppo)
-    return replace(config, env=env, model=model, budget=budget)
+def baseline_config(
+    rival: Contender, answer: ForbiddenAction, timesteps: int | None
+) -> tuple[Config, dict[str, Any]]:
+    """Return a rival's configuration, resolved and raw, as standard PPO without masks.
+
+    Args:
+        rival: What it is the baseline of; all else is the same.
+        answer: What happens to forbidden actions.
+        timesteps: Its budget; None is the rival's.
+    """
+    changes: dict[str, dict[str, Any]] = {
+        "env": {"forbidden_action": answer, "mask_all_true": False},
+        "model": {"type": ModelType.ppo},
+    }
+    if timesteps is not None:
+        changes["budget"] = {"timesteps": timesteps}
+    own, raw = rival.config, dict(rival.raw)
+    for section, values in changes.items():
+        own = replace(own, **{section: replace(getattr(own, section), **values)})
+        raw[section] = {**raw[section], **plain(values)}
+    return own, raw
 
 
 def mean_excess(returns: Sequence[Floats], cash: Floats) -> Floats:

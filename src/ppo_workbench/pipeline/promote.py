@@ -275,8 +275,8 @@ class _Promotion:
             return found
         for answer in self.options.baselines:
             name = BASELINES[answer]
-            own = baseline_config(winner.config, answer, self.options.baseline_timesteps)
-            rival = Contender(name, own, plain(asdict(own)), self._folder / name)
+            own = baseline_config(winner, answer, self.options.baseline_timesteps)
+            rival = Contender(name, *own, self._folder / name)
             for seed in self.options.seeds:
                 rival.train(seed)
             found[name] = rival
