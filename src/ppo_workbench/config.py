@@ -62,6 +62,18 @@ class Task(Enum):
     export = "export"
     decide = "decide"
     paper = "paper"
+    promote = "promote"
+    rollback = "rollback"
+    verify = "verify"
+    audit = "audit"
+
+
+class PromotionProfile(Enum):
+    """Which gates a promotion asks for (docs/promotion.md)."""
+
+    production = "production"
+    specification = "specification"
+    research = "research"
 
 
 class TimestampConvention(Enum):
@@ -708,6 +720,33 @@ class CompareConfig:
 
 
 @dataclass
+class PromoteConfig:
+    """What `task=promote` takes from a study, trains anew, and asks of it.
+
+    Attributes of note: `study` names a folder in sweeps/; `seeds` must be none of the study's;
+    `timesteps` null is the trials' own budget, as `baseline_timesteps` null is the
+    candidates'; `racing` drops a candidate that is clearly worse after some of the seeds.
+    `alternative_sharpe` and `alternative_difference` are the truths that powers suppose.
+    """
+
+    study: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")] = None
+    profile: PromotionProfile = PromotionProfile.production
+    output: str = "maskable_production_final"
+    top_k: Annotated[int, Field(ge=1, le=100)] = 3
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [1001, 1002, 1003, 1004, 1005]
+    )
+    racing: bool = True
+    timesteps: Annotated[int | None, Field(gt=0)] = None
+    baseline_timesteps: Annotated[int | None, Field(gt=0)] = None
+    baselines: Annotated[list[ForbiddenAction], Field(min_length=1)] = field(
+        default_factory=lambda: [ForbiddenAction.execute, ForbiddenAction.reject]
+    )
+    alternative_sharpe: Positive = 1.5
+    alternative_difference: Positive = 1.0
+
+
+@dataclass
 class CheckpointConfig:
     """How often a training run is saved, so that it can be killed and resumed."""
 
@@ -776,6 +815,7 @@ class Config:
     paper: PaperConfig = field(default_factory=PaperConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    promote: PromoteConfig = field(default_factory=PromoteConfig)
 
 
 DEFAULT_MINUTES = 30.0
@@ -865,6 +905,7 @@ def _cross_field_problems(config: Config) -> list[str]:
         *_split_problems(config),
         *_risk_problems(config),
         *_compare_problems(config.compare),
+        *_promote_problems(config.promote),
     ]
 
 
@@ -985,3 +1026,9 @@ def _compare_problems(compare: CompareConfig) -> list[str]:
     if len(set(compare.seeds)) < len(compare.seeds):
         problems.append(f"compare.seeds={compare.seeds}: must differ, or one run counts twice")
     return problems
+
+
+def _promote_problems(promote: PromoteConfig) -> list[str]:
+    if len(set(promote.seeds)) < len(promote.seeds):
+        return [f"promote.seeds={promote.seeds}: must differ, or one run counts twice"]
+    return []

@@ -75,6 +75,17 @@ def artifact_paths(folder: Path, name: str) -> ArtifactPaths:
     return ArtifactPaths(folder / f"{name}{PTH_SUFFIX}", folder / f"{name}{METADATA_SUFFIX}")
 
 
+def exchange_folder(folder: Path, name: str) -> Path:
+    """Return the hidden folder in which an exchange of the champion `name` is prepared."""
+    check_output_name(name)
+    return folder / f".{name}.promotion"
+
+
+def kept_weights(folder: Path, name: str) -> Path:
+    """Return where the old weights are while the champion `name` is exchanged."""
+    return exchange_folder(folder, name) / "kept.pth"
+
+
 def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
     """Refuse, before any work is done, a name that is taken or a folder that is not writable.
 
@@ -235,7 +246,10 @@ def _read_pair(folder: Path, name: str) -> tuple[Metadata, Path, bytes]:
     metadata = load_metadata(folder, name)
     path = artifact_paths(folder, name).pth
     weights = _read_inside(folder, path)
-    if hashlib.sha256(weights).hexdigest() != metadata.pth_sha256:
+    if not _is_of(weights, metadata) and kept_weights(folder, name).is_file():
+        # A champion is being exchanged: the weights are renamed before the JSON that names them.
+        weights = _read_inside(folder, kept_weights(folder, name))
+    if not _is_of(weights, metadata):
         _refuse(path, "was altered or belongs to another metadata file: its hash does not agree")
     return metadata, path, weights
 
@@ -250,6 +264,10 @@ def _taken(path: Path, name: str) -> NoReturn:
     raise ArtifactError(
         f"output={name}: {path} exists; choose another output or set overwrite=true"
     ) from None
+
+
+def _is_of(weights: bytes, metadata: Metadata) -> bool:
+    return hashlib.sha256(weights).hexdigest() == metadata.pth_sha256
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

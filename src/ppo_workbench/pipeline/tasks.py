@@ -1,7 +1,7 @@
 """The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -42,6 +42,7 @@ from ppo_workbench.pipeline.outcome import (
 )
 from ppo_workbench.pipeline.paper import paper
 from ppo_workbench.pipeline.power import power
+from ppo_workbench.pipeline.promote import promote, refuse, rollback
 from ppo_workbench.pipeline.report import report
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
@@ -51,6 +52,7 @@ from ppo_workbench.pipeline.stored import (
     home_folder,
 )
 from ppo_workbench.pipeline.trial import run_trial
+from ppo_workbench.pipeline.verify import audit_artifact, verify
 from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
 from ppo_workbench.records.study_record import analyse_study
 from ppo_workbench.records.tracking import RunStatus
@@ -85,15 +87,14 @@ def run(
     if config.task is Task.compare:
         assert jobs is not None
         return _compared(config, raw, jobs)
-    if config.task is Task.report:
-        report(config)
+    if config.task is Task.promote:
+        refuse(found := promote(config, raw))
+        return float(found.document["winner"]["bound"])
+    if config.task in SCORED:
+        return SCORED[config.task](config)
+    if config.task in WITHOUT_OBJECTIVE:
+        WITHOUT_OBJECTIVE[config.task](config)
         return 0.0
-    if config.task is Task.analyse:
-        return analyse(config)
-    if config.task is Task.power:
-        return power(config)
-    if config.task in (Task.evaluate, Task.export, Task.decide, Task.paper):
-        return _use_stored(config)
     outcome = train(config, raw, choices)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
@@ -107,18 +108,6 @@ def _compared(config: Config, raw: Mapping[str, Any], jobs: Jobs) -> float:
     except KeyboardInterrupt:
         raise Interrupted(float("nan")) from None  # the comparison has said what is kept
     return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
-
-
-def _use_stored(config: Config) -> float:
-    """Carry out a task that takes a stored model as it is."""
-    if config.task is Task.evaluate:
-        return evaluate(config).sharpe_annual
-    if config.task is Task.paper:
-        return paper(config).sharpe_annual
-    if config.task is Task.decide:
-        return float(decide(config))
-    export(config)
-    return 0.0
 
 
 def train(
@@ -236,3 +225,20 @@ def default_name(config: Config) -> str:
     """Return model type, UTC time and a short id."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{config.model.type.value}_{stamp}_{secrets.token_hex(2)}"
+
+
+# After the functions that they name.
+SCORED: dict[Task, Callable[[Config], float]] = {
+    Task.analyse: analyse,
+    Task.power: power,
+    Task.evaluate: lambda config: evaluate(config).sharpe_annual,
+    Task.paper: lambda config: paper(config).sharpe_annual,
+    Task.decide: lambda config: float(decide(config)),
+}
+WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {
+    Task.report: report,
+    Task.export: export,
+    Task.rollback: rollback,
+    Task.verify: verify,
+    Task.audit: audit_artifact,
+}

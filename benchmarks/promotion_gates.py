@@ -1,0 +1,148 @@
+"""Do the gates let the deserving in and keep the lucky out: sweep and promote, many times.
+
+    python benchmarks/promotion_gates.py planted [--promotions 10] [--folder PATH] [--json PATH]
+    python benchmarks/promotion_gates.py null [--promotions 100]
+    python benchmarks/promotion_gates.py lucky [--promotions 1]
+
+`planted`: the default market, whose edge is known, with 8 test years; 9 of 10 have to be promoted.
+`null`: the same market without the edge, small budgets; at most 9 of 100 may be promoted.
+`lucky`: 200 tiny trials without an edge, the best of which looks good; it has to be refused.
+
+Each promotion has a market seed and a home folder of its own under `--folder`.  Killed, the same
+command goes on: finished promotions are read, a study goes on where it stopped.  `--set` passes
+further overrides to sweep and promotion, for a look whether it works:
+
+    python benchmarks/promotion_gates.py null --promotions 1 --set budget.timesteps=20000
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One question: what is swept, how it is promoted, and which share may be promoted."""
+
+    sweep: tuple[str, ...]
+    promote: tuple[str, ...]
+    least_frac: float
+    most_frac: float
+
+
+KINDS = {
+    # 5,040 sessions: 8 years of them are the test. In 20 years the price falls to a fiftieth; from
+    # 100 dollars the liquidity rule (shares of volume) would end up blocking 98 % of the test.
+    "planted": Kind(
+        (
+            *("data.synthetic.sessions=5040", "data.synthetic.initial_price=5000"),
+            *("budget.timesteps=3000000", "objective.seeds=[0]"),
+            *("hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.name=asha"),
+        ),
+        ("promote.top_k=2", "promote.seeds=[1001,1002,1003]"),
+        0.9,
+        1.0,
+    ),
+    "null": Kind(
+        (
+            *("data=null", "data.synthetic.sessions=1260", "budget.timesteps=200000"),
+            *("objective.seeds=[0]", "hydra.sweeper.n_trials=8"),
+        ),
+        ("promote.top_k=2", "promote.seeds=[1001,1002]"),
+        0.0,
+        0.09,
+    ),
+    "lucky": Kind(
+        (
+            *("data=null", "data.synthetic.sessions=420", "budget.timesteps=32768"),
+            *("budget.evaluations=2", "objective.seeds=[0]", "hydra.sweeper.n_trials=200"),
+            *("model.n_envs=64", "model.n_steps=64", "model.batch_size=512"),
+        ),
+        ("promote.top_k=1", "promote.seeds=[1001,1002]"),
+        0.0,
+        0.0,
+    ),
+}
+
+
+def run(home: Path, *arguments: str) -> int:
+    """Run one command; its output goes to `log.txt` of the home."""
+    environment = {**os.environ, "PPO_WORKBENCH_HOME": str(home)}
+    with (home / "log.txt").open("a", encoding="utf-8") as log:
+        script = [sys.executable, "-m", "ppo_workbench", *arguments]
+        return subprocess.run(script, env=environment, stdout=log, stderr=log).returncode
+
+
+def verdict(home: Path) -> dict[str, Any] | None:
+    """Return the newest verdict of a home, None if there is none yet."""
+    found = sorted((home / "promotions").glob("*/promotion.json"))
+    if not found:
+        return None
+    document: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
+    return document
+
+
+def promotion(home: Path, kind: Kind, seed: int, more: list[str]) -> dict[str, Any]:
+    """Sweep and promote once, or return what an earlier start came to."""
+    home.mkdir(parents=True, exist_ok=True)
+    known = verdict(home)
+    if known is not None:
+        return known
+    sweep = ("--multirun", "sweep=lr_entropy", "hydra.sweeper.study_name=study", "tracking=none")
+    market = f"data.synthetic.seed={seed}"
+    assert run(home, *sweep, *kind.sweep, market, *more) == 0, f"see {home / 'log.txt'}"
+    own = [each for each in more if each.startswith("promote.")]
+    code = run(home, "task=promote", "promote.study=study", "tracking=none", *kind.promote, *own)
+    assert code in (0, 3), f"see {home / 'log.txt'}"
+    document = verdict(home)
+    assert document is not None
+    assert document["promoted"] == (code == 0)
+    return document
+
+
+def summary(documents: list[dict[str, Any]], kind: Kind) -> dict[str, Any]:
+    """Count promotions and, over the refused, the gates that refused."""
+    promoted = sum(document["promoted"] for document in documents)
+    share = promoted / len(documents)
+    refusing = Counter(
+        gate["name"] for one in documents for gate in one["gates"] if not gate["passed"]
+    )
+    return {
+        "promotions": len(documents),
+        "promoted": promoted,
+        "bar_met": kind.least_frac <= share <= kind.most_frac,
+        "refusing_gates": dict(refusing.most_common()),
+        "test_sharpes": [one["scorecards"]["test"]["sharpe_annual"] for one in documents],
+        "powers": {gate["name"]: gate["power"] for gate in documents[0]["gates"]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--promotions", type=int, default=10)
+    parser.add_argument("--folder", type=Path, default=Path("promotion_gates"))
+    parser.add_argument("--set", action="append", default=[], dest="more")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    kind, documents = KINDS[arguments.kind], []
+    for seed in range(arguments.promotions):
+        home = arguments.folder.absolute() / f"{arguments.kind}_{seed}"
+        documents.append(promotion(home, kind, seed, arguments.more))
+        refusing = [gate["name"] for gate in documents[-1]["gates"] if not gate["passed"]]
+        told = f"refused by {', '.join(refusing)}" if refusing else "promoted"
+        print(f"{arguments.kind} {seed}: {told}", flush=True)
+    result = summary(documents, kind)
+    print(json.dumps(result, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

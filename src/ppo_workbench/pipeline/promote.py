@@ -1,0 +1,398 @@
+"""Promote the best of a study to the production model, if it has earned it; or roll back.
+
+In this order: the study is read and every contender's bars are checked, candidates race on fresh
+seeds, the winner by its bound on validation is chosen, baselines are trained, the test is opened
+once, the gates judge.  Nothing in trained_models/ changes before all of them have passed.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ppo_workbench.config import (
+    ArtifactError,
+    Config,
+    ConfigError,
+    PromotionError,
+    PromotionProfile,
+)
+from ppo_workbench.delivery.artifact import (
+    Artifact,
+    ArtifactPaths,
+    check_output_name,
+    load_artifact,
+    load_metadata,
+    save_artifact,
+)
+from ppo_workbench.delivery.champions import (
+    install_champion,
+    previous_name,
+    reigning_champion,
+    roll_back,
+)
+from ppo_workbench.delivery.describe import plain
+from ppo_workbench.delivery.metadata import Metadata, Status
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.contender import Contender, baseline_config, candidate_config
+from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
+from ppo_workbench.pipeline.promotion_evidence import (
+    BASELINES,
+    Opened,
+    baseline_paths,
+    champion_path,
+    collect,
+    replayed,
+    threshold_path,
+    trial_evidence,
+)
+from ppo_workbench.pipeline.promotion_report import describe, write_reports
+from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
+from ppo_workbench.records.candidates import StudyTrials, read_study
+from ppo_workbench.records.registry import CHALLENGER, CHAMPION, PREVIOUS, register
+from ppo_workbench.records.tracking import Tracker, open_tracker
+from ppo_workbench.scoring.gate_profiles import CHAMPION as REIGNING
+from ppo_workbench.scoring.gate_profiles import THRESHOLD, Evidence, judge
+from ppo_workbench.scoring.gates import Gate, failed
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.racing import clearly_worse
+
+PROMOTIONS = "promotions"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion came to.
+
+    Attributes:
+        promoted: Whether the model became the champion.
+        gates: Verdicts.
+        folder: Holds promotion.json, promotion.html and every model that was trained.
+        document: What promotion.json holds.
+        champion: The champion's files, None if it was refused.
+    """
+
+    promoted: bool
+    gates: list[Gate]
+    folder: Path
+    document: Mapping[str, Any]
+    champion: ArtifactPaths | None
+
+
+def promote(
+    config: Config, raw: Mapping[str, Any] | None = None, console: WorkbenchConsole | None = None
+) -> Promotion:
+    """Carry out `task=promote`; a refusal is a result, see `refuse`.
+
+    Args:
+        config: Its `promote` section; bars, rules and model are those of the study's trials.
+        raw: The same with secrets unresolved, for the record.
+        console: Where to print.
+
+    Raises:
+        ConfigError: The study cannot be promoted from, before anything is trained.
+        ArtifactError: `promote.output` is a model that is no champion.
+        PromotionError: Another promotion of this name is under way.
+        LedgerError: The look at the test cannot be recorded.
+    """
+    console = console or WorkbenchConsole()
+    check_output_name(previous_name(config.promote.output))
+    check_result_path(config.result_json)
+    home, name = home_folder(), config.promote.output
+    with promotion_lock(home, name):
+        run = _Promotion(config, home, console)
+        record = without_secrets(raw or plain(asdict(config)), config)
+        tags = {"task": "promote", "study": run.study.name, "profile": run.profile.value}
+        title = f"promotion of {name}"
+        with open_tracker(config.tracking, home, title, record, tags) as tracker:
+            found = run.carry_out(tracker)
+            tracker.log_text(console.log_text, "console.log")
+    write_result(config.result_json, found.document)
+    return found
+
+
+def refuse(found: Promotion) -> None:
+    """Raise the one sentence of a promotion that was refused.
+
+    Raises:
+        PromotionError: It was.
+    """
+    if found.promoted:
+        return
+    names = [gate.name for gate in failed(found.gates)]
+    raise PromotionError(
+        f"nothing is promoted: {len(names)} of {len(found.gates)} gates refuse "
+        f"({', '.join(names)}); {found.folder / 'promotion.html'} says by how much and what "
+        "evidence is missing"
+    )
+
+
+def rollback(config: Config, console: WorkbenchConsole | None = None) -> ArtifactPaths:
+    """Carry out `task=rollback`: the former champion reigns again.
+
+    Raises:
+        PromotionError: There is no former champion, or a promotion is under way.
+    """
+    console = console or WorkbenchConsole()
+    home, name = home_folder(), config.promote.output
+    check_output_name(previous_name(name))
+    folder = _champions(home)
+    with promotion_lock(home, name):
+        paths = roll_back(folder, name)
+        register(config.tracking, home, name, None, {}, _aliases(folder, name, None))
+    console.show(f"champion again: {paths.pth}", wrap=False)
+    return paths
+
+
+@contextmanager
+def promotion_lock(home: Path, name: str) -> Iterator[None]:
+    """Let one process at a time promote, roll back or recover the champion `name`.
+
+    Raises:
+        PromotionError: Another one does.
+    """
+    folder = home / PROMOTIONS
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{name}.lock", timeout=0)  # the kernel ends it with its holder
+    try:
+        lock.acquire()
+    except Timeout:
+        raise PromotionError(
+            f"promote.output={name}: another promotion or roll-back of it is under way, and only "
+            "one can win; wait for its end and repeat"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _champions(home: Path) -> Path:
+    return home / "trained_models"
+
+
+def _aliases(folder: Path, name: str, challenger: str | None) -> dict[str, str | None]:
+    """Return which run's model is champion and previous, as the files say."""
+    return {
+        CHAMPION: _run_of(folder, name),
+        PREVIOUS: _run_of(folder, previous_name(name)),
+        CHALLENGER: challenger,
+    }
+
+
+def _run_of(folder: Path, name: str) -> str | None:
+    try:
+        return load_metadata(folder, name).mlflow_run_id
+    except ArtifactError:
+        return None
+
+
+class _Promotion:
+    """One promotion, from the study to the verdict."""
+
+    def __init__(self, config: Config, home: Path, console: WorkbenchConsole) -> None:
+        """Read the study and refuse what cannot be promoted, before anything is trained."""
+        options = config.promote
+        if options.study is None:
+            raise ConfigError(
+                "promote.study: a value is needed, write promote.study=NAME (a folder in sweeps/)"
+            )
+        self.config, self.options, self.profile = config, options, options.profile
+        self._home, self._console, self._name = home, console, options.output
+        self._reigns = self._champion() is not None
+        self.study: StudyTrials = read_study(
+            config.trial.storage, home, options.study, options.top_k
+        )
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        self._folder = home / PROMOTIONS / f"{self._name}-{stamp}"
+        self._contenders = {
+            candidate.number: self._contender(candidate_config(candidate, config), candidate.number)
+            for candidate in self.study.candidates
+        }
+
+    def _champion(self) -> Metadata | None:
+        try:
+            return reigning_champion(_champions(self._home), self._name)
+        except ArtifactError:
+            if self.config.overwrite:
+                return None
+            raise
+
+    def _contender(self, own: tuple[Config, dict[str, Any]], number: int) -> Contender:
+        contender = Contender(f"trial {number}", *own, self._folder / f"trial_{number}")
+        contender.check_test()
+        return contender
+
+    def carry_out(self, tracker: Tracker) -> Promotion:
+        """Train, choose, open the test, judge, and install or refuse."""
+        self._folder.mkdir(parents=True)
+        self._race()
+        number = max(self._finalists(), key=lambda k: self._contenders[k].rank())
+        winner = self._contenders[number]
+        self._console.show(f"chosen: {winner.label}, bound {winner.bound().value:.2f}")
+        baselines = self._train_baselines(winner)
+        artifact = self._described(winner, number, tracker.run_id)
+        evidence, opened = self._open(winner, baselines, artifact)
+        gates = judge(self.profile, evidence)
+        artifact = _judged(artifact, gates, evidence)
+        save_artifact(self._folder, self._name, artifact.tensors, artifact.metadata, overwrite=True)
+        promoted = not failed(gates)
+        document = self._document(number, evidence, opened, gates, promoted)
+        champion = None
+        if promoted:
+            champion = install_champion(_champions(self._home), self._name, artifact)
+        write_reports(self._folder, document)
+        self._console.show(describe(document))
+        self._record(tracker, gates, document)
+        return Promotion(promoted, gates, self._folder, document, champion)
+
+    def _race(self) -> None:
+        """Train all candidates seed by seed; what is clearly worse gets no more seeds."""
+        racing, options = dict(self._contenders), self.options
+        for seed in options.seeds:
+            for contender in racing.values():
+                run = contender.train(seed)
+                sharpe = run.cards[-1].sharpe_annual
+                self._console.show(
+                    f"{contender.label}, seed {seed}: validation Sharpe {sharpe:.2f}"
+                )
+            if options.racing and len(racing) > 1:
+                for number in clearly_worse({k: c.scores() for k, c in racing.items()}):
+                    self._console.show(f"{racing.pop(number).label}: clearly worse, dropped")
+
+    def _finalists(self) -> list[int]:
+        count = len(self.options.seeds)
+        return [k for k, contender in self._contenders.items() if len(contender.runs) == count]
+
+    def _train_baselines(self, winner: Contender) -> dict[str, Contender]:
+        """Train standard PPO on the winner's seeds, timesteps and hyperparameters."""
+        found: dict[str, Contender] = {}
+        if self.profile is not PromotionProfile.production:
+            return found
+        for answer in self.options.baselines:
+            name = BASELINES[answer]
+            own = baseline_config(winner, answer, self.options.baseline_timesteps)
+            rival = Contender(name, *own, self._folder / name)
+            for seed in self.options.seeds:
+                rival.train(seed)
+            found[name] = rival
+            self._console.show(f"{name}: bound {rival.bound().value:.2f} on validation")
+        return found
+
+    def _described(self, winner: Contender, number: int, run_id: str | None) -> Artifact:
+        stored = winner.artifact(winner.delivered())
+        changes = {
+            "status": Status.challenger,
+            "study": self.study.name,
+            "trial_number": number,
+            "mlflow_run_id": run_id,
+        }
+        return Artifact(stored.tensors, stored.metadata.model_copy(update=changes))
+
+    def _verified(self, artifact: Artifact) -> tuple[str | None, int]:
+        """Save and load the model: what refuses it, and how many golden vectors agreed."""
+        try:
+            save_artifact(self._folder, self._name, artifact.tensors, artifact.metadata, True)
+            return None, replayed(load_artifact(self._folder, self._name))
+        except ArtifactError as error:
+            return str(error), 0
+
+    def _open(
+        self, winner: Contender, baselines: Mapping[str, Contender], artifact: Artifact
+    ) -> tuple[Evidence, Opened]:
+        """Open the test, once for the winner and all its rivals, and collect the evidence."""
+        golden = self._verified(artifact)
+        trials = trial_evidence(self.study, list(self._contenders.values()), winner)
+        experiment, opening = open_bars_with_test(
+            winner.config,
+            winner.bars,
+            winner.splits,
+            f"promotion of {self._name} from study {self.study.name}",
+            self._folder.name,
+        )
+        opened = Opened(experiment, opening, winner.policy(winner.delivered()))
+        rivals = baseline_paths(baselines)
+        rivals[THRESHOLD] = threshold_path(experiment)
+        if self._reigns:
+            rivals[REIGNING] = champion_path(
+                winner.config, winner.bars, winner.splits, _champions(self._home), self._name
+            )
+        return collect(self.config, trials, winner, opened, rivals, golden), opened
+
+    def _document(
+        self,
+        number: int,
+        evidence: Evidence,
+        opened: Opened,
+        gates: list[Gate],
+        promoted: bool,
+    ) -> dict[str, Any]:
+        winner = self._contenders[number]
+        delivered = winner.delivered()
+        return {
+            "name": self._name,
+            "study": self.study.name,
+            "profile": self.profile.value,
+            "promoted": promoted,
+            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "gates": [asdict(gate) for gate in gates],
+            "winner": {"trial": number, "seed": delivered.seed, "bound": winner.bound().value},
+            "candidates": [
+                {
+                    "trial": candidate.number,
+                    "study_value": candidate.value,
+                    "params": dict(candidate.params),
+                    "bound": self._contenders[candidate.number].bound().value,
+                    "seeds": [run.seed for run in self._contenders[candidate.number].runs],
+                    "timesteps": self._contenders[candidate.number].config.budget.timesteps,
+                }
+                for candidate in self.study.candidates
+            ],
+            "trials": evidence.trials,
+            "trials_by_state": dict(self.study.states),
+            "trials_with_returns": len(evidence.trial_returns),
+            "test": asdict(opened.opening),
+            "scorecards": {
+                "validation": delivered.cards[-1].to_dict(),
+                "test": scorecard(evidence.trace).to_dict(),
+            },
+        }
+
+    def _record(self, tracker: Tracker, gates: list[Gate], document: Mapping[str, Any]) -> None:
+        """Give the run every gate, the reports and the model; tell the registry."""
+        promoted = bool(document["promoted"])
+        metrics = {f"gate/{gate.name}/passed": float(gate.passed) for gate in gates}
+        for key in ("value", "threshold", "power"):
+            values = {gate.name: getattr(gate, key) for gate in gates}
+            metrics |= {f"gate/{k}/{key}": v for k, v in values.items() if v is not None}
+        tracker.log_metrics(metrics, 0)
+        words = {True: "passed", False: "refused"}
+        tags = {f"gate.{gate.name}": f"{words[gate.passed]}: {gate.reason}" for gate in gates}
+        tracker.set_tags({**tags, "promoted": str(promoted).lower(), "output": self._name})
+        for report in ("promotion.json", "promotion.html"):
+            tracker.log_artifact(self._folder / report)
+        source = _champions(self._home) if promoted else self._folder
+        for ending in (".pth", "-metadata.json"):
+            tracker.log_artifact(source / f"{self._name}{ending}", "model")
+        tracker.flush()
+        run_id = tracker.run_id
+        register(
+            self.config.tracking,
+            self._home,
+            self._name,
+            run_id,
+            {"study": self.study.name, "trial": str(document["winner"]["trial"])},
+            _aliases(_champions(self._home), self._name, None if promoted else run_id),
+        )
+
+
+def _judged(artifact: Artifact, gates: list[Gate], evidence: Evidence) -> Artifact:
+    """Give a model's metadata the verdicts and its scorecard on the test."""
+    card = plain(scorecard(evidence.trace).to_dict())
+    cards = artifact.metadata.scorecards.model_copy(update={"test": card})
+    changes = {"gates": [gate.for_metadata() for gate in gates], "scorecards": cards}
+    return Artifact(artifact.tensors, artifact.metadata.model_copy(update=changes))

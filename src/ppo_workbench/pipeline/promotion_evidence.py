@@ -1,0 +1,189 @@
+"""Collect what the gates judge: the trials' returns, rivals on the same test, stress, the audit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ppo_workbench.config import Config, ForbiddenAction, WorkbenchError
+from ppo_workbench.delivery.artifact import Artifact, load_artifact, verify
+from ppo_workbench.delivery.golden import find_golden
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.contender import Contender, mean_excess
+from ppo_workbench.pipeline.evaluation import as_trained
+from ppo_workbench.pipeline.scores import run_on_split
+from ppo_workbench.pipeline.stored import rescaled, stored_policy
+from ppo_workbench.records.candidates import StudyTrials
+from ppo_workbench.records.ledger import Opening
+from ppo_workbench.scoring.audit import audit
+from ppo_workbench.scoring.backtest import Policy, backtest
+from ppo_workbench.scoring.baselines import tuned_threshold
+from ppo_workbench.scoring.gate_profiles import (
+    EXECUTE,
+    REJECT,
+    STRESSES,
+    Evidence,
+)
+from ppo_workbench.scoring.gates import Alternative
+from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.scoring.samples import Floats
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.stress import conditions, priced
+from ppo_workbench.trading.experiment import Experiment, prepare_with_test
+
+BASELINES = {ForbiddenAction.execute: EXECUTE, ForbiddenAction.reject: REJECT}
+
+
+@dataclass(frozen=True)
+class TrialEvidence:
+    """What the study's trials did on validation.
+
+    Attributes:
+        validation_excess: float64 (T,), of the model.
+        trial_returns: float64 (trials, T), of trials on the same sessions.
+        run_sharpes: Per-session Sharpe ratios of every scored run, the promotion's included.
+        trials: True number of trials, the promotion's own trainings included.
+    """
+
+    validation_excess: Floats
+    trial_returns: Floats
+    run_sharpes: list[float]
+    trials: int
+
+
+def trial_evidence(
+    study: StudyTrials, contenders: list[Contender], winner: Contender
+) -> TrialEvidence:
+    """Collect the validation returns of trials and fresh runs, over the winner's sessions."""
+    trace = winner.validation_trace(winner.delivered())
+    cash = trace.cash_returns()
+    rows: list[Floats] = []
+    runs: list[Floats] = []
+    for seeds in study.returns.values():
+        own = [np.asarray(run, np.float64) for run in seeds.values() if len(run) == len(cash)]
+        if own:
+            rows.append(mean_excess(own, cash))
+            runs += [run - cash for run in own]
+    fresh = [run for contender in contenders for run in contender.runs]
+    runs += [np.asarray(run.returns) - cash for run in fresh if len(run.returns) == len(cash)]
+    returns = np.array(rows) if rows else np.empty((0, len(cash)))
+    return TrialEvidence(
+        validation_excess=trace.daily_returns() - cash,
+        trial_returns=returns,
+        run_sharpes=[_sharpe(run) for run in runs],
+        trials=study.trials + len(fresh),
+    )
+
+
+def _sharpe(excess: Floats) -> float:
+    deviation = float(excess.std(ddof=1))
+    return float(excess.mean()) / deviation if deviation > 0.0 else 0.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The winner on the opened test."""
+
+    experiment: Experiment
+    opening: Opening
+    policy: Policy
+
+
+def collect(
+    config: Config,
+    trials: TrialEvidence,
+    winner: Contender,
+    opened: Opened,
+    rivals: Mapping[str, SessionPath | str],
+    golden: tuple[str | None, int],
+) -> Evidence:
+    """Score the winner on the opened test and put all evidence together."""
+    experiment, own = opened.experiment, winner.config
+    trace = run_on_split(experiment, opened.policy, "test")
+    train, validation, test = (winner.splits[name] for name in ("train", "validation", "test"))
+    return Evidence(
+        trace=trace,
+        looks=opened.opening.looks,
+        validation_excess=trials.validation_excess,
+        trial_returns=trials.trial_returns,
+        run_sharpes=trials.run_sharpes,
+        trials=trials.trials,
+        rivals=rivals,
+        stressed=stressed(opened.policy, experiment, own),
+        audit=audit(trace, experiment.bars, own, masked=not own.env.mask_all_true),
+        golden_failure=golden[0],
+        golden_vectors=golden[1],
+        gaps=(validation.start - train.stop, test.start - validation.stop),
+        gap_asked=own.splits.gap_bars,
+        seen_test=max(0, len(winner.experiment.bars) - test.start),
+        alternative=Alternative(
+            config.promote.alternative_sharpe, config.promote.alternative_difference
+        ),
+    )
+
+
+def stressed(
+    policy: Policy, experiment: Experiment, config: Config
+) -> dict[str, tuple[str, Scorecard]]:
+    """Score a policy on the test under each of `STRESSES`."""
+    found = {}
+    for condition in conditions(config.costs):
+        if condition.name in STRESSES:
+            changed = replace(config, costs=condition.costs)
+            market = priced(experiment.market, changed, condition.quote_factor)
+            split = experiment.splits["test"]
+            trace = backtest(policy, experiment.bars, market, split, changed, condition.delay_bars)
+            found[condition.name] = (condition.change, scorecard(trace))
+    return found
+
+
+def test_path(experiment: Experiment, policy: Policy) -> SessionPath:
+    """Return the sessions of a policy on the opened test."""
+    return SessionPath.from_trace(run_on_split(experiment, policy, "test"))
+
+
+def baseline_paths(baselines: Mapping[str, Contender]) -> dict[str, SessionPath | str]:
+    """Score each baseline's delivered model on the test, whose opening was recorded."""
+    return {
+        name: test_path(
+            prepare_with_test(rival.config, rival.bars, rival.splits),
+            rival.policy(rival.delivered()),
+        )
+        for name, rival in baselines.items()
+    }
+
+
+def threshold_path(experiment: Experiment) -> SessionPath | str:
+    """Score the threshold rule tuned on train; say so where no moving average is observed."""
+    policy = tuned_threshold(experiment)
+    if policy is None:
+        return "no ema_distance feature is observed, so there is no threshold rule; add one"
+    return test_path(experiment, policy)
+
+
+def champion_path(
+    config: Config, bars: Bars, splits: dict[str, Split], folder: Path, name: str
+) -> SessionPath | str:
+    """Score the reigning champion on the same test, or say why it cannot be."""
+    try:
+        stored = load_artifact(folder, name)
+        own = as_trained(config, stored.metadata)
+        experiment = prepare_with_test(own, bars, splits)
+        policy = stored_policy(stored.metadata, stored.tensors, experiment)
+        market = rescaled(experiment, stored.tensors)
+        return test_path(replace(experiment, market=market), policy)
+    except WorkbenchError as error:
+        return f"the reigning champion cannot be scored on this test ({error})"
+
+
+def replayed(artifact: Artifact) -> int:
+    """Replay the golden vectors of a loaded model and return their number.
+
+    Raises:
+        ArtifactError: It decides otherwise than where it was saved, or has none.
+    """
+    verify(artifact)
+    golden = find_golden(artifact.tensors)
+    return 0 if golden is None else len(golden.rows)

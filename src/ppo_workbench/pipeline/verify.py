@@ -1,0 +1,165 @@
+"""Does a model hold what it says: train it again from its metadata, or audit every fill."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from ppo_workbench.config import BudgetConfig, Config, ConfigError, ForbiddenAction, WorkbenchError
+from ppo_workbench.delivery.artifact import Artifact, load_artifact
+from ppo_workbench.delivery.describe import library_versions
+from ppo_workbench.delivery.golden import PREFIX
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.contender import Contender, resolved_config
+from ppo_workbench.pipeline.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.outcome import check_result_path, write_result
+from ppo_workbench.pipeline.stored import find_artifact
+from ppo_workbench.scoring.audit import AuditReport, audit
+
+
+class VerificationError(WorkbenchError):
+    """A model is not what its metadata say, or breaks a rule that it was to keep."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A model against its second training.
+
+    Attributes:
+        same_machine: Processor and libraries are those of the first training: then every bit has
+            to agree.
+        identical: Every tensor is the same to the last bit.
+        sharpe_difference: Annual validation Sharpe ratio, second minus first.
+        tolerance: Largest size of it elsewhere: one standard error of the first.
+    """
+
+    same_machine: bool
+    identical: bool
+    sharpe_difference: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the model was reproduced as far as this machine can."""
+        if self.same_machine:
+            return self.identical
+        return self.identical or abs(self.sharpe_difference) <= self.tolerance
+
+    def describe(self) -> str:
+        """Say it in words."""
+        where = "the same processor and libraries" if self.same_machine else "another machine"
+        bits = "every bit agrees" if self.identical else "weights differ"
+        return (
+            f"trained again on {where}: {bits}, validation Sharpe ratio differs by "
+            f"{self.sharpe_difference:+.4f} (tolerance elsewhere {self.tolerance:.2f})"
+        )
+
+
+def verify(config: Config, console: WorkbenchConsole | None = None) -> Verification:
+    """Carry out `task=verify`: train `config.artifact` again and compare.
+
+    Bars, rules, hyperparameters, seed and timesteps are those that its metadata record.
+
+    Raises:
+        ConfigError: The bars are not those that it was trained on.
+        VerificationError: It was not reproduced.
+    """
+    console = console or WorkbenchConsole()
+    check_result_path(config.result_json)
+    folder, name = _named(config)
+    stored = load_artifact(folder, name)
+    own = recorded_config(stored.metadata, config)
+    with TemporaryDirectory() as scratch:
+        again = Contender(name, own, stored.metadata.config, Path(scratch))
+        if again.experiment.bars.fingerprint != stored.metadata.data.fingerprint:
+            raise ConfigError(
+                f"artifact={name}: the bars differ from those that it was trained on; give the "
+                "same file"
+            )
+        run = again.train(stored.metadata.seed)
+        found = compare_models(stored, again.artifact(run))
+    console.show(f"{name}: {found.describe()}")
+    write_result(config.result_json, {**vars(found), "agrees": found.agrees})
+    if not found.agrees:
+        raise VerificationError(
+            f"artifact={name}: {found.describe()}; it was not made as its metadata say"
+        )
+    return found
+
+
+def recorded_config(metadata: Metadata, config: Config) -> Config:
+    """Return the configuration of a model's training, its budget in recorded timesteps."""
+    raw = dict(metadata.config)
+    own = resolved_config({**raw, "seed": metadata.seed}, config)
+    if own.budget.timesteps is None or own.budget.minutes or own.budget.episodes:
+        # What time or episodes ended is repeated by the number of steps that it came to.
+        own.budget = BudgetConfig(
+            timesteps=metadata.training.timesteps, evaluations=own.budget.evaluations
+        )
+    return own
+
+
+def compare_models(first: Artifact, second: Artifact) -> Verification:
+    """Compare weights and validation of two trainings of one model; golden vectors aside."""
+    one, two = _learnt(first), _learnt(second)
+    same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    a, b = first.metadata, second.metadata
+    cards = [model.scorecards.validation or {} for model in (a, b)]
+    values = [_figure(card, "sharpe_annual") for card in cards]
+    return Verification(
+        same_machine=a.cpu == b.cpu and a.libraries == library_versions(),
+        identical=same,
+        sharpe_difference=values[1] - values[0],
+        tolerance=_figure(cards[0], "sharpe_standard_error"),
+    )
+
+
+def _learnt(artifact: Artifact) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in artifact.tensors.items() if not key.startswith(PREFIX)}
+
+
+def _figure(card: object, name: str) -> float:
+    value = card.get(name) if isinstance(card, dict) else None
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def audit_artifact(config: Config, console: WorkbenchConsole | None = None) -> AuditReport:
+    """Carry out `task=audit`: check every fill of `config.artifact` against every rule.
+
+    Raises:
+        VerificationError: A rule is broken, or one is on that the audit does not know.
+    """
+    console = console or WorkbenchConsole()
+    check_result_path(config.result_json)
+    name = _named(config)[1]
+    found = evaluate_artifact(config, str(config.artifact), config.split)
+    own = found.experiment.config
+    masked = found.metadata.model_type.value == "maskable_ppo"
+    free = not masked and own.env.forbidden_action is ForbiddenAction.execute
+    report = audit(
+        found.trace,
+        found.experiment.bars,
+        own,
+        enforced=not free,
+        masked=masked and not own.env.mask_all_true,
+    )
+    console.show(f"{name} on {config.split.value} of {found.experiment.bars.instrument}")
+    for note in found.notes():
+        console.show(f"note: {note}")
+    console.show(report.describe())
+    write_result(config.result_json, report.to_dict())
+    if report.count or report.unaudited:
+        broken = [rule for rule, count in report.by_rule.items() if count]
+        raise VerificationError(
+            f"artifact={name}: {report.count} violations "
+            f"({', '.join([*broken, *report.unaudited])}); the lines above say where"
+        )
+    return report
+
+
+def _named(config: Config) -> tuple[Path, str]:
+    if config.artifact is None:
+        raise ConfigError("artifact: a value is needed, write artifact=NAME")
+    return find_artifact(config.artifact)

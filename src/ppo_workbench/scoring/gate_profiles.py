@@ -1,0 +1,163 @@
+"""Which gates a profile asks for, and the evidence that they judge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ppo_workbench.config import PromotionProfile
+from ppo_workbench.scoring import gates as g
+from ppo_workbench.scoring.audit import AuditReport
+from ppo_workbench.scoring.gates import Alternative, Gate
+from ppo_workbench.scoring.gates_of_samples import (
+    deflated_validation,
+    expectancy,
+    probabilistic_test,
+    probability_of_loss,
+)
+from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.scoring.resampling import STUDENTISED, Difference, resample
+from ppo_workbench.scoring.samples import Floats, StatisticsError
+from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
+from ppo_workbench.scoring.trace import Trace
+
+EXECUTE, REJECT, THRESHOLD, CHAMPION = "ppo_execute", "ppo_reject", "threshold", "champion"
+RIVALS = {
+    EXECUTE: "standard PPO whose forbidden actions are carried out",
+    REJECT: "standard PPO whose forbidden orders the broker rejects",
+    THRESHOLD: "the threshold rule tuned on train under the same masks",
+    CHAMPION: "the reigning champion",
+}
+STRESSES = ("costs_x2", "latency_1_bar")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a promotion knows of its model.
+
+    Attributes:
+        trace: What the model did on the test.
+        looks: Openings of that test, this one included.
+        validation_excess: float64 (T,), the model's excess session returns on validation.
+        trial_returns: float64 (trials, T), excess session returns of the study's trials on
+            validation, each the mean over its seeds.
+        run_sharpes: Per-session Sharpe ratios of all runs that were scored on validation.
+        trials: True number of trials, those without returns and this promotion's own included.
+        rivals: Sessions of each rival on the same test, or why there are none; a rival that
+            is left out is not asked about, but for those that the profile requires.
+        stressed: What changed, and the scorecard on the test, for each of `STRESSES`.
+        audit: Of `trace`.
+        golden_failure: What refused the saved model, None if nothing did.
+        golden_vectors: Golden vectors that were replayed.
+        gaps: Bars between the splits.
+        gap_asked: `splits.gap_bars`.
+        seen_test: Bars of the test that were in memory during training.
+        alternative: What powers suppose.
+    """
+
+    trace: Trace
+    looks: int
+    validation_excess: Floats
+    trial_returns: Floats
+    run_sharpes: Sequence[float]
+    trials: int
+    rivals: Mapping[str, SessionPath | str]
+    stressed: Mapping[str, tuple[str, Scorecard]]
+    audit: AuditReport
+    golden_failure: str | None
+    golden_vectors: int
+    gaps: Sequence[int]
+    gap_asked: int
+    seen_test: int
+    alternative: Alternative = field(default_factory=Alternative)
+
+
+def judge(profile: PromotionProfile, evidence: Evidence) -> list[Gate]:
+    """Return the gates of a profile with their verdicts, the protocol's last."""
+    own: list[Gate] = []
+    if profile is PromotionProfile.specification:
+        own = _specification(evidence)
+    if profile is PromotionProfile.production:
+        own = _production(evidence)
+    return [*own, *_protocol(evidence)]
+
+
+def _protocol(evidence: Evidence) -> list[Gate]:
+    return [
+        g.recorded_look(evidence.looks),
+        g.split_hygiene(evidence.gaps, evidence.gap_asked, evidence.seen_test),
+        g.audited(evidence.audit),
+        g.golden_vectors(evidence.golden_failure, evidence.golden_vectors),
+    ]
+
+
+def _specification(evidence: Evidence) -> list[Gate]:
+    card, trace = scorecard(evidence.trace), evidence.trace
+    long_enough = len(trace.session_ends()) >= LEAST_SESSIONS
+    return [
+        g.target_sharpe(card),
+        g.target_drawdown(card, SessionPath.from_trace(trace) if long_enough else None),
+        g.target_win_rate(card),
+        g.target_trades(card),
+        g.target_exposure(card),
+    ]
+
+
+def _production(evidence: Evidence) -> list[Gate]:
+    trace, alternative = evidence.trace, evidence.alternative
+    excess, q = trace.daily_returns() - trace.cash_returns(), trace.sessions_per_year
+    return [
+        g.enough_round_trips(scorecard(trace)),
+        expectancy(trace, alternative),
+        deflated_validation(
+            evidence.validation_excess, evidence.run_sharpes, evidence.trials, q, alternative
+        ),
+        probability_of_loss(evidence.trial_returns, q, alternative),
+        probabilistic_test(excess, evidence.looks, q, alternative),
+        *_rivals(evidence),
+        *(_stress(evidence, name) for name in STRESSES),
+    ]
+
+
+def _stress(evidence: Evidence, name: str) -> Gate:
+    if name not in evidence.stressed:
+        return g.missing(name, "the model was not scored under it")
+    change, card = evidence.stressed[name]
+    return g.stressed(name, change, card, evidence.alternative)
+
+
+def _rivals(evidence: Evidence) -> list[Gate]:
+    """Judge the paired differences; the model is compared as it would be delivered."""
+    names = [EXECUTE, *([REJECT] if REJECT in evidence.rivals else []), THRESHOLD]
+    found = [_rival(evidence, name) for name in names]
+    reigns = CHAMPION in evidence.rivals
+    return [*found, _rival(evidence, CHAMPION) if reigns else g.no_champion()]
+
+
+def _rival(evidence: Evidence, name: str) -> Gate:
+    path = evidence.rivals.get(name, "it was not scored")
+    if isinstance(path, str):
+        return g.missing(name, path)
+    try:
+        own = SessionPath.from_trace(evidence.trace)
+        difference = paired_difference(own, path)
+    except StatisticsError as error:
+        return g.missing(name, str(error))
+    years = len(own) / own.sessions_per_year
+    alternative, rival = evidence.alternative, RIVALS[name]
+    if name == EXECUTE:
+        return g.decidedly_better(name, rival, difference, years, alternative)
+    if name == REJECT:
+        return g.not_decidedly_worse(name, rival, difference)
+    if name == THRESHOLD:
+        return g.better(name, rival, difference, alternative)
+    return g.not_worse(name, rival, difference, alternative)
+
+
+def paired_difference(model: SessionPath, rival: SessionPath, resamples: int = 2000) -> Difference:
+    """Return the difference of annual Sharpe ratios, model minus rival, paired by day.
+
+    Raises:
+        StatisticsError: The two have different sessions.
+    """
+    arms = {"model": [model], "rival": [rival]}
+    drawn = resample(arms, resamples=resamples, figures=(STUDENTISED,))
+    return drawn.difference(STUDENTISED, "model", "rival", g.CONFIDENCE)

@@ -1,0 +1,166 @@
+"""From a tiny study to a champion: refused, promoted, rolled back, verified, audited."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from filelock import FileLock
+from tests.e2e.workbench import Workbench
+
+from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.delivery.metadata import Status
+
+SMOKE = [
+    *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke"),
+    *("data.synthetic.sessions=70", "model.n_envs=4", "budget.timesteps=1024"),
+]
+PROMOTE = ["task=promote", "promote.study=smoke", "promote.seeds=[11,12]", "promote.top_k=2"]
+NAME = "maskable_production_final"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("promotion")
+    assert Workbench(home).run(*SMOKE).code == 0
+    return home
+
+
+@pytest.fixture
+def bench(home: Path, capsys: pytest.CaptureFixture[str]) -> Workbench:
+    return Workbench(home, capsys)
+
+
+def _latest(home: Path) -> tuple[Path, dict[str, Any]]:
+    folder = sorted(path for path in (home / "promotions").iterdir() if path.is_dir())[-1]
+    return folder, json.loads((folder / "promotion.json").read_text(encoding="utf-8"))
+
+
+def _aliases(home: Path) -> dict[str, str]:
+    """Return alias -> run of its version."""
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    aliases = client.get_registered_model(NAME).aliases
+    return {
+        alias: str(client.get_model_version(NAME, version).run_id)
+        for alias, version in aliases.items()
+    }
+
+
+def _looks(home: Path) -> int:
+    path = home / "mlruns" / "test_openings.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_bad_promotions_are_refused_before_anything_is_trained(bench: Workbench) -> None:
+    for arguments, words in {
+        ("task=promote",): "promote.study=NAME",
+        ("task=promote", "promote.study=nothing"): "is no study",
+        (*PROMOTE, "promote.seeds=[0,11]"): "give fresh ones",
+        (*PROMOTE, "promote.seeds=[11,11]"): "must differ",
+        (*PROMOTE, "promote.output=../x"): "without",
+        ("task=rollback",): "nothing to go back to",
+        ("task=verify",): "artifact=NAME",
+        ("task=audit",): "artifact=NAME",
+    }.items():
+        result = bench.run(*arguments)
+        assert result.code == (3 if arguments == ("task=rollback",) else 2), result.err
+        assert words in result.err
+        assert len(result.err.strip().splitlines()) == 1
+    assert _looks(bench.home) == 0
+    assert not (bench.home / "trained_models").exists()
+
+
+def test_untrained_model_is_refused_with_code_3_and_nothing_is_written(bench: Workbench) -> None:
+    result = bench.run(*PROMOTE)
+
+    assert result.code == 3
+    assert "nothing is promoted" in result.err
+    assert not (bench.home / "trained_models").exists()
+    folder, document = _latest(bench.home)
+    assert not document["promoted"]
+    gates = {gate["name"]: gate for gate in document["gates"]}
+    assert not gates["deflated_sharpe"]["passed"]
+    assert gates["audit"]["passed"]
+    assert gates["split_hygiene"]["passed"]
+    assert {"ppo_execute", "ppo_reject", "threshold", "champion", "costs_x2"} <= gates.keys()
+    assert document["trials"] == 2 + 2 * 2  # of the study, and the fresh trainings
+    assert document["test"]["looks"] == 1
+    page = (folder / "promotion.html").read_text(encoding="utf-8")
+    assert all(name in page for name in gates)
+    stored = load_artifact(folder, NAME).metadata
+    assert stored.status is Status.challenger
+    assert {gate.name for gate in stored.gates} == gates.keys()
+    assert stored.study == "smoke"
+    assert _looks(bench.home) == 1
+    assert _aliases(bench.home) == {"challenger": stored.mlflow_run_id}
+    client = mlflow.MlflowClient(f"sqlite:///{bench.home}/mlruns/mlflow.db")
+    run = client.get_run(str(stored.mlflow_run_id))
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["promoted"] == "false"
+    assert run.data.metrics["gate/deflated_sharpe/passed"] == 0.0
+    assert {f"gate.{name}" for name in gates} <= run.data.tags.keys()
+
+
+def test_research_profile_promotes_rolls_back_verifies_and_audits(bench: Workbench) -> None:
+    research = [*PROMOTE, "promote.profile=research", "promote.top_k=1"]
+    models = bench.home / "trained_models"
+
+    assert bench.run(*research).code == 0
+    first = load_artifact(models, NAME).metadata
+    assert first.status is Status.champion
+    assert first.scorecards.test is not None
+    assert _aliases(bench.home)["champion"] == first.mlflow_run_id
+
+    assert bench.run(*research, "promote.seeds=[21,22]").code == 0
+    second, former = (load_artifact(models, name).metadata for name in (NAME, f"{NAME}.previous"))
+    assert former.mlflow_run_id == first.mlflow_run_id
+    assert former.status is Status.previous
+    assert second.mlflow_run_id != first.mlflow_run_id
+    assert _aliases(bench.home) == {
+        "champion": second.mlflow_run_id,
+        "previous": first.mlflow_run_id,
+    }
+    assert _latest(bench.home)[1]["test"]["looks"] >= 2
+
+    assert bench.run("task=rollback").code == 0
+    assert load_artifact(models, NAME).metadata.mlflow_run_id == first.mlflow_run_id
+    assert _aliases(bench.home) == {
+        "champion": first.mlflow_run_id,
+        "previous": second.mlflow_run_id,
+    }
+
+    verified = bench.run("task=verify", f"artifact={NAME}")
+    assert verified.code == 0, verified.err
+    assert "every bit agrees" in verified.out
+
+    small = ["data.synthetic.sessions=70", "env.episode_bars=390"]
+    audited = bench.run("task=audit", f"artifact={NAME}", *small)
+    assert audited.code == 0, audited.err
+    assert "0 violations" in audited.out
+
+
+def test_second_promotion_at_once_is_told_and_changes_nothing(bench: Workbench) -> None:
+    before = bench.files()
+    with FileLock(bench.home / "promotions" / f".{NAME}.lock"):
+        result = bench.run(*PROMOTE)
+
+    assert result.code == 3
+    assert "under way" in result.err
+    assert bench.files() == before
+
+
+def test_model_of_the_name_that_is_no_champion_is_not_overwritten(bench: Workbench) -> None:
+    small = [
+        "data.synthetic.sessions=70",
+        "model.n_envs=4",
+        "model.n_steps=64",
+        "model.batch_size=64",
+    ]
+    tiny = [*small, "budget.timesteps=256", "budget.evaluations=1", "tracking=none"]
+    assert bench.run(*tiny, "output=mine").code == 0
+
+    result = bench.run(*PROMOTE, "promote.output=mine")
+
+    assert result.code == 2
+    assert "overwrite=true" in result.err

@@ -1,0 +1,177 @@
+"""Parts of promotion and verification that need no training."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from tests.delivery.test_artifact import _fields
+
+from ppo_workbench.cli import compose
+from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
+from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.describe import library_versions, plain
+from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.pipeline.contender import (
+    Contender,
+    baseline_config,
+    candidate_config,
+    resolved_config,
+)
+from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
+from ppo_workbench.pipeline.verify import compare_models, recorded_config
+from ppo_workbench.records.candidates import Candidate
+from ppo_workbench.records.registry import register
+
+
+def _model(value: float = 1.0, sharpe: float = 1.0, **changes: Any) -> Artifact:
+    card = {"sharpe_annual": sharpe, "sharpe_standard_error": 0.3}
+    fields = _fields(scorecards={"validation": card}, libraries=library_versions(), **changes)
+    tensors = {"policy.0.weight": torch.full((4, 2), value), "golden.mask": torch.rand(3)}
+    return Artifact(tensors, Metadata(**fields))
+
+
+def _candidate(**raw: Any) -> Candidate:
+    config = plain(asdict(compose(["tracking=none", "budget.timesteps=4096"])))
+    return Candidate(7, 1.0, {"model.learning_rate": 0.001}, (0, 1), {**config, **raw})
+
+
+def test_same_machine_asks_for_every_bit_golden_vectors_aside() -> None:
+    assert compare_models(_model(), _model()).agrees
+    one_bit = _model()
+    one_bit.tensors["policy.0.weight"][0, 0] += 1e-7
+    found = compare_models(_model(), one_bit)
+    assert found.same_machine
+    assert not found.agrees
+
+
+@pytest.mark.parametrize(("sharpe", "agrees"), [(1.29, True), (0.71, True), (1.31, False)])
+def test_another_machine_asks_for_the_sharpe_within_a_standard_error(
+    sharpe: float, agrees: bool
+) -> None:
+    found = compare_models(_model(cpu="another"), _model(2.0, sharpe))
+
+    assert not found.same_machine
+    assert found.agrees is agrees
+
+
+def test_other_libraries_are_another_machine() -> None:
+    older = _model()
+    metadata = older.metadata.model_copy(update={"libraries": {"torch": "1.0"}})
+
+    assert not compare_models(Artifact(older.tensors, metadata), _model()).same_machine
+
+
+def test_recorded_timesteps_replace_a_budget_of_minutes() -> None:
+    config = plain(asdict(compose(["tracking=none", "budget.minutes=5"])))
+    metadata = Metadata(**_fields(config=config, seed=9))
+
+    own = recorded_config(metadata, compose(["tracking=none"]))
+
+    assert own.seed == 9
+    assert (own.budget.timesteps, own.budget.minutes) == (10, None)
+
+
+def test_candidate_is_its_own_configuration_not_the_commands() -> None:
+    config = compose(["data=sp500", "model=ppo", "promote.timesteps=8192", "threads=2"])
+
+    own, raw = candidate_config(_candidate(), config)
+
+    assert (own.data.source, own.model.type) == ("synthetic", ModelType.maskable_ppo)
+    assert own.budget.timesteps == raw["budget"]["timesteps"] == 8192
+    assert own.threads == 2
+    assert own.trial.study is None
+
+
+def test_secret_of_a_trial_stays_unresolved_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BARS", "secret.csv")
+    config = compose(["tracking=none"])
+    data = {**_candidate().raw["data"], "source": "file", "path": "${oc.env:BARS}"}
+
+    own, raw = candidate_config(_candidate(data=data), config)
+
+    assert own.data.path == "secret.csv"
+    assert raw["data"]["path"] == "${oc.env:BARS}"
+    monkeypatch.delenv("BARS")
+    with pytest.raises(ConfigError, match="BARS"):
+        resolved_config(raw, config)
+
+
+def test_seed_of_the_study_and_standard_ppo_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trial 7.*\[1\]; give fresh ones"):
+        candidate_config(_candidate(), compose(["promote.seeds=[1,5]"]))
+    model = {**_candidate().raw["model"], "type": "ppo"}
+    with pytest.raises(ConfigError, match="sweep model=maskable_ppo"):
+        candidate_config(_candidate(model=model), compose([]))
+
+
+def test_baseline_differs_in_masks_and_answer_alone_and_keeps_secrets_unresolved() -> None:
+    config = compose(["tracking=none", "budget.timesteps=4096", "model.learning_rate=0.002"])
+    raw = {**plain(asdict(config)), "data": {"path": "${oc.env:BARS}"}}
+    rival = Mock(spec=Contender, config=config, raw=raw)
+
+    own, recorded = baseline_config(rival, ForbiddenAction.execute, None)
+
+    assert own.model == replace(config.model, type=ModelType.ppo)
+    assert own.env == replace(config.env, forbidden_action=ForbiddenAction.execute)
+    assert replace(own, model=config.model, env=config.env) == config
+    assert recorded["data"] == {"path": "${oc.env:BARS}"}
+    assert (recorded["model"]["type"], recorded["env"]["forbidden_action"]) == ("ppo", "execute")
+    longer, recorded = baseline_config(rival, ForbiddenAction.reject, 9999)
+    assert longer.budget == replace(config.budget, timesteps=9999)
+    assert recorded["budget"]["timesteps"] == 9999
+
+
+def test_registry_that_is_down_costs_a_warning_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
+    config = compose([]).tracking
+
+    assert register(config, tmp_path, "final", None, {}, {"champion": None}) is None
+
+    assert "does not know the new state of final" in caplog.text
+
+
+def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
+    gate = {"value": 1.0, "threshold": 2.0, "power": 0.25, "alternative": "a truth"}
+    card = dict.fromkeys(
+        (
+            *("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "n_trades"),
+            *("exposure_mean_abs", "excess_return_annual_frac", "expectancy_bps"),
+        ),
+        1.0,
+    )
+    document = {
+        "name": "<b>final</b>",
+        "study": "spring",
+        "profile": "production",
+        "promoted": False,
+        "created_utc": "2026-01-01T00:00:00+00:00",
+        "gates": [
+            {**gate, "name": "good", "passed": True, "reason": "fine"},
+            {**gate, "name": "bad", "passed": False, "reason": "1 < 2"},
+        ],
+        "winner": {"trial": 3, "seed": 5, "bound": 1.0},
+        "candidates": [
+            {"trial": 3, "study_value": 1.0, "bound": 0.5, "seeds": [5], "params": {"x": 1}}
+        ],
+        "trials": 12,
+        "trials_by_state": {"COMPLETE": 10},
+        "trials_with_returns": 9,
+        "test": {"looks": 2, "instrument": "SPY", "start": "2020-01-01", "stop": "2021-01-01"},
+        "scorecards": {"validation": card, "test": card},
+    }
+
+    write_reports(tmp_path, document)
+
+    page = (tmp_path / "promotion.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;final" in page
+    assert "<b>final" not in page
+    assert "1 &lt; 2" in page
+    assert page.index(">bad<") < page.index(">good<")
+    assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
+    assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
