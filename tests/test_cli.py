@@ -126,7 +126,7 @@ def test_command_with_bad_input_exits_2_with_one_sentence_and_writes_nothing(
         ("model=null", "model=null: is no option, choose model=X with X one of maskable_ppo, ppo"),
         ("~model", "model: no option is chosen, choose model=X with X one of maskable_ppo, ppo"),
         ("model=ppo,maskable_ppo", "model=ppo,maskable_ppo: gives several values, add --multirun"),
-        ("modle=ppo", "modle=ppo: unknown group, did you mean model? the groups are budget, compare, costs"),
+        ("modle=ppo", "modle=ppo: unknown group, did you mean model? the groups are budget"),
         ("experimnt=sp500", "experimnt=sp500: unknown group, did you mean experiment?"),
         ("experiment=nope", "experiment=nope: unknown option, allowed is crypto, exploration"),
         (
