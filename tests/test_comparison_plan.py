@@ -81,7 +81,7 @@ def test_stress_cell_repeats_the_overrides_of_its_arm() -> None:
     cell = stress_cell(_config(), "name", "look", "execute")
     assert (cell.name, cell.kind) == ("stress", "stress")
     assert "env.forbidden_action=execute" in cell.overrides
-    assert "compare.cell.name=stress" in cell.overrides
+    assert "compare.cell.name='stress'" in cell.overrides
 
 
 def test_comparison_without_arms_is_refused() -> None:
@@ -90,20 +90,18 @@ def test_comparison_without_arms_is_refused() -> None:
 
 
 def test_plan_of_another_experiment_is_refused_and_the_same_goes_on(tmp_path: Path) -> None:
-    plan = settled_plan(_config(), ())
+    plan = settled_plan(_config())
     assert check_plan(tmp_path, plan, overwrite=False) is None
     (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "look": "a"}))
 
-    assert check_plan(tmp_path, settled_plan(_config("output=x"), ()), overwrite=False)
+    assert check_plan(tmp_path, settled_plan(_config("output=x")), overwrite=False)
     with pytest.raises(ConfigError, match="begun with other settings"):
-        check_plan(tmp_path, settled_plan(_config("model.gamma=0.9"), ()), overwrite=False)
-    assert (
-        check_plan(tmp_path, settled_plan(_config("model.gamma=0.9"), ()), overwrite=True) is None
-    )
+        check_plan(tmp_path, settled_plan(_config("model.gamma=0.9")), overwrite=False)
+    assert check_plan(tmp_path, settled_plan(_config("model.gamma=0.9")), overwrite=True) is None
 
 
 def test_finished_comparison_of_that_name_is_refused(tmp_path: Path) -> None:
-    plan = settled_plan(_config(), ())
+    plan = settled_plan(_config())
     (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "look": "a"}))
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(ConfigError, match="finished comparison"):

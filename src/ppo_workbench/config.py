@@ -672,6 +672,7 @@ class TrialConfig:
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)]
 
 
 @dataclass
@@ -686,8 +687,8 @@ class MarketArms:
 class CellConfig:
     """Which cell of which comparison this run is; set by the comparison."""
 
-    comparison: Name | None = None
-    name: Name | None = None
+    comparison: FolderName | None = None
+    name: FolderName | None = None
     kind: Annotated[str, Field(pattern="^(train|yardsticks|stress)$")] = "train"
     arm: Name | None = None
     market: Name | None = None

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 
 from ppo_workbench.pipeline.compare import Ended
 
-STOCK = "basic"
 INTERRUPT_SECONDS = 20.0
 
 
@@ -49,7 +48,7 @@ class LauncherJobs:
         place = f"hydra.sweep.dir={_quoted(str(folder))}"
         own = [str(override) for override in HydraConfig.get().overrides.task]
         waiting = [
-            (index, merged(own, [*overrides, place, f"hydra.sweep.subdir={name}"]))
+            (index, merged(own, [*overrides, place, f"hydra.sweep.subdir={_quoted(name)}"]))
             for index, (name, overrides) in enumerate(jobs)
         ]
         running = 0

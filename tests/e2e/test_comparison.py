@@ -108,10 +108,10 @@ def test_figures_are_those_of_the_traces(compared: Path) -> None:
 def test_second_comparison_says_that_it_is_the_second_look(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared / "mlruns", tmp_path / "mlruns")
     one_arm = "compare.arms={masked: ['model.type=maskable_ppo']}"
-    again = [*COMPARE, "compare.seeds=[1]", "tracking=none", "output=again", one_arm]
+    again = [*COMPARE, "compare.seeds=[1]", "tracking=none", "output='1e5'", one_arm]
     again += ["compare.pairs=[]", "compare.resamples=200"]
     assert Workbench(tmp_path).run(*again).code == 0
-    assert _document(tmp_path, "again")["setup"]["markets"][0]["looks"] == 2
+    assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 2
 
 
 def test_killed_comparison_goes_on_with_what_is_missing(compared: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Train arms on equal terms, open the test once, and say which differences are decided."""
 
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ppo_workbench.config import Config, ConfigError, WorkbenchError
+from ppo_workbench.config import Config, WorkbenchError
+from ppo_workbench.config import Protocol as Splitting
+from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.calibration import settle
@@ -30,8 +31,6 @@ from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, w
 from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.stored import home_folder
 from ppo_workbench.records.comparison_record import ComparisonRecord
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class ComparisonError(WorkbenchError):
@@ -94,13 +93,10 @@ def compare(
     """
     home, console = home_folder(), console or WorkbenchConsole()
     name = config.output or f"compare_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"output={name!r}: a comparison's name is made of letters, digits, '_', '.' and '-'"
-        )
+    check_output_name(name)
     check_result_path(config.result_json)
     folder = home / FOLDER / name
-    plan = settled_plan(config, ())
+    plan = settled_plan(config)
     kept = check_plan(folder, plan, config.overwrite)
     look = kept["look"] if kept else f"{name}-{secrets.token_hex(4)}"
     cells = plan_cells(config, name, look)
@@ -111,13 +107,7 @@ def compare(
     record = ComparisonRecord.open(config.tracking, home, name, params, goes_on)
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:
-        try:
-            results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
-        except KeyboardInterrupt:
-            console.show(
-                f"interrupted: finished cells are kept, output={name} goes on with the rest"
-            )
-            raise
+        results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
         found = Comparands(config, cells, results, folder)
         stress = None
         if config.compare.stress:
@@ -159,13 +149,15 @@ def _choices(
 ) -> list[tuple[str, str]]:
     compare = config.compare
     trained = [cell for cell in cells if cell.kind == "train"]
+    alone = config.splits.protocol is Splitting.holdout
+    when = "after its models are final" if alone else "before: folds train on earlier tests"
     return [
         ("comparison", f"{name}, preset {compare.preset}"),
         ("arms", ", ".join(compare.arms)),
         ("seeds", ", ".join(str(seed) for seed in compare.seeds)),
         ("markets", ", ".join(dict.fromkeys(cell.market for cell in cells))),
         ("budget", f"{len(trained)} trainings of {timesteps:,} timesteps"),
-        ("test", "opened once for each market and recorded, after its models are final"),
+        ("test", f"opened once for each market and recorded, {when}"),
         ("home", str(home)),
         ("record", destination),
     ]
@@ -186,16 +178,20 @@ def _run_cells(
         console.show(f"resumed: {len(results)} of {len(cells)} cells are done")
     failed: dict[str, str] = {}
     todo = [(cell.name, [*cell.overrides, *limits]) for cell in missing]
-    for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
-        cell = missing[ended.index]
-        found = read_result(folder, cell.name)
-        if found is None:
-            failed[cell.name] = ended.reason or "left no result"
-            console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
-        else:
-            results[cell.name] = found
-            console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
-        record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
+    try:
+        for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
+            cell = missing[ended.index]
+            found = read_result(folder, cell.name)
+            if found is None:
+                failed[cell.name] = ended.reason or "left no result"
+                console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
+            else:
+                results[cell.name] = found
+                console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
+            record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
+    except KeyboardInterrupt:
+        console.show(f"interrupted: finished cells are kept, output={folder.name} goes on")
+        raise
     if failed:
         first, reason = next(iter(failed.items()))
         raise ComparisonError(

@@ -137,15 +137,12 @@ class _World:
         name = cell_name(self.market, self.seed, arm, fold, self.folds)
         kind = kind or (YARDSTICKS if arm == YARDSTICKS else "train")
         name = STRESS if kind == STRESS else name
-        keys = {
-            "name": name,
-            "kind": kind,
-            "arm": arm,
-            "market": self.market,
-            "fold": fold,
-            "keep_trace": str(self.shown).lower(),
-        }
-        own = [f"compare.cell.{key}={value}" for key, value in keys.items()]
+        names = {"name": name, "kind": kind, "arm": arm, "market": self.market}
+        own = [
+            *(f"compare.cell.{key}='{value}'" for key, value in names.items()),
+            f"compare.cell.fold={fold}",
+            f"compare.cell.keep_trace={str(self.shown).lower()}",
+        ]
         overrides = (*self.overrides, *self.arms.get(arm, []), *own)
         return Cell(name, kind, arm, self.market, self.seed, fold, overrides)
 
@@ -156,13 +153,14 @@ def _world(
     overrides = [*changes, f"seed={seed}"]
     if varies_market(config):
         overrides.append(f"data.synthetic.seed={seed}")
-    overrides += [f"compare.cell.comparison={comparison}", f"compare.cell.look={look}"]
+    # Names are quoted: Hydra would read 1e5 as a number.
+    overrides += [f"compare.cell.comparison='{comparison}'", f"compare.cell.look='{look}'"]
     shown = market == MAIN and seed == config.compare.seeds[0]
     folds, arms = fold_count(config), config.compare.arms
     return _World(market, seed, folds, shown, tuple(overrides), arms)
 
 
-def settled_plan(config: Config, limits: Sequence[str]) -> dict[str, Any]:
+def settled_plan(config: Config) -> dict[str, Any]:
     """Return what a comparison that goes on must repeat, as JSON values."""
     document = plain(asdict(config))
     for key in (
@@ -176,7 +174,6 @@ def settled_plan(config: Config, limits: Sequence[str]) -> dict[str, Any]:
     ):
         document.pop(key, None)
     document["compare"].pop("cell")
-    document["limits"] = list(limits)
     return dict(document)
 
 
@@ -195,7 +192,7 @@ def check_plan(folder: Path, plan: dict[str, Any], overwrite: bool) -> dict[str,
             f"output={folder.name}: {folder} holds a finished comparison; choose another output or "
             "set overwrite=true"
         )
-    if {**kept["plan"], "limits": None} != {**plan, "limits": None}:
+    if kept["plan"] != plan:
         raise ConfigError(
             f"output={folder.name}: {folder} holds a comparison that was begun with other "
             "settings; choose another output or set overwrite=true"

@@ -62,7 +62,7 @@ def finished(folder: Path) -> tuple[Comparands, str]:
         ConfigError: Its plan is not one that this version can read.
     """
     kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    own = validate_config({key: value for key, value in kept["plan"].items() if key != "limits"})
+    own = validate_config(kept["plan"])
     cells = plan_cells(own, folder.name, kept["look"])
     results = {cell.name: read_result(folder, cell.name) or {} for cell in cells}
     return Comparands(own, cells, results, folder), kept["look"]
