@@ -3,7 +3,7 @@
 import pytest
 
 from ppo_workbench.config import BudgetConfig
-from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.budget import Budget, evaluation_fractions
 
 
 class Clock:
@@ -130,3 +130,19 @@ def test_state_and_restore_continue_the_clock_and_the_plan() -> None:
 def test_describe_names_every_limit() -> None:
     budget, _ = _budget(minutes=1.5, episodes=20_000, timesteps=1_000_000)
     assert budget.describe() == "1.5 minutes or 20,000 episodes or 1,000,000 timesteps"
+
+
+def test_evaluation_fractions_are_equal_parts_of_a_budget_of_timesteps() -> None:
+    config = BudgetConfig(minutes=None, timesteps=1000, evaluations=4)
+    assert evaluation_fractions(config) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_evaluation_fractions_of_many_minutes_begin_within_seconds() -> None:
+    config = BudgetConfig(minutes=30.0, evaluations=20)
+    seconds = [1800 * fraction for fraction in evaluation_fractions(config)]
+    assert seconds[:8] == pytest.approx([1.40625, 2.8125, 5.625, 11.25, 22.5, 45, 90, 180])
+    assert len(seconds) == 6 + 20 and seconds[-1] == 1800
+
+
+def test_evaluation_fractions_of_short_parts_are_not_halved() -> None:
+    assert evaluation_fractions(BudgetConfig(minutes=1.0, evaluations=10))[0] == 0.1

@@ -12,6 +12,20 @@ from typing import Any
 from ppo_workbench.config import BudgetConfig
 
 CALIBRATE_AFTER_FRAC = 0.03
+EARLY_EVALUATIONS = 6
+LONG_PART_SECONDS = 30.0
+
+
+def evaluation_fractions(config: BudgetConfig) -> list[float]:
+    """Return the shares of a budget after which the validation split is looked at, ascending.
+
+    `evaluations` equal parts.  Where the first of them takes long (a budget of minutes) it is
+    halved again and again, so that a good model is seen within seconds.
+    """
+    parts = [count / config.evaluations for count in range(1, config.evaluations + 1)]
+    if config.minutes is None or config.minutes * 60 * parts[0] < LONG_PART_SECONDS:
+        return parts
+    return [parts[0] / 2**halved for halved in range(EARLY_EVALUATIONS, 0, -1)] + parts
 
 
 class Budget:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, ModelType, Select
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
-from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.budget import Budget, evaluation_fractions
 from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
 from ppo_workbench.learning.models import build_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
@@ -153,7 +154,8 @@ class _Supervisor(BaseCallback):
         super().__init__()
         self._config, self._budget, self._hooks = config, budget, hooks
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
-        self._evaluation_due = 1
+        self._evaluation_fractions = evaluation_fractions(config.budget)
+        self._evaluations_due = 0
         self._stop = False
         self._pauses = False
         self._paused = False
@@ -192,7 +194,9 @@ class _Supervisor(BaseCallback):
         metrics |= self._env.statistics.take(self._env.batch.market.space.names)
         metrics["time/passes"] = self._passes()
         validation = None
-        if self._stop or budget.fraction * self._config.budget.evaluations >= self._evaluation_due:
+        due = bisect_right(self._evaluation_fractions, budget.fraction)
+        if self._stop or due > self._evaluations_due:
+            self._evaluations_due = due
             validation = self._evaluate()
             metrics |= {f"validation/{k}": v for k, v in validation.metrics.items()}
             metrics["validation/score"] = validation.score
@@ -212,7 +216,7 @@ class _Supervisor(BaseCallback):
         checkpoint = capture_model(self.model, self._env)  # type: ignore[arg-type]
         document, tensors = checkpoint.document, checkpoint.tensors
         document["budget"] = self._budget.state()
-        document["evaluation_due"] = self._evaluation_due
+        document["evaluations_due"] = self._evaluations_due
         document["evaluations"] = [list(row) for row in self._evaluations]
         document["stopped"] = self._budget.exhausted
         if self._best is not None:
@@ -235,7 +239,7 @@ class _Supervisor(BaseCallback):
         self._budget.restore(document["budget"])
         self._saved_at = document["budget"]["used_seconds"]
         self._seen_timesteps = document["num_timesteps"]
-        self._evaluation_due = document["evaluation_due"]
+        self._evaluations_due = document["evaluations_due"]
         self._evaluations = [(row[0], row[1], row[2]) for row in document["evaluations"]]
         self._stop = document["stopped"]
         best = document.get("best")
@@ -268,8 +272,6 @@ class _Supervisor(BaseCallback):
         validation = self._hooks.evaluate(weights)
         step = self.model.num_timesteps
         self._evaluations.append((step, validation.score, validation.metrics))
-        done = int(self._budget.fraction * self._config.budget.evaluations)
-        self._evaluation_due = done + 1
         smoothed = fmean(score for _, score, _ in self._evaluations[-SMOOTHED_EVALUATIONS:])
         if smoothed > self._best_score or self._best is None:
             self._best_score, self._best = smoothed, (step, tensors)
