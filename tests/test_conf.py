@@ -60,7 +60,7 @@ def test_comparison_preset_composes_and_runs_on_timesteps(preset: str) -> None:
     assert config.compare.preset == preset
     assert config.budget.timesteps is not None
     assert config.budget.minutes is None
-    assert {"masked", "reject", "execute", "all_true"} <= set(config.compare.arms)
+    assert {"masked", "reject", "execute"} <= set(config.compare.arms)
 
 
 def test_comparison_without_a_preset_is_the_quick_one() -> None:
