@@ -60,10 +60,10 @@ def comparison_file(home: Path, name: str) -> Path:
     return home / "comparisons" / name / "comparison.json"
 
 
-def last_promotion(home: Path, name: str) -> tuple[Path, dict[str, Any]]:
-    """Return folder and document of the last promotion that came to a verdict."""
+def last_promotion(home: Path, name: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return folder and document of the last promotion that came to a verdict, if any."""
     found = sorted((home / "promotions").glob(f"{name}-*/promotion.json"))
-    return found[-1].parent, read(found[-1])
+    return (found[-1].parent, read(found[-1])) if found else None
 
 
 def winner_overrides(promotion: Mapping[str, Any]) -> list[str]:
@@ -79,8 +79,9 @@ def baseline_seed(home: Path, promotion: Mapping[str, Any]) -> int:
 
     The winner's own where the promotion's profile asks for no baseline.
     """
-    folder = last_promotion(home, promotion["name"])[0] / "ppo_execute"
-    bounds = {}
+    found = last_promotion(home, promotion["name"])
+    assert found is not None
+    folder, bounds = found[0] / "ppo_execute", {}
     for path in sorted(folder.glob("seed_*-metadata.json")):
         metadata = read(path)
         card = metadata["scorecards"]["validation"]
@@ -98,7 +99,9 @@ def collect(home: Path, study: str, comparison: str, training: str) -> None:
         training: Name of the model that repeated the champion's training.
     """
     folder, steps = home / EVIDENCE, home / "mlruns" / "deliverables"
-    last, promotion = last_promotion(home, CHAMPION)
+    found = last_promotion(home, CHAMPION)
+    assert found is not None
+    last, promotion = found
     _same_weights(home / "trained_models", training, home / "trained_models", CHAMPION)
     judged = last / "ppo_execute"
     if judged.is_dir():

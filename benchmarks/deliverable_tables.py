@@ -39,9 +39,7 @@ def shown(value: float | None, unit: str, *, signed: bool = False) -> str:
     sign = "+" if signed or unit == "ratio" else ""
     if unit == "share":
         return f"{100 * value:{sign}.1f} %" + (" points" if signed else "")
-    return {"ratio": f"{value:{sign}.2f}", "count": f"{value:{sign},.0f}"}.get(
-        unit, f"{value:{sign}.2f}"
-    )
+    return f"{value:{sign},.0f}" if unit == "count" else f"{value:{sign}.2f}"
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
@@ -99,7 +97,11 @@ def analysis(document: Document) -> str:
 
 
 def criteria(
-    compared: Document, promotion: Document, champion: Document, baseline: Document
+    compared: Document,
+    promotion: Document,
+    champion: Document,
+    baseline: Document,
+    refused: str | None = None,
 ) -> str:
     """Return the specification's success criteria as a table.
 
@@ -108,6 +110,7 @@ def criteria(
         promotion: promotion.json.
         champion: Metadata of the champion.
         baseline: Metadata of the baseline.
+        refused: Why the ModelManager does not load the two models, None if it does.
     """
     rows = [
         _trains(compared),
@@ -121,17 +124,22 @@ def criteria(
         _seeds_meet(compared),
         _delivered(promotion),
         _metadata(champion, baseline),
-        ["both models load in the application's ModelManager", "`make verify-deliverables`", "-",
-         "checked there"],
-    ]  # fmt: skip
+        [
+            "both models load in the application's ModelManager",
+            refused or "champion activated, baseline loaded, golden vectors replayed",
+            "-",
+            _verdict(refused is None),
+        ],
+    ]
     return table(HEAD, rows)
 
 
 def _trains(compared: Document) -> list[str]:
     found = compared["stability"][MASKED]
     bad = found["diverged"]
-    told = f"{found['runs'] - bad} of {found['runs']} trainings end without divergence"
-    return ["MaskablePPO trains without errors", told, "-", _verdict(bad == 0)]
+    runs = found["runs"]
+    told = f"{runs - bad} of {runs} trainings end without divergence"
+    return ["MaskablePPO trains without errors", told, _wilson(runs - bad, runs), _verdict(not bad)]
 
 
 def _invalid(compared: Document) -> list[str]:
@@ -178,7 +186,8 @@ def _fewer_invalid(compared: Document) -> list[str]:
 def _target(row: Document) -> list[str]:
     unit = UNITS[row["figure"]]
     sense = ">" if row["sense"] == "above" else "<"
-    name = f"{TITLES[row['figure']]} {sense} {shown(row['target'], unit)}, median over seeds"
+    asked = shown(row["target"], "plain" if unit == "ratio" else unit)
+    name = f"{TITLES[row['figure']]} {sense} {asked}, median over seeds"
     span = interval(row["median_low"], row["median_high"], unit)
     return [name, shown(row["median"], unit), span, row["median_verdict"] or "not decidable"]
 
@@ -202,7 +211,8 @@ def _seeds_meet(compared: Document) -> list[str]:
         f"{found['meet_on_test']} on the test"
     )
     met = found["meet_on_validation"] >= 0.8 * found["runs"]
-    return ["all three targets, seeds (asked: 16 of 20 on validation)", told, "-", _verdict(met)]
+    span = _wilson(found["meet_on_validation"], found["runs"])
+    return ["all three targets, seeds (asked: 16 of 20 on validation)", told, span, _verdict(met)]
 
 
 def _delivered(promotion: Document) -> list[str]:
@@ -232,6 +242,14 @@ def _metadata(champion: Document, baseline: Document) -> list[str]:
         f"{len(champion['gates'])} gates, {len(champion['feature_names'])} observations"
     )
     return ["metadata are complete", told, "-", _verdict(whole)]
+
+
+def _wilson(count: int, runs: int) -> str:
+    """Return Wilson's (1927) interval of a share."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(count, runs, alpha=0.05, method="wilson")
+    return interval(float(low), float(high), "share")
 
 
 def _verdict(holds: bool) -> str:
@@ -282,7 +300,23 @@ def criteria_of(home: Path) -> str:
         home / "trained_models" / "maskable_production_final-metadata.json",
         home / "baselines" / "ppo_baseline_final-metadata.json",
     )
-    return criteria(*(json.loads(path.read_text(encoding="utf-8")) for path in sources))
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sources]
+    return criteria(*documents, refused=refusal(home))
+
+
+def refusal(home: Path) -> str | None:
+    """Return why the application's ModelManager does not take the two models, None if it does."""
+    from ppo_workbench.config import ArtifactError
+    from ppo_workbench.delivery.artifact import verify
+    from ppo_workbench.delivery.model_manager import ModelManager
+
+    try:
+        manager = ModelManager(home / "trained_models", home / "baselines")
+        manager.activate("maskable_production_final")
+        verify(manager.load("ppo_baseline_final"))
+    except ArtifactError as error:
+        return str(error)
+    return None
 
 
 def between_markers(text: str) -> str | None:

@@ -22,6 +22,7 @@ ended well, and with which command: with other options the step is refused.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
@@ -44,18 +45,26 @@ class Home:
     """The home folder, and the steps that have ended well in it."""
 
     path: Path
+    _descriptor: int = -1
 
     @property
     def steps(self) -> Path:
         return self.path / "mlruns" / "deliverables"
 
-    def run(self, step: str, *arguments: str, again: Sequence[str] | None = None) -> int:
+    def run(
+        self,
+        step: str,
+        *arguments: str,
+        again: Sequence[str] | None = None,
+        refusal: int | None = None,
+    ) -> int:
         """Run one command unless it has ended well before; return its exit code.
 
         Args:
             step: Name of the step.
             arguments: The command.
             again: The command that goes on with it after a kill, by default the same.
+            refusal: Code that the caller looks into; such a step is not marked here.
         """
         done = self.steps / f"{step}.done"
         told = " ".join(arguments)
@@ -70,20 +79,41 @@ class Home:
             return int(before["code"])
         print(f"{step}: python -m ppo_workbench {' '.join(again or arguments)}", flush=True)
         code = self._call(step, again or arguments)
-        if code == 0 or (code == REFUSED and step == "promote"):
-            evidence.write_whole(done, json.dumps({"command": told, "code": code}))
+        if code == 0:
+            self.mark(step, arguments, code)
+        if code in (0, refusal):
             return code
         raise SystemExit(
             f"{step}: ended with code {code}, {self.steps / (step + '.log')} says why; mend it, "
             "then the same command goes on from here"
         )
 
-    def _call(self, step: str, arguments: Sequence[str]) -> int:
+    def mark(self, step: str, arguments: Sequence[str], code: int) -> None:
+        """Say that a step has ended well."""
+        told = json.dumps({"command": " ".join(arguments), "code": code})
+        evidence.write_whole(self.steps / f"{step}.done", told)
+
+    def lock(self) -> None:
+        """Refuse a second start while the first, or a command that it left, is running."""
         self.steps.mkdir(parents=True, exist_ok=True)
+        # Commands inherit the descriptor, and with it the lock, until the last of them ends.
+        self._descriptor = os.open(self.steps / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(
+                f"{self.steps}: another start, or a command that it left behind, is still "
+                "running; wait for its end or end it"
+            ) from None
+
+    def _call(self, step: str, arguments: Sequence[str]) -> int:
         environment = {**os.environ, "PPO_WORKBENCH_HOME": str(self.path), "COLUMNS": "100"}
         with (self.steps / f"{step}.log").open("a", encoding="utf-8") as log:
             command = [sys.executable, "-m", "ppo_workbench", *arguments]
-            return subprocess.run(command, env=environment, stdout=log, stderr=log).returncode
+            shared = (self._descriptor,)
+            return subprocess.run(
+                command, env=environment, stdout=log, stderr=log, pass_fds=shared
+            ).returncode
 
 
 def train(home: Home, step: str, folder: str, name: str, settings: Sequence[str]) -> None:
@@ -93,23 +123,33 @@ def train(home: Home, step: str, folder: str, name: str, settings: Sequence[str]
     whole = (home.path / folder / f"{name}-metadata.json").exists()
     if whole and again is None and not (home.steps / f"{step}.done").exists():
         # Killed between the model's last file and the mark: what stands is the step's own.
-        told = " ".join([*settings, f"output={name}"])
-        evidence.write_whole(home.steps / f"{step}.done", json.dumps({"command": told, "code": 0}))
+        home.mark(step, [*settings, f"output={name}"], 0)
     home.run(step, *settings, f"output={name}", again=again)
 
 
 def promote(home: Home, options: argparse.Namespace) -> dict[str, Any]:
     """Promote and return promotion.json; a refusal ends the program."""
     chosen = [f"promote.study={STUDY}", f"promote.output={CHAMPION}", *options.promote_set]
-    code = home.run("promote", "task=promote", *chosen)
-    folder, document = evidence.last_promotion(home.path, CHAMPION)
-    if code == REFUSED:
+    command = ["task=promote", *chosen]
+    found = evidence.last_promotion(home.path, CHAMPION)
+    if found is None or found[1]["study"] != STUDY:
+        home.run("promote", *command, refusal=REFUSED)
+        found = evidence.last_promotion(home.path, CHAMPION)
+    if found is None:
+        raise SystemExit(f"promote: came to no verdict, {home.steps / 'promote.log'} says why")
+    # A verdict stands, also where a kill came before its mark: each further look at the test
+    # would be a further chance.
+    folder, document = found
+    home.mark("promote", command, 0 if document["promoted"] else REFUSED)
+    if not document["promoted"]:
         refusing = [gate for gate in document["gates"] if not gate["passed"]]
         for gate in refusing:
             print(f"  {gate['name']}: {gate['reason']}")
         print(
             f"nothing is promoted, so nothing is delivered: {len(refusing)} of "
-            f"{len(document['gates'])} gates refuse; the report is {folder / 'promotion.html'}"
+            f"{len(document['gates'])} gates refuse; the report is {folder / 'promotion.html'}. "
+            "The verdict on this study stands: another needs another market or recipe, in a "
+            "home of its own"
         )
         raise SystemExit(REFUSED)
     return document
@@ -164,6 +204,7 @@ def main() -> None:
         )
     options = parser.parse_args()
     home = Home(Path(os.environ.get("PPO_WORKBENCH_HOME") or ".").absolute())
+    home.lock()
     make(home, options)
 
 

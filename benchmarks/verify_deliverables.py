@@ -54,27 +54,24 @@ def models(home: Path) -> Iterator[str]:
     """Yield what is wrong with the two models."""
     from ppo_workbench.config import ArtifactError
     from ppo_workbench.delivery.artifact import load_artifact, verify
-    from ppo_workbench.delivery.model_manager import ModelManager
 
+    found = {}
     for name, folder in evidence.FOLDERS.items():
         try:
-            verify(load_artifact(home / folder, name))
+            verify(artifact := load_artifact(home / folder, name))
+            found[name] = artifact.metadata
         except ArtifactError as error:
             yield str(error)
-    try:
-        # The two folders of a checkout may hold other models; only ours must be usable.
-        manager = ModelManager(*(home / folder for folder in evidence.FOLDERS.values()))
-        manager.load(BASELINE)
-        metadata = manager.activate(CHAMPION).metadata
-    except ArtifactError as error:
-        yield f"ModelManager: {error}"
+    if len(found) < len(evidence.FOLDERS):
         return
+    refused = tables.refusal(home)
+    if refused is not None:
+        yield f"ModelManager: {refused}"
+    gates = {gate.name: gate.passed for gate in found[CHAMPION].gates}
     promotion = evidence.read(home / evidence.EVIDENCE / "promotion.json")
-    refusing = [gate.name for gate in metadata.gates if not gate.passed]
-    if refusing or not metadata.gates or not promotion["promoted"]:
-        yield f"{CHAMPION}: was not promoted by its gates ({', '.join(refusing) or 'none'})"
-    told = {gate["name"]: gate["passed"] for gate in promotion["gates"]}
-    if told != {gate.name: gate.passed for gate in metadata.gates}:
+    if not gates or not all(gates.values()) or not promotion["promoted"]:
+        yield f"{CHAMPION}: was not promoted by its gates"
+    if gates != {gate["name"]: gate["passed"] for gate in promotion["gates"]}:
         yield f"{CHAMPION}: its gates are not those of promotion.json"
 
 
@@ -112,8 +109,7 @@ def scores(home: Path) -> Iterator[str]:
             except WorkbenchError as error:
                 yield str(error)
                 continue
-            where = "the same machine, every bit" if found.same_machine else "within tolerances"
-            print(f"  {name} on {split}: {where}, {len(found.apart)} figures differ", flush=True)
+            print(f"  {name} on {split}: {found.describe()}", flush=True)
             for figure, (before, now) in found.apart.items():
                 yield f"{name} on {split}: {figure} was {before}, here it is {now}"
 

@@ -30,12 +30,21 @@ class Rescore:
     Attributes:
         split: What was scored.
         same_machine: Processor and libraries are those of the training: every figure has to agree.
+        same_bars: The bars are those of the training, None where the split is none of its own.
         apart: Figure -> kept and found value, of those that differ more than is allowed here.
     """
 
     split: str
     same_machine: bool
+    same_bars: bool | None
     apart: Mapping[str, tuple[float | None, float]]
+
+    def describe(self) -> str:
+        """Say it in words."""
+        where = "same machine, every bit asked for" if self.same_machine else "another machine"
+        bars = {True: "same bars", False: "OTHER BARS", None: "bars of the test"}[self.same_bars]
+        differ = ", ".join(self.apart) or "nothing"
+        return f"{where}, {bars}, differs: {differ}"
 
 
 def rescore(
@@ -57,9 +66,12 @@ def rescore(
     """
     metadata = load_metadata(folder, name)
     own = recorded_config(metadata, config)
-    found = scorecard(evaluate_artifact(own, str(folder / name), split).trace).to_dict()
-    same = on_its_machine(metadata)
-    return Rescore(split.value, same, differences(flat(kept), found, exact=same))
+    evaluation = evaluate_artifact(own, str(folder / name), split)
+    found, same = scorecard(evaluation.trace).to_dict(), on_its_machine(metadata)
+    # The fingerprint in the metadata is that of the bars before the test.
+    before = split in (ScoredSplit.train, ScoredSplit.validation)
+    bars = evaluation.experiment.bars.fingerprint == metadata.data.fingerprint if before else None
+    return Rescore(split.value, same, bars, differences(flat(kept), found, exact=same))
 
 
 def on_its_machine(metadata: Metadata) -> bool:
