@@ -86,7 +86,7 @@ def baseline_seed(home: Path, promotion: Mapping[str, Any]) -> int:
         metadata = read(path)
         card = metadata["scorecards"]["validation"]
         bounds[metadata["seed"]] = card["sharpe_annual"] - card["sharpe_standard_error"]
-    return max(bounds, key=lambda seed: bounds[seed]) if bounds else promotion["winner"]["seed"]
+    return int(max(bounds, key=lambda k: bounds[k]) if bounds else promotion["winner"]["seed"])
 
 
 def collect(home: Path, study: str, comparison: str, training: str) -> None:

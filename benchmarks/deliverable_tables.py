@@ -300,8 +300,10 @@ def criteria_of(home: Path) -> str:
         home / "trained_models" / "maskable_production_final-metadata.json",
         home / "baselines" / "ppo_baseline_final-metadata.json",
     )
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sources]
-    return criteria(*documents, refused=refusal(home))
+    compared, promotion, champion, baseline = (
+        json.loads(path.read_text(encoding="utf-8")) for path in sources
+    )
+    return criteria(compared, promotion, champion, baseline, refusal(home))
 
 
 def refusal(home: Path) -> str | None:
