@@ -536,7 +536,10 @@ class RiskConfig:
 
 @dataclass
 class RewardConfig:
-    """Weights of the reward components (docs/metrics.md gives each formula)."""
+    """Weights of the reward components (docs/metrics.md gives each formula).
+
+    `extra` weighs components by name that have no field here (docs/extending.md).
+    """
 
     log_return: NonNegative = 1.0
     variance: NonNegative = 0.03
@@ -544,6 +547,7 @@ class RewardConfig:
     differential_sharpe_halflife_bars: Positive = 390.0
     drawdown: NonNegative = 0.0
     turnover: NonNegative = 0.0
+    extra: dict[str, NonNegative] = field(default_factory=dict)
 
 
 @dataclass
