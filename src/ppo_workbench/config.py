@@ -646,11 +646,13 @@ class DecideConfig:
     """Where `task=decide` reads bars and writes decisions; "-" is standard input and output.
 
     `format` null: csv for a file of that ending, else JSON lines.  `account` simulated: filled
-    at the next bar with the model's own costs; given: in each JSON line.
+    at the next bar with the model's own costs; given: in each JSON line.  `state`: a file that
+    a start goes on from, if it is there, and that is kept up to date.
     """
 
     input: str = "-"
     output: str = "-"
+    state: str | None = None
     format: LineFormat | None = None
     account: AccountSource = AccountSource.simulated
 
