@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def minutes() -> Bars:
     """Return sessions over Thanksgiving's half day and Christmas, with bars left out."""
     bars = generate(SyntheticConfig(sessions=16)).bars
     kept = np.random.default_rng(0).random(len(bars)) > 0.1
-    columns = {
+    columns: dict[str, Any] = {
         name: value[kept]
         for name, value in vars(bars).items()
         if isinstance(value, np.ndarray) and len(value) == len(bars)
