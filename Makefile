@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 # For the small CPU build of torch: TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_PIP_ARGS ?=
 MINUTES ?= 1
+# For a small trial; benchmarks/deliverables.py --help lists them.
+DELIVERABLES_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: train test lint type ui lock
+.PHONY: train test lint type ui lock deliverables verify-deliverables
 
 train: .venv/.installed
 	$(BIN)/python -m ppo_workbench model=maskable_ppo budget.minutes=$(MINUTES)
@@ -20,6 +22,14 @@ lint: .venv/.installed
 
 type: .venv/.installed
 	$(BIN)/mypy
+
+# Hours; killed, the same command goes on. Code 3 (make says Error 3): the gates refuse.
+deliverables: .venv/.installed
+	$(BIN)/python benchmarks/deliverables.py $(DELIVERABLES_ARGS)
+
+# Minutes; from the committed files alone.
+verify-deliverables: .venv/.installed
+	$(BIN)/python benchmarks/verify_deliverables.py
 
 ui: .venv/.installed
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \

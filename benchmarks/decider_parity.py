@@ -2,15 +2,19 @@
 
     python benchmarks/decider_parity.py --json docs/results/decider_parity.json
     python benchmarks/decider_parity.py --spy FILE    # real minutes too
+    python benchmarks/decider_parity.py --python VENV/bin/python --bars 1950    # base, a week
 
 Trains a model for a moment on each market, then decides on it twice: here with the
 backtest's step, and in a fresh process that imports `ppo_workbench.delivery` alone, bar by
 bar with an account that fills as the backtest does.  Compared as bytes: observations, masks,
 reasons, logits, actions, fills, prices, costs, carry, equity.  Ends with exit code 1 if a bit
-differs or the fresh process has loaded a package of the research stack.
+differs or the fresh process has loaded a package of the research stack.  `--python` is the
+interpreter of the fresh process: of an environment with the base install alone it cannot load
+one (`benchmarks/base_install.py` makes such an environment).
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -84,7 +88,14 @@ def decide(folder: Path, start: int, stop: int) -> None:
         for name in names:
             rows[name].append(getattr(decider, name).copy())
     np.savez(folder / "found.npz", **{name: np.array(values) for name, values in rows.items()})
-    print(json.dumps([name for name in HEAVY if name in sys.modules]))
+    print(
+        json.dumps(
+            {
+                "loaded": [name for name in HEAVY if name in sys.modules],
+                "installed": [name for name in HEAVY if importlib.util.find_spec(name)],
+            }
+        )
+    )
 
 
 def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
@@ -123,8 +134,22 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     return found | {"action": action} | {name: outcomes[name].copy() for name in OUTCOMES}
 
 
-def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    """Train, decide twice, and count the differing values of each array."""
+def fresh(python: Path | None, *arguments: str) -> list[str]:
+    """Return the command of a process of its own; another interpreter has its own packages."""
+    return [str(python), "-I", *arguments] if python else [sys.executable, *arguments]
+
+
+def compare(
+    name: str,
+    overrides: tuple[str, ...],
+    folder: Path,
+    python: Path | None = None,
+    bars: int = YEAR,
+) -> dict[str, Any]:
+    """Train, decide twice on `bars` bars or fewer, and count the differing values of each array.
+
+    What was compared stays in `folder`/trained_models: the model `m`, bars.npz, found.npz.
+    """
     from ppo_workbench import compose, train
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.learning.progress import WorkbenchConsole
@@ -141,7 +166,7 @@ def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, An
     artifact = load_artifact(models, "m")
     experiment = prepare(config, *split_bars(config))
     start = experiment.splits["train"].start
-    split = Split("part", start, min(start + YEAR + 1, experiment.splits["validation"].stop))
+    split = Split("part", start, min(start + bars + 1, experiment.splits["validation"].stop))
     expected = reference(experiment, artifact, split)
     market = rescaled(experiment, artifact.tensors)
     policy = stored_policy(artifact.metadata, artifact.tensors, replace(experiment, market=market))
@@ -150,7 +175,7 @@ def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, An
     assert np.array_equal(trace.equity_usd, expected["equity"])
     write_bars(experiment.bars.slice(0, split.stop), models / "bars.npz")
     began = time.perf_counter()
-    command = [sys.executable, __file__, "--decide", str(models), str(start), str(split.stop)]
+    command = fresh(python, __file__, "--decide", str(models), str(start), str(split.stop))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - began
     with np.load(models / "found.npz") as stored:
@@ -163,6 +188,7 @@ def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, An
         found[key].astype(value.dtype).tobytes() == value.tobytes()
         for key, value in expected.items()
     )
+    research = json.loads(done.stdout)
     return {
         "market": name,
         "decisions": len(expected["action"]),
@@ -170,7 +196,8 @@ def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, An
         "rows_with_a_mask": int((~expected["mask"]).any(axis=1).sum()),
         "differing_values": differing,
         "same_bytes": same_bytes,
-        "research_packages_loaded": json.loads(done.stdout),
+        "research_packages_loaded": research["loaded"],
+        "research_packages_installed": research["installed"],
         "seconds": round(seconds, 1),
     }
 
@@ -178,6 +205,8 @@ def compare(name: str, overrides: tuple[str, ...], folder: Path) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decider against backtest, bit for bit.")
     parser.add_argument("--spy", type=Path, help="minute bars, for example SPY")
+    parser.add_argument("--python", type=Path, help="interpreter that decides")
+    parser.add_argument("--bars", type=int, default=YEAR, help="at most, on each market")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--decide", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -192,7 +221,7 @@ def main() -> None:
     results = []
     for name, overrides in markets.items():
         with tempfile.TemporaryDirectory() as folder:
-            results.append(compare(name, overrides, Path(folder)))
+            results.append(compare(name, overrides, Path(folder), arguments.python, arguments.bars))
         row = results[-1]
         differing = sum(abs(n) for n in row["differing_values"].values())
         print(

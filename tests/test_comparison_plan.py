@@ -115,3 +115,17 @@ def test_merged_overrides_keep_the_last_word_of_the_cell() -> None:
         "model.gamma=0.5",
         "seed=2",
     ]
+
+
+def test_reporting_varies_market_and_seed_and_adds_a_market_without_an_edge() -> None:
+    config = _config("compare=reporting")
+    cells = plan_cells(config, "name", "look")
+    seeds = set(config.compare.seeds)
+    assert len(seeds) == 20
+    assert {cell.seed for cell in cells if cell.arm == YARDSTICKS} == seeds
+    assert {cell.seed for cell in cells if cell.market == "no_edge"} == seeds
+    own = next(cell for cell in cells if cell.market == "no_edge")
+    resolved = compose(merged(["task=compare", "compare=reporting"], own.overrides))
+    assert resolved.data.synthetic.edge == 0.0
+    assert resolved.data.synthetic.sessions == config.data.synthetic.sessions
+    assert resolved.data.synthetic.seed == own.seed

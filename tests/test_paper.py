@@ -12,7 +12,7 @@ from tests.delivery.builders import SMALL, experiment_of, small_config, store_mo
 from ppo_workbench.cli import command
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
-from ppo_workbench.delivery.messages import Decision, Status, bar_messages
+from ppo_workbench.delivery.messages import Decision, Status, bar_messages, moment_of
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.paper import ANY_HOLE, paper, replay
@@ -137,6 +137,74 @@ def test_decide_answers_json_lines_as_the_backtest_decides(
     assert {x.status for x in found[:warm]} == {Status.no_decision}
     assert [x.action_index for x in found[warm:]] == trace.action.tolist()
     assert (trace.fill_quantity != 0).sum() > 5
+
+
+def test_decide_in_two_starts_goes_on_mid_session_as_in_one(
+    stored: Stored, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = stored[2]
+    count = artifact.metadata.warmup_bars + 500
+    lines = [bar.model_dump_json() for bar in bar_messages(stored[1].bars.slice(0, count))]
+    whole = _decide(home, monkeypatch, "\n".join(lines))
+    assert sum(x.order_quantity != 0.0 for x in whole[-150:]) > 2
+    cut, state = count - 137, f"decide.state={home / 'state.npz'}"
+    assert stored[1].bars.bars_left[cut] > 0  # in the middle of a session
+
+    first = _decide(home, monkeypatch, "\n".join(lines[:cut]), state)
+    # What is sent again because nobody knows whether it came changes nothing.
+    second = _decide(home, monkeypatch, "\n".join(lines[cut - 3 :]), state)
+
+    assert first == whole[:cut]
+    assert [x.status for x in second[:2]] == [Status.ignored] * 2
+    assert second[2:] == whole[cut - 1 :]
+
+
+def test_decide_refuses_a_state_that_it_cannot_go_on_from(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Decider(stored[2]).state().save(tmp_path / "given.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK broken")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    for name, problem in {
+        "given.npz": "holds no simulated account",
+        "broken.npz": "cannot be read",
+        "no/folder.npz": "cannot be written",
+    }.items():
+        arguments = ["artifact=m", "tracking=none", f"decide.state={tmp_path / name}"]
+        assert command(["task=decide", *arguments]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_decide_counts_listed_events_itself_and_asks_for_them(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = experiment_of(small_config())
+    hours = [moment_of(int(ns)).isoformat() for ns in plain.bars.end_ns[::60]]
+    events = tmp_path / "events.csv"
+    events.write_text("\n".join(["time,kind", *(f"{hour},CPI" for hour in hours)]))
+    rule = ("risk.event.enabled=true", "risk.event.large_move_bars=0", f"data.events_path={events}")
+    artifact = store_model(experiment_of(small_config(*rule)), home / "trained_models", "news")
+    count = artifact.metadata.warmup_bars + 420
+    bars = list(bar_messages(plain.bars.slice(0, count)))
+    text = "\n".join(bar.model_dump_json() for bar in bars)
+
+    def named(*more: str) -> bool:
+        found = _decide(home, monkeypatch, text, "artifact=news", *more)
+        return any("event" in rules for x in found for rules in x.blocked_by.values())
+
+    assert named(f"data.events_path={events}")
+    assert not named()  # bars that count nothing
+    (tmp_path / "bars.csv").write_text("timestamp,open,high,low,close,volume\n")
+    csv = ["task=decide", "artifact=news", f"decide.input={tmp_path / 'bars.csv'}"]
+    assert command([*csv, "tracking=none"]) == 2
+    assert "write data.events_path=FILE" in capsys.readouterr().err
 
 
 def test_decide_reads_csv_and_answers_a_bad_row_without_a_decision(

@@ -131,7 +131,7 @@ def test_registry_that_is_down_costs_a_warning_alone(
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
     config = compose([]).tracking
 
-    assert register(config, tmp_path, "final", None, {}, {"champion": None}) is None
+    assert register(config, tmp_path, "final", {"champion": None}) == {}
 
     assert "does not know the new state of final" in caplog.text
 

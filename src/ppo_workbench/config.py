@@ -536,7 +536,10 @@ class RiskConfig:
 
 @dataclass
 class RewardConfig:
-    """Weights of the reward components (docs/metrics.md gives each formula)."""
+    """Weights of the reward components (docs/metrics.md gives each formula).
+
+    `extra` weighs components by name that have no field here (docs/extending.md).
+    """
 
     log_return: NonNegative = 1.0
     variance: NonNegative = 0.03
@@ -544,6 +547,7 @@ class RewardConfig:
     differential_sharpe_halflife_bars: Positive = 390.0
     drawdown: NonNegative = 0.0
     turnover: NonNegative = 0.0
+    extra: dict[str, NonNegative] = field(default_factory=dict)
 
 
 @dataclass
@@ -646,11 +650,13 @@ class DecideConfig:
     """Where `task=decide` reads bars and writes decisions; "-" is standard input and output.
 
     `format` null: csv for a file of that ending, else JSON lines.  `account` simulated: filled
-    at the next bar with the model's own costs; given: in each JSON line.
+    at the next bar with the model's own costs; given: in each JSON line.  `state`: a file that
+    a start goes on from, if it is there, and that is kept up to date.
     """
 
     input: str = "-"
     output: str = "-"
+    state: str | None = None
     format: LineFormat | None = None
     account: AccountSource = AccountSource.simulated
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,26 @@ import pytest
 from tests.delivery.builders import Walk, experiment_of, small_config, store_model, walk
 
 from ppo_workbench.delivery.decider import Decider
-from ppo_workbench.delivery.messages import Status, bar_messages
+from ppo_workbench.delivery.messages import Status, bar_messages, moment_of
+from ppo_workbench.market.bars import NS_PER_SECOND, Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.stored import stored_policy
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.trading.experiment import Experiment
+from ppo_workbench.trading.rules import RULE_NAMES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SPY = SHARED / "spy_1min_2013-10.csv"
 ANY_HOLE = 10**9
 
 
-def _agree(experiment: Experiment, folder: Path, split: Split, seed: int = 0) -> Walk:
+def _agree(
+    experiment: Experiment,
+    folder: Path,
+    split: Split,
+    seed: int = 0,
+    events_path: str | None = None,
+) -> Walk:
     """Decide on every bar of a split with the backtest's own account; compare everything."""
     artifact = store_model(experiment, folder, seed=seed)
     policy = stored_policy(artifact.metadata, artifact.tensors, experiment)
@@ -30,9 +39,10 @@ def _agree(experiment: Experiment, folder: Path, split: Split, seed: int = 0) ->
     assert np.array_equal(trace.action, rows.actions)
     assert np.array_equal(trace.equity_usd, rows.outcomes["equity"])
 
-    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
-    decider.warm_up(experiment.bars.slice(0, split.start))
-    bars = experiment.bars.slice(split.start, split.stop)
+    decider = Decider(artifact, max_missing_bars=ANY_HOLE, events_path=events_path)
+    shown = experiment.bars if events_path is None else _without_events(experiment.bars)
+    decider.warm_up(shown.slice(0, split.start))
+    bars = shown.slice(split.start, split.stop)
     names = experiment.market.space.names
     for i, bar in zip(range(len(rows.actions)), bar_messages(bars), strict=False):
         decision = decider.decide(bar, rows.account(i))
@@ -44,6 +54,12 @@ def _agree(experiment: Experiment, folder: Path, split: Split, seed: int = 0) ->
         assert decision.action == names[rows.actions[i]], i
         _memory_agrees(decider, rows, i)
     return rows
+
+
+def _without_events(bars: Bars) -> Bars:
+    """Return the bars as a feed that knows nothing of events sends them."""
+    never = np.full(len(bars), -1, np.int64)
+    return replace(bars, events=never, events_ahead=never)
 
 
 # What the reward alone remembers, and the row counters of a backtest.
@@ -100,6 +116,26 @@ def test_decider_on_synthetic_minutes_equals_the_backtest(
     split = experiment.splits["train"]
     rows = _agree(experiment, tmp_path, Split("part", split.start, split.start + 1600), seed=3)
     _busy(rows, 20)
+
+
+def test_decider_with_a_file_of_events_equals_the_backtest(tmp_path: Path) -> None:
+    plain = small_config()
+    bars = experiment_of(plain).bars
+    start = experiment_of(plain).splits["train"].start
+    moments = [bars.end_ns[start + k] + 20 * NS_PER_SECOND for k in (100, 130, 700, 1100)]
+    path = tmp_path / "events.csv"
+    lines = [f"{moment_of(int(moment)).isoformat()},CPI" for moment in moments]
+    path.write_text("\n".join(["time,kind", *lines]))
+    experiment = experiment_of(
+        small_config("risk.event.enabled=true", f"data.events_path={path}", "seed=1")
+    )
+
+    split = Split("part", start, start + 1300)
+    rows = _agree(experiment, tmp_path, split, seed=3, events_path=str(path))
+
+    event = 1 << RULE_NAMES.index("event")
+    assert (rows.reasons[96:116] & event).any()  # from 5 bars before to 15 after the first
+    _busy(rows, 5)
 
 
 def test_decider_on_daily_bars_equals_the_backtest(tmp_path: Path) -> None:

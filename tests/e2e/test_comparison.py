@@ -172,6 +172,19 @@ def test_audit_finds_nothing_in_masked_and_rejected_arms(compared: Path) -> None
     assert audits["masked"]["unaudited"] == []
 
 
+def test_every_seed_says_whether_it_meets_the_targets_and_diverged(compared: Path) -> None:
+    stable = _document(compared, "tiny")["stability"]
+    assert set(stable) == {"masked", "reject", "execute", "all_true"}
+    cells = compared / "comparisons" / "tiny" / "cells"
+    for row in stable["masked"]["seeds"]:
+        result = json.loads((cells / f"main-{row['seed']}-masked" / "result.json").read_text())
+        card = result["scores"]["masked"]["validation"]
+        assert row["validation"]["sharpe_annual"] == card["sharpe_annual"]
+        assert 0.01 < row["entropy_nats"] == -result["curve"][-1]["train/entropy_loss"] < 1.1
+        assert result["finite"]
+    assert any("validation years" in line for line in _document(compared, "tiny")["conclusion"])
+
+
 def test_winner_is_stressed_and_its_report_stands_beside_the_document(compared: Path) -> None:
     document = _document(compared, "tiny")
     assert document["winner"] in {"masked", "reject", "execute", "all_true"}

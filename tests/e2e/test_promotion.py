@@ -1,13 +1,16 @@
 """From a tiny study to a champion: refused, promoted, rolled back, verified, audited."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from filelock import FileLock
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import Workbench, process
 
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.metadata import Status
@@ -18,6 +21,18 @@ SMOKE = [
 ]
 PROMOTE = ["task=promote", "promote.study=smoke", "promote.seeds=[11,12]", "promote.top_k=2"]
 NAME = "maskable_production_final"
+# Killed when the files are exchanged and the registry does not know.
+_KILLED = """
+import os, signal, sys
+from ppo_workbench.cli import command
+from ppo_workbench.pipeline import promote
+install = promote.install_champion
+def install_and_die(*arguments):
+    install(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+promote.install_champion = install_and_die
+command(sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +114,9 @@ def test_untrained_model_is_refused_with_code_3_and_nothing_is_written(bench: Wo
     assert run.info.status == "FINISHED"
     assert run.data.tags["promoted"] == "false"
     assert run.data.metrics["gate/deflated_sharpe/passed"] == 0.0
+    files = {file.path for file in client.list_artifacts(str(stored.mlflow_run_id), "model")}
+    assert {"model/MLmodel", "model/served_policy.py", "model/artifacts"} <= files
+    assert "WARNING" not in result.err.upper()
     assert {f"gate.{name}" for name in gates} <= run.data.tags.keys()
 
 
@@ -138,6 +156,36 @@ def test_research_profile_promotes_rolls_back_verifies_and_audits(bench: Workben
     audited = bench.run("task=audit", f"artifact={NAME}", *small)
     assert audited.code == 0, audited.err
     assert "0 violations" in audited.out
+
+
+def test_champion_of_a_killed_promotion_is_registered_by_the_next_command(
+    bench: Workbench,
+) -> None:
+    models = bench.home / "trained_models"
+    former = load_artifact(models, NAME).metadata.mlflow_run_id
+    research = [*PROMOTE, "promote.profile=research", "promote.top_k=1", "promote.seeds=[31,32]"]
+    command = {
+        **process([], bench.home),
+        "args": [sys.executable, "-c", _KILLED, *research],
+        "stdout": subprocess.DEVNULL,
+    }
+    assert subprocess.run(**command).returncode == -signal.SIGKILL
+    killed = str(load_artifact(models, NAME).metadata.mlflow_run_id)
+    assert killed not in _aliases(bench.home).values()
+
+    assert bench.run(*PROMOTE, "promote.top_k=1", "promote.seeds=[41,42]").code == 3
+    aliases = _aliases(bench.home)
+    assert {alias: aliases[alias] for alias in ("champion", "previous")} == {
+        "champion": killed,
+        "previous": former,
+    }
+    assert _latest(bench.home)[1]["winner"]["seed"] in (41, 42)
+    client = mlflow.MlflowClient(f"sqlite:///{bench.home}/mlruns/mlflow.db")
+    assert client.get_run(killed).info.status == "KILLED"
+
+    client.delete_model_version(NAME, client.get_model_version_by_alias(NAME, "champion").version)
+    assert bench.run("task=rollback").code == 0
+    assert _aliases(bench.home) == {"champion": former, "previous": killed}
 
 
 def test_second_promotion_at_once_is_told_and_changes_nothing(bench: Workbench) -> None:

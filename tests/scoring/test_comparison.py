@@ -22,7 +22,8 @@ SESSIONS = 120
 
 
 def _run(arm: str, seed: int, returns: np.ndarray, **card: float) -> ArmRun:
-    figures = dict.fromkeys(COMPARED, 0.0) | {"sharpe_annual": sharpe_ratio(returns, 252)}
+    figures = dict.fromkeys(COMPARED, 0.0) | {"n_trades": 300.0, "exposure_mean_abs": 0.4}
+    figures |= {"sharpe_annual": sharpe_ratio(returns, 252)}
     return ArmRun(arm, seed, figures | card, SessionPath.from_returns(returns, 252))
 
 
@@ -138,6 +139,38 @@ def test_drawdown_target_is_met_below_its_bound() -> None:
     ]
     rows = MarketComparison(runs, worlds=True).targets("a", 4.0)
     assert {row["figure"]: row["verdict"] for row in rows}["max_drawdown_frac"] == "met"
+
+
+@pytest.mark.parametrize(
+    ("trades", "exposure", "verdict"),
+    [(200, 0.2, "met"), (199, 0.2, "missed"), (200, 0.19, "missed")],
+)
+def test_target_is_missed_by_an_arm_that_trades_too_little(
+    trades: float, exposure: float, verdict: str
+) -> None:
+    card = {"max_drawdown_frac": 0.01, "n_trades": trades, "exposure_mean_abs": exposure}
+    runs = [_run("a", k, np.linspace(-0.01, 0.01, SESSIONS), **card) for k in range(3)]
+    rows = {row["figure"]: row for row in MarketComparison(runs, worlds=True).targets("a", 4.0)}
+    row = rows["max_drawdown_frac"]
+    assert (row["verdict"], row["median_verdict"]) == (verdict, verdict)
+    assert row["trades_enough"] == (verdict == "met")
+
+
+def test_median_verdict_is_not_moved_by_one_bad_run() -> None:
+    values = [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.1, 2.0, 2.2, -9.0]
+    returns = np.linspace(-0.01, 0.01, SESSIONS)
+    runs = [_run("a", k, returns, sharpe_annual=value) for k, value in enumerate(values)]
+    row = MarketComparison(runs, worlds=True).targets("a", 4.0)[0]
+    assert (row["verdict"], row["median_verdict"]) == ("not decidable", "met")
+    assert row["median"] == pytest.approx(2.1)
+    assert row["median_low"] >= 2.0
+
+
+def test_seeds_on_the_same_days_have_no_median_verdict() -> None:
+    runs = _runs("a", [0.01, 0.011, 0.012])
+    row = MarketComparison(runs, worlds=False, resamples=200).targets("a", 4.0)[0]
+    assert row["verdict"] == "met"
+    assert (row["median_low"], row["median_verdict"]) == (None, None)
 
 
 def test_win_rate_on_one_market_has_the_interval_of_wilson() -> None:

@@ -78,10 +78,7 @@ def install_champion(folder: Path, name: str, artifact: Artifact) -> ArtifactPat
         shutil.rmtree(staging, ignore_errors=True)
         raise
     except OSError as error:
-        raise ArtifactError(
-            f"{folder}: the champion {name!r} cannot be exchanged ({error.strerror}), the one that "
-            "was there is still whole; free space or mend the folder and repeat"
-        ) from error
+        raise _not_exchanged(folder, name, error) from error
     return artifact_paths(folder, name)
 
 
@@ -94,7 +91,7 @@ def roll_back(folder: Path, name: str) -> ArtifactPaths:
         PromotionError: There is no former champion.
         ArtifactError: It is damaged, or the folder cannot be written.
     """
-    recover(folder, name)
+    finish_exchange(folder, name)
     former = previous_name(name)
     if not artifact_paths(folder, former).metadata.is_file():
         raise PromotionError(
@@ -102,6 +99,20 @@ def roll_back(folder: Path, name: str) -> ArtifactPaths:
             "to go back to"
         )
     return install_champion(folder, name, load_artifact(folder, former))
+
+
+def finish_exchange(folder: Path, name: str) -> None:
+    """Finish what a kill interrupted, so that the files say what was decided last.
+
+    One process at a time: the caller holds a lock.
+
+    Raises:
+        ArtifactError: The folder cannot be written.
+    """
+    try:
+        recover(folder, name)
+    except OSError as error:
+        raise _not_exchanged(folder, name, error) from error
 
 
 def recover(folder: Path, name: str) -> None:
@@ -123,6 +134,13 @@ def recover(folder: Path, name: str) -> None:
         _sync(staging)
     shutil.rmtree(staging)
     _sync(folder)
+
+
+def _not_exchanged(folder: Path, name: str, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: the champion {name!r} cannot be exchanged ({error.strerror}), the one that "
+        "was there is still whole; free space or mend the folder and repeat"
+    )
 
 
 def _former(folder: Path, name: str) -> Artifact | None:

@@ -61,7 +61,12 @@ class Decider:
         logits: float32 (A,), of the last decision.
     """
 
-    def __init__(self, artifact: Artifact, max_missing_bars: int | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        max_missing_bars: int | None = None,
+        events_path: str | None = None,
+    ) -> None:
         """Prepare a model; it has seen no bar yet.
 
         Args:
@@ -69,10 +74,13 @@ class Decider:
             max_missing_bars: A longer hole in the bars is a gap.  By default what the model's
                 halt rule takes for an ordinary silence, `risk.halt.missing_bars`; a replay of
                 recorded bars, which hold all there was, may set it as high as it likes.
+            events_path: Listed events of the instrument, columns time and kind, as
+                `data.events_path`; then counts in the bars do not matter.  Without it the bars
+                say how far events are (`needs_events`).
 
         Raises:
             ArtifactError: The model's settings cannot be used.
-            BarsError: Its calendar is unknown.
+            BarsError: Its calendar is unknown, or the file of events cannot be used.
         """
         self.artifact, metadata = artifact, artifact.metadata
         self.config = stored_config(metadata)
@@ -84,7 +92,7 @@ class Decider:
         self._scaler = Scaler(means, stds, self.config.features.clip)
         self._weights = stored_weights(metadata, artifact.tensors)
         self._use_mask = uses_mask(metadata.model_type)
-        self.market = MarketMemory(self.config, metadata, self._scaler)
+        self.market = MarketMemory(self.config, metadata, self._scaler, events_path)
         self._make_buffers()
         self._begun, self._ordered = False, self.space.flat_rung
         self._broken: list[int] = []  # starts of bad bars that no good one has replaced
@@ -108,6 +116,13 @@ class Decider:
     def bars_needed(self) -> int:
         """Bars still to come until the features may be used."""
         return self.market.needed
+
+    @property
+    def needs_events(self) -> bool:
+        """The model was trained with listed events, and bars have to say how far they are."""
+        trained = self.artifact.metadata.config.get("data")
+        listed = isinstance(trained, dict) and trained.get("events_path") is not None
+        return listed and self.config.risk.event.enabled and self.market.events is None
 
     def warm_up(self, history: Bars | Iterable[Bar]) -> None:
         """Take bars without deciding, up to the bar before the first decision.

@@ -94,7 +94,7 @@ def describe_model(
         mlflow_run_id=run_id,
         git_commit=git_commit(),
         libraries=library_versions(),
-        cpu=f"{platform.machine()} {_cpu_model()}",
+        cpu=processor(),
     )
 
 
@@ -164,6 +164,11 @@ def library_versions() -> dict[str, str]:
         except installed.PackageNotFoundError:
             continue
     return found
+
+
+def processor() -> str:
+    """Return architecture and model of this machine's processor."""
+    return f"{platform.machine()} {_cpu_model()}"
 
 
 def _cpu_model() -> str:

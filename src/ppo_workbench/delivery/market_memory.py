@@ -13,6 +13,7 @@ from ppo_workbench.delivery.decision_kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.clock import BarClock, ClockMemory, Place
+from ppo_workbench.market.events import EventMemory, EventStream
 from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
 from ppo_workbench.market.regimes import BAR_FIELDS, CONTEXT_FIELDS
 from ppo_workbench.trading.account import BAR_DTYPE
@@ -35,14 +36,18 @@ class MarketMemory:
         scaled: float32 (2, F): their scaled features.
         context: float64 (CONTEXT_FIELDS,) of the last bar, see `regimes.context_step`.
         outside: bool (F,): features of the last bar beyond what training saw.
+        events: Counts bars from and to listed events; None leaves that to the bars.
     """
 
-    def __init__(self, config: Config, metadata: Metadata, scaler: Scaler) -> None:
+    def __init__(
+        self, config: Config, metadata: Metadata, scaler: Scaler, events_path: str | None = None
+    ) -> None:
         """Begin before the first bar.
 
         Raises:
-            BarsError: The model's calendar is unknown.
+            BarsError: The model's calendar is unknown, or the file of events cannot be used.
         """
+        self.events = None if events_path is None else EventStream(events_path)
         self._config, self._metadata, self._scaler = config, metadata, scaler
         data, names = metadata.data, metadata.observation.market_names
         stamps = [nanoseconds(x) for span in data.splits.values() for x in (span.start, span.stop)]
@@ -62,6 +67,8 @@ class MarketMemory:
         self.clock.memory = ClockMemory()
         self.stream: MarketStream | None = None
         self.rules = MarketRules(self._config, self._metadata.data.bar_seconds)
+        if self.events is not None:
+            self.events.memory = EventMemory()
         self.rows = np.zeros(2, dtype=BAR_DTYPE)
         self.scaled = np.zeros((2, count), dtype=np.float32)
         self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
@@ -131,9 +138,12 @@ class MarketMemory:
         prices: Any = (
             bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar)
         )  # fmt: skip
+        events = bar.bars_since_event, bar.bars_to_event
+        if self.events is not None:
+            events = self.events.step(self.clock, place)
         facts = (
             place.start_ns, place.session, place.bar_of_session, place.bars_left,
-            int(place.regular), bar.bars_since_event, bar.bars_to_event,
+            int(place.regular), *events,
         )  # fmt: skip
         spec, rules, scaler = self.stream.spec, self.rules, self._scaler
         count = take_bar(
@@ -159,7 +169,9 @@ class MarketMemory:
 
     def document(self) -> dict[str, Any]:
         """Return the rest of the memory as JSON values."""
-        return {"taken": self.taken, "needed": self.needed, "clock": asdict(self.clock.memory)}
+        events = None if self.events is None else asdict(self.events.memory)
+        clock = asdict(self.clock.memory)
+        return {"taken": self.taken, "needed": self.needed, "clock": clock, "events": events}
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], document: dict[str, Any]) -> None:
         """Go on from `arrays` and `document` of another memory of the same model.
@@ -170,6 +182,8 @@ class MarketMemory:
         self.forget()
         self.clock.memory = ClockMemory(**document["clock"])
         self.taken, self.needed = int(document["taken"]), int(document["needed"])
+        if self.events is not None:
+            self.events.memory = EventMemory(**(document["events"] or {}))
         if self.taken:
             self.clock.anchor(np.array([self.last_ns]))
             features, per_session = self._config.features, self.clock.bars_per_session

@@ -1,13 +1,18 @@
 """An account that fills as the backtest does: at the next bar, with the modelled costs."""
 
+from typing import Any
+
 import numpy as np
 
-from ppo_workbench.config import BarsError
+from ppo_workbench.config import ArtifactError, BarsError
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Decision, Fill
 from ppo_workbench.market.clock import Place
 from ppo_workbench.trading.account import BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.kernel import YEAR_NS, begin_episode, seed_accounts, step_one
+
+_PREFIX = "simulated."
 
 
 class SimulatedAccount:
@@ -25,7 +30,8 @@ class SimulatedAccount:
             decider: Whose decisions it carries out.
         """
         self._decider = decider
-        self.record, self.outcome = seed_accounts(1, 0)[0], np.zeros(1, OUTCOME_DTYPE)[0]
+        self._records, self._outcomes = seed_accounts(1, 0), np.zeros(1, OUTCOME_DTYPE)
+        self.record, self.outcome = self._records[0], self._outcomes[0]
         self._rows = np.zeros(2, dtype=BAR_DTYPE)
         self._begun = self._moved = self.ruined = False
         self.record["cash"] = decider.params["initial_cash"][0]
@@ -65,6 +71,46 @@ class SimulatedAccount:
         action, reasons = decision.action_index, self._decider.reasons
         self._action = self._decider.space.hold if action is None else action
         self._reasons = int(reasons[self._action])
+
+    def state(self) -> DeciderState:
+        """Return everything that the Decider and this account remember, between two bars."""
+        state = self._decider.state()
+        arrays = {f"{_PREFIX}{name}": np.array(row) for name, row in self._arrays().items()}
+        document = {
+            "begun": self._begun,
+            "ruined": self.ruined,
+            "action": self._action,
+            "reasons": self._reasons,
+        }
+        return DeciderState(state.arrays | arrays, {**state.document, "simulated": document})
+
+    def restore(self, state: DeciderState) -> None:
+        """Go on from a state, Decider and account, bit for bit as those that it was taken from.
+
+        Raises:
+            ArtifactError: The state is another model's, damaged, or holds no simulated account.
+        """
+        document = state.document.get("simulated")
+        if not isinstance(document, dict):
+            raise ArtifactError(
+                "state: holds no simulated account; it was saved with an account that was given, "
+                "so go on with decide.account=given or begin anew"
+            )
+        self._decider.restore(state)
+        try:
+            stored = state.part(_PREFIX)
+            for name, row in self._arrays().items():
+                row[...] = stored[name]
+            self._begun, self.ruined = bool(document["begun"]), bool(document["ruined"])
+            self._action, self._reasons = int(document["action"]), int(document["reasons"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"state: is damaged ({type(error).__name__}: {error}); begin anew"
+            ) from None
+        self._moved = False
+
+    def _arrays(self) -> dict[str, Any]:
+        return {"record": self._records, "outcome": self._outcomes, "bars": self._rows}
 
     def _move(self, bar: Bar, place: Place) -> None:
         p, market, row = self._decider.params[0], self._decider.market, self._rows[1]

@@ -16,6 +16,7 @@ from ppo_workbench.learning.native_update import (
     turn_weights,
 )
 from ppo_workbench.trading.kernel import random_uint, step_batch
+from ppo_workbench.trading.rewards import add_components
 
 TWO_TO_MINUS_53 = 2.0**-53
 
@@ -61,7 +62,7 @@ class Counts(NamedTuple):
     Attributes:
         blocked: int64 (R,), decisions at which a rule blocked any action.
         totals: int64 (4,): decisions with any mask, rejected, violated, passive.
-        components: float64 (5,), reward components.
+        components: float64 (C,), reward components in the order of `REWARD_NAMES`.
         actions: int64 (A,), actions sent.
         episodes: float64 (2, K), reward and length of finished episodes; number i is in
             column i % K.
@@ -123,11 +124,7 @@ def _count_outcomes(env: Environments, counts: Counts) -> None:
         counts.totals[1] += out.rejected != 0
         counts.totals[2] += out.violated != 0
         counts.totals[3] += out.passive != 0
-        counts.components[0] += out.log_return
-        counts.components[1] += out.variance
-        counts.components[2] += out.differential_sharpe
-        counts.components[3] += out.drawdown
-        counts.components[4] += out.turnover
+        add_components(out, counts.components)
         if env.done[n] != 0:  # of very many, the last ones are kept
             slot = counts.finished[0] % counts.episodes.shape[1]
             counts.episodes[0, slot] = out.episode_reward

@@ -212,6 +212,21 @@ class BarClock:
         left = int(self._slots.count[k]) - 1 - slot if over else int(self._slots.count[k])
         return Moment(missing, left, bool(over and now_ns < closes[k]), int(closes[k]))
 
+    def slots_until(self, moment_ns: int) -> int:
+        """Count slots from that of the last bar to that of a later moment, as `bar_positions`.
+
+        Raises:
+            BarsError: The calendar does not reach so far.
+        """
+        self._cover(moment_ns, moment_ns)
+        self._lay()
+        assert self._slots is not None
+        position = (self._last or self._find_last())[1]
+        following = int(np.searchsorted(self._table.close_ns, moment_ns, side="left"))
+        at = min(following, len(self._table.day) - 1)
+        offset = np.array([moment_ns - 1 - self._slots.anchor_ns[at]])
+        return self._bases[at] + int(self._slots.of(np.array([at]), offset)[0]) - position
+
     def _find_last(self) -> tuple[int, int]:
         """Return the last bar's session and its place on a scale of all slots of the table."""
         at = int(np.searchsorted(self._table.day, self._memory.day))

@@ -4,7 +4,7 @@ The file lists events that are announced beforehand: their times may be known be
 happen, so bars also count down to the next one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Bars, Int64Array
 from ppo_workbench.market.calendar import bar_positions, load_sessions
+from ppo_workbench.market.clock import BarClock, Place
 from ppo_workbench.market.tables import find_column, parse_stamps, read_table
 
 
@@ -44,6 +45,53 @@ def add_events(bars: Bars, path: str) -> Bars:
         events_ahead=_bars_until(bars.end_ns, kept, at_bar, at_event),
         notes=(*bars.notes, note),
     )
+
+
+@dataclass
+class EventMemory:
+    """What a stream of events remembers, all of it plain numbers.
+
+    Attributes:
+        since: Bars since the last event, -1 before the first.
+        end_ns: End of the last bar, -1 before the first.
+    """
+
+    since: int = -1
+    end_ns: int = -1
+
+
+class EventStream:
+    """Counts bars since and until listed events one bar at a time, as `add_events` for a file."""
+
+    def __init__(self, path: str) -> None:
+        """Read the file.
+
+        Raises:
+            BarsError: If the file or one of its rows is not as `add_events` describes.
+        """
+        self._times = np.sort(read_events(path)[0])
+        self.memory = EventMemory()
+
+    def step(self, clock: BarClock, place: Place) -> tuple[int, int]:
+        """Move on to the bar that `clock` has just placed.
+
+        Returns:
+            Bars since the last event, or -1, and until the next one, or -1.
+        """
+        memory, times = self.memory, self._times
+        before_ns = place.start_ns if memory.end_ns < 0 else memory.end_ns
+        passed, known = np.searchsorted(times, (before_ns, place.end_ns), side="right").tolist()
+        if known > passed:
+            memory.since = 0
+        elif memory.since >= 0:
+            memory.since += 1
+        memory.end_ns = place.end_ns
+        if known == len(times):
+            return memory.since, -1
+        try:
+            return memory.since, max(clock.slots_until(int(times[known])), 1)
+        except BarsError:  # beyond the calendar, a year and more ahead: no rule looks so far
+            return memory.since, -1
 
 
 def read_events(path: str) -> tuple[Int64Array, list[str]]:

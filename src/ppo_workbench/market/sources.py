@@ -1,9 +1,16 @@
-"""Name of a source -> its bars. A new source is a function here (or in its own file) and a test.
+"""Name of a source -> its bars. A new source is one file and one test (docs/extending.md).
+
+A source that is not listed here is the module of its name in the namespace package
+`ppo_workbench_sources`, wherever Python finds it: its function `load` takes the `DataConfig`
+and returns the `Bars`.  A name can reach no other module, so a stored configuration cannot
+run what nobody installed as a source.
 
 A source that cannot deliver raises `BarsError`; nothing ever falls back to synthetic data.
 """
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +18,7 @@ from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.market.bars import Bars, validate_bars
 
 Source = Callable[[DataConfig], Bars]
+OWN = "ppo_workbench_sources"
 
 
 def load_bars(config: DataConfig) -> Bars:
@@ -19,13 +27,7 @@ def load_bars(config: DataConfig) -> Bars:
     Raises:
         BarsError: If the source is unknown, or its bars break a rule.
     """
-    if config.source not in SOURCES:
-        near = difflib.get_close_matches(config.source, SOURCES, n=1)
-        raise BarsError(
-            f"data.source={config.source!r} is unknown; use one of {', '.join(SOURCES)}"
-            f"{f' (did you mean {near[0]}?)' if near else ''}"
-        )
-    bars = SOURCES[config.source](config)
+    bars = _find(config.source)(config)
     if config.instrument is not None:
         bars = replace(bars, instrument=config.instrument)
     validate_bars(bars)
@@ -34,6 +36,33 @@ def load_bars(config: DataConfig) -> Bars:
 
         bars = add_events(bars, config.events_path)
     return bars
+
+
+def _find(name: str) -> Source:
+    """Return the source of a name, listed here or of the user's own."""
+    if name in SOURCES:
+        return SOURCES[name]
+    own = _own_sources()
+    if name not in own:
+        known = [*SOURCES, *own]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise BarsError(
+            f"data.source={name!r} is unknown; use one of {', '.join(known)}"
+            f"{f' (did you mean {near[0]}?)' if near else ''}"
+        )
+    load: Source | None = getattr(importlib.import_module(f"{OWN}.{name}"), "load", None)
+    if load is None:
+        raise BarsError(f"data.source={name!r}: {OWN}/{name}.py has no function load; define it")
+    return load
+
+
+def _own_sources() -> list[str]:
+    """Return the names of the modules in the user's namespace package, none without one."""
+    try:
+        package = importlib.import_module(OWN)
+    except ModuleNotFoundError:
+        return []
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_synthetic(config: DataConfig) -> Bars:

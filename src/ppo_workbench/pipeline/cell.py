@@ -128,7 +128,7 @@ def _train(experiment: Experiment) -> _Trained:
 
     def record(metrics: dict[str, float], step: int) -> None:
         row = {f"validation/{key}": metrics.get(f"validation/{key}") for key in CURVE}
-        row |= {"rollout/ep_rew_mean": metrics.get("rollout/ep_rew_mean")}
+        row |= {key: metrics.get(key) for key in ("rollout/ep_rew_mean", "train/entropy_loss")}
         kept = {key: value for key, value in row.items() if value is not None}
         if "validation/sharpe_annual" in kept:
             rows.append({"step": float(step), **kept})
@@ -217,4 +217,10 @@ def _keep_model(
     metadata = describe_model(opened, training, cards, raw, None)
     tensors = artifact_tensors(opened, result.tensors)
     save_artifact(folder, MODEL, tensors, metadata, overwrite=True)
-    return {"training": training.model_dump(mode="json"), "curve": trained.curve}
+    entropies = [-row["train/entropy_loss"] for row in trained.curve if "train/entropy_loss" in row]
+    return {
+        "training": training.model_dump(mode="json"),
+        "curve": trained.curve,
+        "entropy_nats": entropies[-1] if entropies else None,
+        "finite": all(bool(values.isfinite().all()) for values in result.last_tensors.values()),
+    }

@@ -7,6 +7,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
+from ppo_workbench.scoring.targets import stability_sentence
 
 FORMAT_VERSION = 1
 TITLES = {
@@ -43,9 +44,10 @@ def comparison_document(
     trained = [arm for arm in main.runs if arm in config.compare.arms]
     pairs = config.compare.pairs or _all_pairs(config)
     figures, differences = main.figures(), main.differences(pairs)
+    reference, stable = config.compare.reference, found.stability()
+    told = [stability_sentence(reference, stable[reference])] if reference in stable else []
     tests = _tests(found, compared)
     years = tests[0]["years"]
-    reference = config.compare.reference
     second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
     return {
         "format_version": FORMAT_VERSION,
@@ -69,6 +71,7 @@ def comparison_document(
         },
         "figures": figures,
         "targets": [row for arm in trained for row in main.targets(arm, years)],
+        "stability": stable,
         "differences": differences,
         "seeds": main.seed_figures(reference, second) if second in main.runs else None,
         "selection": main.selection(second if second in main.runs else reference),
@@ -83,7 +86,7 @@ def comparison_document(
         "path_sharpes": found.path_sharpes(),
         "winner": found.winner(),
         "stress": stress,
-        "conclusion": conclusions(trained, figures, differences),
+        "conclusion": [*conclusions(trained, figures, differences), *told],
     }
 
 

@@ -19,6 +19,7 @@ from ppo_workbench.scoring.comparison import ArmRun
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.session_path import SessionPath, read_path
 from ppo_workbench.scoring.stitch import paths, stitch
+from ppo_workbench.scoring.targets import SeedRun, stability
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import read_trace
 
@@ -99,6 +100,25 @@ class Comparands:
             if cell.kind == "train" and cell.market == MAIN:
                 curves.setdefault(cell.arm, []).append(self.results[cell.name]["curve"])
         return curves
+
+    def stability(self) -> dict[str, dict[str, Any]]:
+        """Return what every arm's seeds reach on validation and test; {} but under a holdout."""
+        if self.config.splits.protocol is not Protocol.holdout:
+            return {}
+        seeds: dict[str, list[SeedRun]] = {}
+        for cell in self.cells:
+            if cell.kind == "train" and cell.market == MAIN:
+                found = self.results[cell.name]
+                cards = found["scores"][cell.arm]
+                run = SeedRun(
+                    cell.seed,
+                    cards["validation"],
+                    cards["test"],
+                    found.get("entropy_nats"),
+                    found.get("finite", True),
+                )
+                seeds.setdefault(cell.arm, []).append(run)
+        return {arm: stability(runs) for arm, runs in seeds.items()}
 
     def winner(self) -> str:
         """Return the arm with the best mean validation bound: the test has no say."""

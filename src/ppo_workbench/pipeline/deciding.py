@@ -1,6 +1,7 @@
 """`task=decide`: bars in, decisions out, one line each, so that any language can drive it."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TextIO
 from ppo_workbench.config import AccountSource, BarsError, Config, ConfigError, LineFormat
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
@@ -16,6 +18,7 @@ from ppo_workbench.market.calendar import check_timezone
 from ppo_workbench.pipeline.stored import find_artifact
 
 STANDARD = "-"
+SAVE_SECONDS = 1.0
 
 
 def stored_artifact(config: Config) -> Artifact:
@@ -35,42 +38,81 @@ def decide(config: Config) -> int:
 
     Raises:
         ConfigError: A file or format cannot be used.
+        ArtifactError: `decide.state` is another model's, or damaged.
         BarsError: A line cannot be read; what came before it is answered.
     """
-    decider = Decider(stored_artifact(config))
+    decider = Decider(stored_artifact(config), events_path=config.data.events_path)
+    given = config.decide.account is AccountSource.given
+    simulated = None if given else SimulatedAccount(decider)
+    memory = _Memory(config.decide.state, decider, simulated)
     count = 0
     with ExitStack() as files:
         source = _open(config.decide.input, "input", files)
+        lines = _lines(config, source, decider)
         target = _open(config.decide.output, "output", files)
-        lines = _lines(config, source, decider.market.extra_names)
+        files.callback(memory.save)
         try:
-            for decision in answers(decider, lines, config.decide.account):
+            for decision in answers(decider, lines, simulated):
                 target.write(decision.line() + "\n")
                 target.flush()  # whoever drives us waits for it
                 count += 1
+                memory.save(SAVE_SECONDS)
         except BrokenPipeError:  # the reader has seen enough
             sys.stdout = None  # nothing to flush at exit
     return count
 
 
-def answers(decider: Decider, lines: Iterable[Line], account: AccountSource) -> Iterator[Decision]:
+class _Memory:
+    """The file `decide.state`: what a restart goes on from."""
+
+    def __init__(
+        self, path: str | None, decider: Decider, simulated: SimulatedAccount | None
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._owner, self._saved = simulated or decider, time.monotonic()
+        if self._path is not None and self._path.exists():
+            self._owner.restore(DeciderState.load(self._path))
+        else:
+            self.save()  # a file that cannot be written is told before the first decision
+
+    def save(self, not_within: float = 0.0) -> None:
+        """Write the file, unless it was written so many seconds ago.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self._path is None or time.monotonic() - self._saved < not_within:
+            return
+        try:
+            self._owner.state().save(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"decide.state={self._path}: cannot be written ({error.strerror}); name another "
+                "file"
+            ) from None
+        self._saved = time.monotonic()
+
+
+def answers(
+    decider: Decider, lines: Iterable[Line], simulated: SimulatedAccount | None
+) -> Iterator[Decision]:
     """Decide on each line as it comes.
 
     Args:
-        decider: Starts at the beginning of history: its first answers are no decisions.
+        decider: At the beginning of history its first answers are no decisions.
         lines: Bars and moments of the clock.
-        account: Whether lines bring the account or it is simulated.
+        simulated: The account, None where lines bring it.
 
     Raises:
         BarsError: An account is lacking, or given where it is simulated.
     """
-    simulated = SimulatedAccount(decider) if account is AccountSource.simulated else None
     for line in lines:
-        if (simulated is None and line.account is None) or (simulated and line.account):
+        if (simulated is None) is (line.account is None):
+            lacks = line.account is None
+            here, there = ("given", "simulated") if lacks else ("simulated", "given")
             raise BarsError(
-                f"input line {line.number}: has {'no' if line.account is None else 'an'} account, "
-                f"but decide.account={account.value}; write decide.account="
-                f"{'simulated' if line.account is None else 'given'}"
+                f"input line {line.number}: has {'no' if lacks else 'an'} account, but "
+                f"decide.account={here}; write decide.account={there}"
             )
         yield _answer(decider, line, simulated)
 
@@ -90,7 +132,7 @@ def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) ->
     return decider.on_clock(line.clock, line.account)
 
 
-def _lines(config: Config, source: TextIO, feature_names: Iterable[str]) -> Iterator[Line]:
+def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
     is_csv = config.decide.input.lower().endswith(".csv")
     chosen = config.decide.format or (LineFormat.csv if is_csv else LineFormat.jsonl)
     if chosen is LineFormat.jsonl:
@@ -99,9 +141,15 @@ def _lines(config: Config, source: TextIO, feature_names: Iterable[str]) -> Iter
         raise ConfigError(
             "decide.account=given: a CSV line holds a bar alone, write decide.format=jsonl"
         )
+    if decider.needs_events:
+        raise ConfigError(
+            f"artifact={config.artifact}: was trained with listed events, which a CSV line does "
+            "not tell; write data.events_path=FILE (columns time, kind)"
+        )
     if config.data.timezone is not None:
         check_timezone(config.data.timezone)
-    return read_csv_lines(source, config.data.columns, config.data.timezone, feature_names)
+    names = decider.market.extra_names
+    return read_csv_lines(source, config.data.columns, config.data.timezone, names)
 
 
 def _open(path: str, key: str, files: ExitStack) -> TextIO:

@@ -26,10 +26,10 @@ from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
     check_output_name,
     load_artifact,
-    load_metadata,
     save_artifact,
 )
 from ppo_workbench.delivery.champions import (
+    finish_exchange,
     install_champion,
     previous_name,
     reigning_champion,
@@ -53,7 +53,13 @@ from ppo_workbench.pipeline.promotion_evidence import (
 from ppo_workbench.pipeline.promotion_report import describe, write_reports
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.records.candidates import StudyTrials, read_study
-from ppo_workbench.records.registry import CHALLENGER, CHAMPION, PREVIOUS, register
+from ppo_workbench.records.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    StoredModel,
+    register,
+)
 from ppo_workbench.records.tracking import Tracker, open_tracker
 from ppo_workbench.scoring.gate_profiles import CHAMPION as REIGNING
 from ppo_workbench.scoring.gate_profiles import THRESHOLD, Evidence, judge
@@ -104,11 +110,14 @@ def promote(
     check_result_path(config.result_json)
     home, name = home_folder(), config.promote.output
     with promotion_lock(home, name):
+        finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
         record = without_secrets(raw or plain(asdict(config)), config)
         tags = {"task": "promote", "study": run.study.name, "profile": run.profile.value}
         title = f"promotion of {name}"
         with open_tracker(config.tracking, home, title, record, tags) as tracker:
+            # A promotion that was killed after its exchange of files did not come to this.
+            register(config.tracking, home, name, _reigning(_champions(home), name))
             found = run.carry_out(tracker)
             tracker.log_text(console.log_text, "console.log")
     write_result(config.result_json, found.document)
@@ -143,7 +152,8 @@ def rollback(config: Config, console: WorkbenchConsole | None = None) -> Artifac
     folder = _champions(home)
     with promotion_lock(home, name):
         paths = roll_back(folder, name)
-        register(config.tracking, home, name, None, {}, _aliases(folder, name, None))
+        models = {**_reigning(folder, name), CHALLENGER: None}
+        register(config.tracking, home, name, models)
     console.show(f"champion again: {paths.pth}", wrap=False)
     return paths
 
@@ -175,20 +185,14 @@ def _champions(home: Path) -> Path:
     return home / "trained_models"
 
 
-def _aliases(folder: Path, name: str, challenger: str | None) -> dict[str, str | None]:
-    """Return which run's model is champion and previous, as the files say."""
+def _reigning(folder: Path, name: str) -> dict[str, StoredModel | None]:
+    """Return which model is champion and which was, as the files say."""
+    files = {CHAMPION: (name, Status.champion), PREVIOUS: (previous_name(name), Status.previous)}
+    found = {alias: StoredModel.find(folder, file) for alias, (file, _) in files.items()}
     return {
-        CHAMPION: _run_of(folder, name),
-        PREVIOUS: _run_of(folder, previous_name(name)),
-        CHALLENGER: challenger,
+        alias: model if model and model.metadata.status is files[alias][1] else None
+        for alias, model in found.items()
     }
-
-
-def _run_of(folder: Path, name: str) -> str | None:
-    try:
-        return load_metadata(folder, name).mlflow_run_id
-    except ArtifactError:
-        return None
 
 
 class _Promotion:
@@ -363,7 +367,7 @@ class _Promotion:
         }
 
     def _record(self, tracker: Tracker, gates: list[Gate], document: Mapping[str, Any]) -> None:
-        """Give the run every gate, the reports and the model; tell the registry."""
+        """Give the run every gate and the reports; the registry gives it the model."""
         promoted = bool(document["promoted"])
         metrics = {f"gate/{gate.name}/passed": float(gate.passed) for gate in gates}
         for key in ("value", "threshold", "power"):
@@ -375,19 +379,10 @@ class _Promotion:
         tracker.set_tags({**tags, "promoted": str(promoted).lower(), "output": self._name})
         for report in ("promotion.json", "promotion.html"):
             tracker.log_artifact(self._folder / report)
-        source = _champions(self._home) if promoted else self._folder
-        for ending in (".pth", "-metadata.json"):
-            tracker.log_artifact(source / f"{self._name}{ending}", "model")
         tracker.flush()
-        run_id = tracker.run_id
-        register(
-            self.config.tracking,
-            self._home,
-            self._name,
-            run_id,
-            {"study": self.study.name, "trial": str(document["winner"]["trial"])},
-            _aliases(_champions(self._home), self._name, None if promoted else run_id),
-        )
+        refused = None if promoted else StoredModel.find(self._folder, self._name)
+        models = {**_reigning(_champions(self._home), self._name), CHALLENGER: refused}
+        register(self.config.tracking, self._home, self._name, models, tracker.run_id)
 
 
 def _judged(artifact: Artifact, gates: list[Gate], evidence: Evidence) -> Artifact:

@@ -45,7 +45,8 @@ def save_pyfunc(target: Path, folder: Path, name: str) -> Path:
     client_class()  # imports mlflow quietly
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     paths = artifact_paths(folder, name)
-    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+    # Recorded to be silent: mlflow asks for type hints under a filter of its own.
+    with TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")  # of mlflow to itself, and for an example
         import mlflow.pyfunc
 

@@ -21,6 +21,7 @@ from ppo_workbench.scoring.samples import StatisticsError
 from ppo_workbench.scoring.seed_statistics import compare_seeds
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+from ppo_workbench.scoring.targets import TARGETS, Target, trades_enough
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,28 +36,6 @@ COMPARED = (
 LESS_IS_BETTER = (
     *("max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "volatility_annual_frac"),
     "turnover_annual",
-)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A figure that the specification asks for.
-
-    Attributes:
-        figure: Name in the scorecard.
-        value: Bound, in the figure's unit.
-        above: Whether the figure must lie above it, else below.
-    """
-
-    figure: str
-    value: float
-    above: bool
-
-
-TARGETS = (
-    Target("sharpe_annual", 1.5, above=True),
-    Target("max_drawdown_frac", 0.08, above=False),
-    Target("win_rate_frac", 0.60, above=True),
 )
 
 
@@ -199,23 +178,31 @@ class MarketComparison:
         `met` and `missed` need the whole interval on one side; else it is `not decidable`, and
         `years_to_decide` is the length of test at which the interval, shrinking with the
         square root of it, would end at the target (a drawdown does not shrink so: None).
+        `verdict` goes by the mean over runs, `median_verdict` by their median, None where all
+        runs traded the same days.  An arm whose median run trades too little has missed.
 
         Args:
             arm: Whose figures.
             years: Length of the test.
         """
-        return [self._target(arm, target, years) for target in TARGETS]
+        trades, exposure = (
+            float(np.median(self.values(arm, name))) for name in ("n_trades", "exposure_mean_abs")
+        )
+        active = trades_enough(trades, exposure)
+        return [self._target(arm, target, years, active) for target in TARGETS]
 
-    def _target(self, arm: str, target: Target, years: float) -> dict[str, Any]:
-        value = float(self.values(arm, target.figure).mean())
+    def _target(self, arm: str, target: Target, years: float, active: bool) -> dict[str, Any]:
+        values = self.values(arm, target.figure)
+        value = float(values.mean())
         low, high = self.interval(arm, target.figure)
-        verdict, needed = "not decidable", None
-        if low is not None and high is not None:
-            if low > target.value or high < target.value:
-                verdict = "met" if (low > target.value) == target.above else "missed"
-            elif value != target.value and target.figure != "max_drawdown_frac":
-                end = low if value > target.value else high
-                needed = years * ((value - end) / (value - target.value)) ** 2
+        verdict, needed = target.verdict(low, high, active), None
+        apart = abs(value - target.value)
+        shrinks = apart > 0 and target.figure != "max_drawdown_frac"
+        if verdict == "not decidable" and low is not None and high is not None and shrinks:
+            half = value - low if value > target.value else high - value
+            needed = years * (half / apart) ** 2
+        # Seeds that traded the same days say nothing of other days.
+        ends = (None, None) if self.method == DAYS else _median_interval(values)
         return {
             "arm": arm,
             "figure": target.figure,
@@ -226,6 +213,11 @@ class MarketComparison:
             "high": high,
             "verdict": verdict,
             "years_to_decide": needed,
+            "median": float(np.median(values)),
+            "median_low": ends[0],
+            "median_high": ends[1],
+            "median_verdict": None if self.method == DAYS else target.verdict(*ends, active),
+            "trades_enough": active,
         }
 
     def seed_figures(self, first: str, second: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from ppo_workbench.scoring.power import years_to_decide
 from ppo_workbench.scoring.resampling import Difference, drawdown_draws, stationary_indices
 from ppo_workbench.scoring.samples import NORMAL
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.targets import LEAST_EXPOSURE, LEAST_TRADES
 
 CONFIDENCE = 0.95
 LEAST_ROUND_TRIPS = 100
@@ -115,12 +116,14 @@ def target_win_rate(card: Scorecard) -> Gate:
 
 def target_trades(card: Scorecard) -> Gate:
     """Ask for the specification's number of round trips, 200 or more."""
-    return _at_least("target_trades", card.n_trades, 200, "round trips")
+    return _at_least("target_trades", card.n_trades, LEAST_TRADES, "round trips")
 
 
 def target_exposure(card: Scorecard) -> Gate:
     """Ask for the specification's mean absolute exposure, .2 or more."""
-    return _at_least("target_exposure", card.exposure_mean_abs, 0.2, "mean absolute exposure")
+    return _at_least(
+        "target_exposure", card.exposure_mean_abs, LEAST_EXPOSURE, "mean absolute exposure"
+    )
 
 
 def enough_round_trips(card: Scorecard) -> Gate:

@@ -235,6 +235,8 @@ def _target_name(row: Mapping[str, Any]) -> str:
     years = number(row, "years_to_decide")
     if row.get("verdict") == "not decidable" and years is not None:
         text += f" (about {years:,.0f} test years would decide)"
+    if row.get("trades_enough") is False:
+        text += " (trades too little to be judged)"
     return text
 
 

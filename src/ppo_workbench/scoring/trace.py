@@ -52,7 +52,7 @@ class Trace:
         carry_usd: float64 (n,), interest received minus interest and borrow paid.
         equity_usd: float64 (n,), account equity at the close of bar t+1.
         exposure: float64 (n,), signed share of equity at the close of bar t+1.
-        reward_components: float64 (n, 5), in the order of `REWARD_NAMES`.
+        reward_components: float64 (n, C), in the order of `REWARD_NAMES`.
         regime: int8 (n,), 0 range/low, 1 trend/low, 2 range/high, 3 trend/high volatility.
         rejected: int64 (n,), bitmask of the rules that rejected the action sent.
         violated: int64 (n,), bitmask of the rules that an executed action broke.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.jit import kernel
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 BAR_DTYPE = np.dtype(
     [
@@ -67,11 +68,7 @@ OUTCOME_DTYPE = np.dtype(
         ("rejected", "i8"),
         ("violated", "i8"),
         ("passive", "i8"),
-        ("log_return", "f8"),
-        ("variance", "f8"),
-        ("differential_sharpe", "f8"),
-        ("drawdown", "f8"),
-        ("turnover", "f8"),
+        *((name, "f8") for name in REWARD_NAMES),
         ("reward", "f8"),
         ("equity", "f8"),
         ("exposure", "f8"),

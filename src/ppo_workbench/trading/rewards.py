@@ -8,18 +8,40 @@
 | drawdown | drawdown prevention | -1000 max(0, D1 - D0), D the drawdown fraction |
 | turnover | consistency, costs not modelled | -traded notional / E0 |
 
-The reward is the sum of weight times component; components are logged unweighted.
+The reward is the sum of weight times component; components are logged unweighted.  A new
+component is written here alone (docs/extending.md): its name in `REWARD_NAMES`, its formula and
+its summand in `risk_aware_reward`.  Records, logs and plots follow the names, and
+`reward.extra={NAME: weight}` weighs what `RewardConfig` has no field for.
 """
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from numba import literal_unroll
 
-from ppo_workbench.jit import kernel
+from ppo_workbench.config import ConfigError, RewardConfig
+from ppo_workbench.jit import inlined_kernel, kernel
 
 REWARD_NAMES = ("log_return", "variance", "differential_sharpe", "drawdown", "turnover")
 RETURN_UNIT = 1000.0  # one reward unit is 10 bp of equity
 MINIMUM_EQUITY_FRAC = 1e-6
+
+
+def reward_weights(reward: RewardConfig) -> dict[str, float]:
+    """Return the weight of each component, in the order of `REWARD_NAMES`.
+
+    Raises:
+        ConfigError: `reward.extra` names what is no component, or has a key of its own.
+    """
+    for name in reward.extra:
+        if name not in REWARD_NAMES or hasattr(reward, name):
+            free = [term for term in REWARD_NAMES if not hasattr(reward, term)]
+            raise ConfigError(
+                f"reward.extra has {name!r}, but weighs only components without a key of their "
+                f"own ({', '.join(free) or 'there are none'}); name one of these or leave it away"
+            )
+    return {name: getattr(reward, name, reward.extra.get(name, 0.0)) for name in REWARD_NAMES}
 
 
 @kernel
@@ -52,6 +74,15 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
         + p.w_turnover * out.turnover
     )
     return out.reward
+
+
+@inlined_kernel
+def add_components(out: Any, sums: npt.NDArray[np.float64]) -> None:
+    """Add the components of one bar (a row of `OUTCOME_DTYPE`) to `sums`, float64 (C,)."""
+    k = 0
+    for name in literal_unroll(REWARD_NAMES):
+        sums[k] += out[name]
+        k += 1  # noqa: SIM113  # numba unrolls names, it cannot number them
 
 
 @kernel

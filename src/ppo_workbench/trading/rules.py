@@ -24,6 +24,7 @@ from ppo_workbench.config import (
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
 from ppo_workbench.trading.actions import ActionSpace, target_rung
+from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 
 RULE_NAMES = (
     "halt",
@@ -91,8 +92,7 @@ _FLOATS = (
     "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
     "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
-    "w_log_return", "w_variance", "w_differential_sharpe", "w_drawdown", "w_turnover",
-    "sharpe_decay", "observation_clip",
+    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay", "observation_clip",
 )  # fmt: skip
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
@@ -205,15 +205,9 @@ def _risk_params(config: Config) -> dict[str, float]:
 
 
 def _reward_params(config: Config) -> dict[str, float]:
-    reward = config.reward
-    return {
-        "w_log_return": reward.log_return,
-        "w_variance": reward.variance,
-        "w_differential_sharpe": reward.differential_sharpe,
-        "w_drawdown": reward.drawdown,
-        "w_turnover": reward.turnover,
-        "sharpe_decay": 1.0 - 0.5 ** (1.0 / reward.differential_sharpe_halflife_bars),
-    }
+    weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
+    halflife = config.reward.differential_sharpe_halflife_bars
+    return weights | {"sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife)}
 
 
 @kernel

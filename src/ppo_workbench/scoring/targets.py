@@ -1,0 +1,151 @@
+"""The specification's targets, and whether trainings reach them seed by seed.
+
+A drawdown limiter alone keeps any drawdown small, so a target counts as met only by an agent
+that trades: `LEAST_TRADES` and `LEAST_EXPOSURE` go with all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+Card = Mapping[str, float]
+
+LEAST_TRADES = 200
+LEAST_EXPOSURE = 0.2
+RUINOUS_DRAWDOWN_FRAC = 0.25
+COLLAPSED_ENTROPY_NATS = 0.01
+TOLD = (
+    *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
+    *("n_trades", "exposure_mean_abs", "years"),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that the specification asks for.
+
+    Attributes:
+        figure: Name in the scorecard.
+        value: Bound, in the figure's unit.
+        above: Whether the figure must lie above it, else below.
+    """
+
+    figure: str
+    value: float
+    above: bool
+
+    def holds(self, card: Card) -> bool:
+        """Tell whether a scorecard's figure lies on the right side of the bound."""
+        figure = card[self.figure]
+        return figure > self.value if self.above else figure < self.value
+
+    def verdict(self, low: float | None, high: float | None, active: bool) -> str:
+        """Return `met` or `missed` if a whole interval says so, else `not decidable`.
+
+        Args:
+            low: Lower end, None if there is no interval.
+            high: Upper end.
+            active: Whether the agent trades enough; one that does not has missed.
+        """
+        if not active:
+            return "missed"
+        if low is None or high is None or low <= self.value <= high:
+            return "not decidable"
+        return "met" if (low > self.value) == self.above else "missed"
+
+
+TARGETS = (
+    Target("sharpe_annual", 1.5, above=True),
+    Target("max_drawdown_frac", 0.08, above=False),
+    Target("win_rate_frac", 0.60, above=True),
+)
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One training of one seed, as a verdict on its stability needs it.
+
+    Attributes:
+        seed: Of the learner.
+        validation: Flat scorecard on validation.
+        test: Flat scorecard on the test.
+        entropy_nats: Mean entropy of the policy in the last update, None if it is not known.
+        finite: Whether all weights are finite numbers.
+    """
+
+    seed: int
+    validation: Card
+    test: Card
+    entropy_nats: float | None
+    finite: bool
+
+
+def trades_enough(trades: float, exposure: float) -> bool:
+    """Tell whether an agent trades enough to be judged by the targets.
+
+    Args:
+        trades: Closed round trips.
+        exposure: Mean absolute exposure, fraction of equity.
+    """
+    return trades >= LEAST_TRADES and exposure >= LEAST_EXPOSURE
+
+
+def meets_targets(card: Card) -> bool:
+    """Tell whether one scorecard holds all targets, and trades."""
+    active = trades_enough(card["n_trades"], card["exposure_mean_abs"])
+    return active and all(target.holds(card) for target in TARGETS)
+
+
+def divergences(run: SeedRun) -> list[str]:
+    """Say in which ways a training diverged; empty if it did not."""
+    found = []
+    if not run.finite or not all(isfinite(value) for value in run.validation.values()):
+        found.append("not finite")
+    if run.entropy_nats is not None and not run.entropy_nats >= COLLAPSED_ENTROPY_NATS:
+        found.append(f"entropy {run.entropy_nats:.4f} nats")
+    for split, card in (("validation", run.validation), ("test", run.test)):
+        if card["max_drawdown_frac"] > RUINOUS_DRAWDOWN_FRAC:
+            found.append(f"drawdown {card['max_drawdown_frac']:.1%} on {split}")
+    return found
+
+
+def stability(runs: Sequence[SeedRun]) -> dict[str, Any]:
+    """Return how many seeds of an arm hold all targets or diverge, and every seed's figures.
+
+    Args:
+        runs: One run or more.
+    """
+    seeds = [_told(run) for run in runs]
+    return {
+        "runs": len(seeds),
+        "validation_years": float(np.mean([run.validation["years"] for run in runs])),
+        "meet_on_validation": sum(row["meets_on_validation"] for row in seeds),
+        "meet_on_test": sum(row["meets_on_test"] for row in seeds),
+        "diverged": sum(bool(row["diverged"]) for row in seeds),
+        "seeds": seeds,
+    }
+
+
+def stability_sentence(arm: str, found: Mapping[str, Any]) -> str:
+    """Say of an arm what `stability` counted."""
+    runs = found["runs"]
+    return (
+        f"{arm}: {found['meet_on_validation']} of {runs} seeds hold all targets on "
+        f"{found['validation_years']:.1f} validation years, {found['meet_on_test']} on the test; "
+        f"{found['diverged'] or 'none'} diverged."
+    )
+
+
+def _told(run: SeedRun) -> dict[str, Any]:
+    return {
+        "seed": run.seed,
+        "validation": {key: run.validation[key] for key in TOLD},
+        "test": {key: run.test[key] for key in TOLD},
+        "meets_on_validation": meets_targets(run.validation),
+        "meets_on_test": meets_targets(run.test),
+        "entropy_nats": run.entropy_nats,
+        "diverged": divergences(run),
+    }
