@@ -184,6 +184,7 @@ class SyntheticConfig:
     """Parameters of the synthetic minute market; see `market/synthetic.py` for the model.
 
     Lists of four are by regime: 0 range/low, 1 trend/low, 2 range/high volatility, 3 stress.
+    `edge_by_session_part` multiplies the edge in equal parts of the session.
     """
 
     sessions: Annotated[int, Field(ge=10, le=20_000)] = 2520
@@ -191,6 +192,9 @@ class SyntheticConfig:
     variant: Annotated[str, Field(pattern="^[A-Za-z0-9_]*$", max_length=40)] = ""
     edge: Annotated[float, Field(ge=0, le=1)] = 0.08
     edge_by_regime: FourLoadings = field(default_factory=lambda: [1.0, -1 / 6, 1 / 3, -1 / 3])
+    edge_by_session_part: Annotated[list[float], Field(min_length=1, max_length=390)] = field(
+        default_factory=lambda: [1.0]
+    )
     deviation_clip: Positive = 3.0
     ema_halflife_bars: Positive = 40.0
     trend_drift: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -79,6 +79,7 @@ class _Model(NamedTuple):
     """Parameters as the kernels take them; log returns, per bar."""
 
     edge: Floats  # (4,) per regime
+    edge_season: Floats  # (390,) time-of-day factor of the edge
     drift: Floats  # (4,) size of the directional drift, in sigma
     down: Floats  # (4,) probability that a directional regime points down
     leave: Floats  # (4,) probability to leave the regime
@@ -199,6 +200,7 @@ def _model(config: SyntheticConfig) -> _Model:
     h_keep = 0.5 ** (1 / config.volatility_halflife_bars)
     return _Model(
         edge=config.edge * np.asarray(config.edge_by_regime),
+        edge_season=_edge_season(config),
         drift=config.trend_drift * np.array([0.0, 1.0, 0.0, 1.0]),
         down=np.array([0.5, 0.5, 0.5, config.stress_down_probability]),
         leave=1 / np.asarray(config.regime_dwell_bars),
@@ -228,6 +230,12 @@ def _model(config: SyntheticConfig) -> _Model:
         volume_step=config.volume_noise_sd * math.sqrt(1 - config.volume_noise_autocorrelation**2),
         log_initial_price=math.log(config.initial_price),
     )
+
+
+def _edge_season(config: SyntheticConfig) -> Floats:
+    """Return the factor of the edge by bar of the session, (390,)."""
+    parts = np.asarray(config.edge_by_session_part, dtype=np.float64)
+    return parts[np.arange(BARS_PER_SESSION) * len(parts) // BARS_PER_SESSION]
 
 
 def _season(config: SyntheticConfig) -> Floats:
@@ -304,7 +312,8 @@ def _simulate(m: _Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
             price += gap
             ema += m.gap_ema_frac * gap
             deviation = _deviation(m, price - ema, sigma)
-        drift = (m.drift[regime] * direction - m.edge[regime] * deviation) * sigma
+        edge = m.edge[regime] * m.edge_season[slot]
+        drift = (m.drift[regime] * direction - edge * deviation) * sigma
         drift -= (sigma * sigma + m.jump_variance[regime]) / 2
         before, price = price, _bar(m, z, t, regime, price, drift, sigma, out)
         ema += m.ema_step * (price - ema)
@@ -397,9 +406,10 @@ def _next_h(m: _Model, z: _Shocks, t: int, regime: int, h: float) -> float:
 
 
 class _Belief(NamedTuple):
-    """What the oracle knows of each regime, (4,) each, log returns per bar."""
+    """What the oracle knows of each regime, (4,) each but one, log returns per bar."""
 
     edge: Floats  # reversion per unit of deviation, in sigma
+    edge_season: Floats  # (390,) its factor by bar of the session
     drift: Floats  # expected return that does not depend on the deviation
     jump_variance: Floats  # per bar
     life: Floats  # bars in which a deviation decays
@@ -413,6 +423,7 @@ def _belief(m: _Model) -> _Belief:
     stress = np.array([0.0, 0.0, 0.0, 1.0]) * (1 - 2 * m.down)
     return _Belief(
         edge=m.edge,
+        edge_season=m.edge_season,
         drift=m.jump_rate * m.jump_mean + m.drift * stress * m.scale,
         jump_variance=m.jump_variance,
         life=1 / (m.ema_step + m.edge / math.sqrt(m.deviation_bars) + m.leave),
@@ -432,7 +443,9 @@ def _hysteresis(
     held = 0.0
     for t in range(len(out)):
         s, left = regime[t], BARS_PER_SESSION - 1 - t % BARS_PER_SESSION
-        gain = belief.drift[s] - belief.edge[s] * deviation[t] * sigma[t]
+        # The next bar's edge; what a life beyond the part of the session brings is not counted.
+        edge = belief.edge[s] * belief.edge_season[(t + 1) % BARS_PER_SESSION]
+        gain = belief.drift[s] - edge * deviation[t] * sigma[t]
         risk = _ORACLE_RISK_AVERSION * (sigma[t] ** 2 + belief.jump_variance[s])
         if left <= _FLAT_BARS:
             held = 0.0
