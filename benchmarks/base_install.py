@@ -89,11 +89,14 @@ def writable(path):
     except OSError:
         return False
     return True
-places = [folder, sys.prefix, os.path.expanduser("~"), "/tmp", os.getcwd()]
+places = {
+    "models": folder, "environment": sys.prefix, "home": os.path.expanduser("~"), "tmp": "/tmp",
+    "working folder": os.getcwd(),
+}
 print(json.dumps({
     "marks": marks,
     "jit_cache": CACHE_ENABLED,
-    "writable": [path for path in places if writable(path)],
+    "writable": [name for name, path in places.items() if writable(path)],
 }))
 """
 READ_ONLY = [
