@@ -19,6 +19,7 @@ COPIED = ("src", "conf", "docs/rules.md", "tests/trading", "tests/scoring", "tes
 # The changed kernels are compiled for this test alone: without optimising, which takes longest.
 QUICK = {"NUMBA_OPT": "0", "PPO_WORKBENCH_CACHE": os.devnull}
 EXAMPLES = [
+    "test_commands.py",
     "test_sqlite.py",
     "tests/trading/test_downside.py",
     "tests/trading/test_rules_doc.py",
@@ -31,6 +32,21 @@ EXAMPLES = [
         "_under_the_rules_own_mask_breaks_nothing",
     )),
 ]  # fmt: skip
+
+
+# Put into the copy: the commands of the page are such as can be given.
+COMMANDS = """
+import shlex
+
+import pytest
+
+from ppo_workbench.cli import compose
+
+
+@pytest.mark.parametrize("line", {lines!r})
+def test_command_composes(line: str) -> None:
+    assert compose(shlex.split(line))
+"""
 
 
 def _copy(home: Path) -> None:
@@ -47,6 +63,10 @@ def _new_files() -> dict[str, str]:
     return dict(
         re.findall(r"^`([\w/.]+)`:\n\n```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     )
+
+
+def _commands() -> list[str]:
+    return re.findall(r"^    python -m ppo_workbench (.*)$", PAGE, re.MULTILINE)
 
 
 def _edits() -> list[tuple[str, str, str]]:
@@ -67,8 +87,9 @@ def _edits() -> list[tuple[str, str, str]]:
 
 def test_examples_of_source_term_and_rule_pass_their_tests(tmp_path: Path) -> None:
     _copy(tmp_path)
-    files, edits = _new_files(), _edits()
-    assert (len(files), len(edits)) == (3, 15)
+    files, edits, lines = _new_files(), _edits(), _commands()
+    assert (len(files), len(edits), len(lines)) == (3, 15, 3)
+    files["test_commands.py"] = COMMANDS.format(lines=lines)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -87,7 +108,7 @@ def test_examples_of_source_term_and_rule_pass_their_tests(tmp_path: Path) -> No
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 passed" in done.stdout
+    assert "15 passed" in done.stdout
 
 
 def test_unknown_source_names_the_users_own_beside_the_built_in(

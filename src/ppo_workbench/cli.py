@@ -60,6 +60,7 @@ def _register_schema() -> None:
     schema = OmegaConf.structured(Config)
     # The names of a file's columns are the user's: `data.columns={close: Last}` needs no `+`.
     OmegaConf.set_struct(schema.data.columns, False)
+    OmegaConf.set_struct(schema.reward.extra, False)
     OmegaConf.set_struct(schema.compare.arms, False)
     OmegaConf.set_struct(schema.compare.markets, False)
     ConfigStore.instance().store(name="config_schema", node=schema)
@@ -208,6 +209,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     kept = {key: cfg[key] for key in CHANGES_ON_RESUME}
     schema = OmegaConf.structured(Config)
     OmegaConf.set_struct(schema.data.columns, False)
+    OmegaConf.set_struct(schema.reward.extra, False)
     merged = OmegaConf.merge(schema, stored, kept)
     assert isinstance(merged, DictConfig)
     return merged

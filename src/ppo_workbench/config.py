@@ -16,6 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 # What a command may say anew when it resumes a run; all else is the run's own.
 CHANGES_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite", "tracking")
+# Sources of bars that take no `data.path`; one of the user's own may.
+SOURCES_WITHOUT_FILE = ("synthetic", "sp500", "nasdaq")
 
 
 class WorkbenchError(Exception):
@@ -921,7 +923,7 @@ def _cross_field_problems(config: Config) -> list[str]:
 
 
 def _data_problems(data: DataConfig) -> list[str]:
-    if data.source != "file" and data.path is not None:
+    if data.source in SOURCES_WITHOUT_FILE and data.path is not None:
         return [
             f"data.path={data.path!r}: data={data.source} reads no file, "
             f"write data=file data.path={data.path}"

@@ -86,7 +86,7 @@ def test_tracking_store_that_dies_midway_costs_one_warning_and_no_model(
 
     monkeypatch.setattr(fitting, "train_model", broken)
 
-    result = recording.train("output=survivor")
+    result = recording.train("output=survivor", "tracking.plots=false")
 
     assert result.code == 0, result.err
     assert recording.metadata("survivor")["status"] == "candidate"

@@ -18,6 +18,7 @@ from ppo_workbench.delivery.metadata import Status
 SMOKE = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke"),
     *("data.synthetic.sessions=70", "model.n_envs=4", "budget.timesteps=1024"),
+    "tracking.plots=false",
 ]
 PROMOTE = ["task=promote", "promote.study=smoke", "promote.seeds=[11,12]", "promote.top_k=2"]
 NAME = "maskable_production_final"

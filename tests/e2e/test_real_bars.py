@@ -20,7 +20,8 @@ def _file(name: str) -> str:
 def _check_trained(workbench: Workbench, *arguments: str) -> dict[str, object]:
     result_json = workbench.home / "result.json"
     result = workbench.run(
-        *arguments, *SMALL_MODEL, *BUDGET, "overwrite=true", f"result_json={result_json}"
+        *(*arguments, *SMALL_MODEL, *BUDGET, "overwrite=true"),
+        *("tracking.plots=false", f"result_json={result_json}"),
     )
     assert result.code == 0, result.err
     assert re.search(r"^MaskablePPO +[+-]\d+\.\d\d +[+-]\d+\.\d [+-]\d+\.\d", result.out, re.M)
@@ -37,9 +38,7 @@ def _check_trained(workbench: Workbench, *arguments: str) -> dict[str, object]:
 @pytest.mark.parametrize("source", ["sp500", "nasdaq"])
 @pytest.mark.parametrize("kind", ["data", "experiment"])
 def test_daily_index_trains_scores_and_records(source: str, kind: str, shared: Workbench) -> None:
-    metadata = _check_trained(
-        shared, f"{kind}={source}", f"output={source}", "tracking.plots=false"
-    )
+    metadata = _check_trained(shared, f"{kind}={source}", f"output={source}")
 
     assert metadata["data"]["source"] == source  # type: ignore[index]
     assert metadata["data"]["bar_seconds"] == 86_400  # type: ignore[index]

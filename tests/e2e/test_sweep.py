@@ -10,7 +10,7 @@ from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench.pipeline import trial
 
-SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke"]
+SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "tracking.plots=false"]
 
 
 @pytest.fixture(scope="module")
