@@ -141,7 +141,8 @@ def test_evaluation_fractions_of_many_minutes_begin_within_seconds() -> None:
     config = BudgetConfig(minutes=30.0, evaluations=20)
     seconds = [1800 * fraction for fraction in evaluation_fractions(config)]
     assert seconds[:8] == pytest.approx([1.40625, 2.8125, 5.625, 11.25, 22.5, 45, 90, 180])
-    assert len(seconds) == 6 + 20 and seconds[-1] == 1800
+    assert len(seconds) == 6 + 20
+    assert seconds[-1] == 1800
 
 
 def test_evaluation_fractions_of_short_parts_are_not_halved() -> None:
