@@ -53,10 +53,10 @@ KINDS = {
     ),
     "null": Kind(
         (
-            *("data=null", "data.synthetic.sessions=1260", "budget.timesteps=200000"),
-            *("objective.seeds=[0]", "hydra.sweeper.n_trials=8"),
+            *("data=null", "data.synthetic.sessions=630", "budget.timesteps=100000"),
+            *("objective.seeds=[0]", "hydra.sweeper.n_trials=4"),
         ),
-        ("promote.top_k=2", "promote.seeds=[1001,1002]"),
+        ("promote.top_k=1", "promote.seeds=[1001,1002]"),
         0.0,
         0.09,
     ),
