@@ -39,13 +39,12 @@ class Kind:
 
 
 KINDS = {
-    # 14 years: 4 of training, 2 of validation, 8 of test.
+    # 20 years: 8 of training, 4 of validation, 8 of test.
     "planted": Kind(
         (
-            *("data=planted", "data.synthetic.sessions=3528", "splits.train_frac=0.286"),
-            *("splits.validation_frac=0.143", "splits.test_frac=0.571"),
-            *("budget.timesteps=2000000", "objective.seeds=[0]"),
-            *("hydra.sweeper.n_trials=4", "hydra.sweeper.pruner.name=asha"),
+            *("data=planted", "data.synthetic.sessions=5040", "budget.timesteps=4000000"),
+            *("objective.seeds=[0]", "hydra.sweeper.n_trials=6"),
+            "hydra.sweeper.pruner.name=asha",
         ),
         ("promote.top_k=2", "promote.seeds=[1001,1002,1003]"),
         0.9,
