@@ -11,6 +11,7 @@ by.  Finished cells are kept in --work and not repeated.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,10 @@ FIRST_SEED = 100
 NAMES = "ema_distance_10,ema_distance_40,ema_distance_120,return_1,volatility_ratio,session_time"
 ARMS: dict[str, list[str]] = {
     "default": [],
+    "former default: gamma .95, without sigma": ["env.gamma=0.95", f"features.names=[{NAMES}]"],
+    "the same, 10,000,000 timesteps": [
+        *("env.gamma=0.95", f"features.names=[{NAMES}]", "budget.timesteps=10000000"),
+    ],
     "without sigma": [f"features.names=[{NAMES}]"],
     "only ema_distance_40, volatility and time": [
         "features.names=[ema_distance_40,volatility_ratio,session_time,sigma]"
@@ -122,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def cell_path(work: Path, arm: str, seed: int) -> Path:
     """Return where a cell's figures are kept."""
-    return work / f"arm{list(ARMS).index(arm)}_{seed}.json"
+    return work / f"{re.sub('[^a-z0-9]+', '_', arm.lower())}_{seed}.json"
 
 
 def main() -> None:
@@ -131,6 +136,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/recipe"))
+    parser.add_argument("--arms", help="numbers of the rows to train, such as 0,1,5")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -141,6 +147,7 @@ def main() -> None:
         arm, seed = args.one[0], int(args.one[1])
         run_cell(arm, seed, cell_path(work, arm, seed))
         return
+    arms = list(ARMS) if args.arms is None else [list(ARMS)[int(n)] for n in args.arms.split(",")]
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
 
     def start(cell: tuple[str, int]) -> None:
@@ -154,11 +161,12 @@ def main() -> None:
         print(f"{cell[0]} {cell[1]}: done", flush=True)
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(start, [(arm, seed) for arm in ARMS for seed in seeds]))
-    rows = [
-        row(arm, [json.loads(cell_path(work, arm, seed).read_text()) for seed in seeds])
-        for arm in ARMS
-    ]
+        list(pool.map(start, [(arm, seed) for arm in arms for seed in seeds]))
+    rows = []
+    for arm in ARMS:
+        paths = [path for seed in seeds if (path := cell_path(work, arm, seed)).exists()]
+        if paths:
+            rows.append(row(arm, [json.loads(path.read_text()) for path in paths]))
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
