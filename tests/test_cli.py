@@ -128,7 +128,7 @@ def test_command_with_bad_input_exits_2_with_one_sentence_and_writes_nothing(
         ("model=ppo,maskable_ppo", "model=ppo,maskable_ppo: gives several values, add --multirun"),
         ("modle=ppo", "modle=ppo: unknown group, did you mean model? the groups are budget"),
         ("experimnt=sp500", "experimnt=sp500: unknown group, did you mean experiment?"),
-        ("experiment=nope", "experiment=nope: unknown option, allowed is crypto, exploration"),
+        ("experiment=nope", "experiment=nope: unknown option, allowed is crypto, deliverables, "),
         (
             "model.learning_rat=1",
             "model.learning_rat=1: unknown key, did you mean model.learning_rate",
