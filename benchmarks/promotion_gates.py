@@ -42,7 +42,8 @@ KINDS = {
     # 20 years: 8 of training, 4 of validation, 8 of test.
     "planted": Kind(
         (
-            *("data=planted", "data.synthetic.sessions=5040", "budget.timesteps=4000000"),
+            *("data=planted", "data.synthetic.sessions=5040", "budget.timesteps=3000000"),
+            "budget.evaluations=10",
             *("objective.seeds=[0]", "hydra.sweeper.n_trials=6"),
             "hydra.sweeper.pruner.name=asha",
         ),

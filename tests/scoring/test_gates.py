@@ -14,6 +14,7 @@ from ppo_workbench.scoring.audit import AuditReport
 from ppo_workbench.scoring.gate_profiles import (
     CHAMPION,
     EXECUTE,
+    MODEL,
     REJECT,
     THRESHOLD,
     Evidence,
@@ -220,6 +221,27 @@ def test_no_champion_passes_and_no_reject_baseline_is_not_asked(good: Evidence) 
 
     assert failed(gates) == []
     assert REJECT not in {gate.name for gate in gates}
+
+
+def _runs(*sharpes: float) -> list[SessionPath]:
+    return [
+        SessionPath.from_returns(_returns(sharpe, 30 + run), YEAR)
+        for run, sharpe in enumerate(sharpes)
+    ]
+
+
+def test_masks_are_not_said_to_harm_where_seeds_of_one_training_differ_as_much(
+    good: Evidence,
+) -> None:
+    rivals = {**good.rivals, REJECT: SessionPath.from_returns(_returns(7.0, 20), YEAR)}
+    spread = {MODEL: _runs(3.5, 6.5, 2.0), REJECT: _runs(7.0, 2.0, 3.0)}
+    lucky = judge(PromotionProfile.production, replace(good, rivals=rivals, every_seed=spread))
+    alike = {MODEL: _runs(3.4, 3.5, 3.6), REJECT: _runs(6.9, 7.0, 7.1)}
+    worse = judge(PromotionProfile.production, replace(good, rivals=rivals, every_seed=alike))
+
+    assert failed(lucky) == []
+    assert [gate.name for gate in failed(worse)] == [REJECT]
+    assert "mean of 3 seeds each" in failed(worse)[0].reason
 
 
 def test_flat_model_is_refused_without_an_error(good: Evidence, make_trace: TraceMaker) -> None:

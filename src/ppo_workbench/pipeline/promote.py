@@ -46,6 +46,7 @@ from ppo_workbench.pipeline.promotion_evidence import (
     baseline_paths,
     champion_path,
     collect,
+    every_seed,
     replayed,
     threshold_path,
     trial_evidence,
@@ -325,7 +326,8 @@ class _Promotion:
             rivals[REIGNING] = champion_path(
                 winner.config, winner.bars, winner.splits, _champions(self._home), self._name
             )
-        return collect(self.config, trials, winner, opened, rivals, golden), opened
+        seeds = every_seed(winner, baselines)
+        return collect(self.config, trials, winner, opened, rivals, seeds, golden), opened
 
     def _document(
         self,

@@ -22,6 +22,7 @@ from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.baselines import tuned_threshold
 from ppo_workbench.scoring.gate_profiles import (
     EXECUTE,
+    MODEL,
     REJECT,
     STRESSES,
     Evidence,
@@ -97,6 +98,7 @@ def collect(
     winner: Contender,
     opened: Opened,
     rivals: Mapping[str, SessionPath | str],
+    seeds: Mapping[str, list[SessionPath]],
     golden: tuple[str | None, int],
 ) -> Evidence:
     """Score the winner on the opened test and put all evidence together."""
@@ -111,6 +113,7 @@ def collect(
         run_sharpes=trials.run_sharpes,
         trials=trials.trials,
         rivals=rivals,
+        every_seed=seeds,
         stressed=stressed(opened.policy, experiment, own),
         audit=audit(trace, experiment.bars, own, masked=not own.env.mask_all_true),
         golden_failure=golden[0],
@@ -153,6 +156,23 @@ def baseline_paths(baselines: Mapping[str, Contender]) -> dict[str, SessionPath 
         )
         for name, rival in baselines.items()
     }
+
+
+def every_seed(
+    winner: Contender, baselines: Mapping[str, Contender]
+) -> dict[str, list[SessionPath]]:
+    """Score all seeds of the winner and of the rejecting baseline on the test.
+
+    Empty where that baseline was not trained, or not on the winner's seeds.
+    """
+    rival = baselines.get(REJECT)
+    if rival is None or [r.seed for r in rival.runs] != [r.seed for r in winner.runs]:
+        return {}
+    found = {}
+    for name, contender in ((MODEL, winner), (REJECT, rival)):
+        experiment = prepare_with_test(contender.config, contender.bars, contender.splits)
+        found[name] = [test_path(experiment, contender.policy(run)) for run in contender.runs]
+    return found
 
 
 def threshold_path(experiment: Experiment) -> SessionPath | str:

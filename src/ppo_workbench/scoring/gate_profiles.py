@@ -26,6 +26,7 @@ RIVALS = {
     THRESHOLD: "the threshold rule tuned on train under the same masks",
     CHAMPION: "the reigning champion",
 }
+MODEL = "model"
 STRESSES = ("costs_x2", "latency_1_bar")
 
 
@@ -43,6 +44,9 @@ class Evidence:
         trials: True number of trials, those without returns and this promotion's own included.
         rivals: Sessions of each rival on the same test, or why there are none; a rival that
             is left out is not asked about, but for those that the profile requires.
+        every_seed: Sessions on the test of all seeds of `MODEL` and of `REJECT`, run k of both
+            the same seed.  Whether masks harm is a question about two trainings, not about
+            two models: single models of one training differ by more than their days' noise.
         stressed: What changed, and the scorecard on the test, for each of `STRESSES`.
         audit: Of `trace`.
         golden_failure: What refused the saved model, None if nothing did.
@@ -68,6 +72,7 @@ class Evidence:
     gap_asked: int
     seen_test: int
     alternative: Alternative = field(default_factory=Alternative)
+    every_seed: Mapping[str, Sequence[SessionPath]] = field(default_factory=dict)
 
 
 def judge(profile: PromotionProfile, evidence: Evidence) -> list[Gate]:
@@ -125,7 +130,7 @@ def _stress(evidence: Evidence, name: str) -> Gate:
 
 
 def _rivals(evidence: Evidence) -> list[Gate]:
-    """Judge the paired differences; the model is compared as it would be delivered."""
+    """Judge the paired differences; but for `REJECT` of the models that would be delivered."""
     names = [EXECUTE, *([REJECT] if REJECT in evidence.rivals else []), THRESHOLD]
     found = [_rival(evidence, name) for name in names]
     reigns = CHAMPION in evidence.rivals
@@ -138,7 +143,11 @@ def _rival(evidence: Evidence, name: str) -> Gate:
         return g.missing(name, path)
     try:
         own = SessionPath.from_trace(evidence.trace)
-        difference = paired_difference(own, path)
+        runs = evidence.every_seed
+        if name == REJECT and name in runs:
+            difference = paired_difference(runs[MODEL], runs[REJECT])
+        else:
+            difference = paired_difference([own], [path])
     except StatisticsError as error:
         return g.missing(name, str(error))
     years = len(own) / own.sessions_per_year
@@ -146,18 +155,27 @@ def _rival(evidence: Evidence, name: str) -> Gate:
     if name == EXECUTE:
         return g.decidedly_better(name, rival, difference, years, alternative)
     if name == REJECT:
-        return g.not_decidedly_worse(name, rival, difference)
+        seeds = len(runs.get(name, [path]))
+        told = f"{rival} (mean of {seeds} seeds each)" if seeds > 1 else rival
+        return g.not_decidedly_worse(name, told, difference)
     if name == THRESHOLD:
         return g.better(name, rival, difference, alternative)
     return g.not_worse(name, rival, difference, alternative)
 
 
-def paired_difference(model: SessionPath, rival: SessionPath, resamples: int = 2000) -> Difference:
-    """Return the difference of annual Sharpe ratios, model minus rival, paired by day.
+def paired_difference(
+    model: Sequence[SessionPath], rival: Sequence[SessionPath], resamples: int = 2000
+) -> Difference:
+    """Return the difference of annual Sharpe ratios, model minus rival, paired by day and run.
+
+    Args:
+        model: One run or more; with several the interval allows for other seeds too.
+        rival: As many.
+        resamples: Number of bootstrap draws.
 
     Raises:
-        StatisticsError: The two have different sessions.
+        StatisticsError: The two have different sessions, or numbers of runs.
     """
-    arms = {"model": [model], "rival": [rival]}
+    arms = {MODEL: model, "rival": rival}
     drawn = resample(arms, resamples=resamples, figures=(STUDENTISED,))
-    return drawn.difference(STUDENTISED, "model", "rival", g.CONFIDENCE)
+    return drawn.difference(STUDENTISED, MODEL, "rival", g.CONFIDENCE)
