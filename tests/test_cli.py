@@ -310,7 +310,7 @@ def test_secret_of_the_wrong_type_is_not_printed(
     [
         (["--help"], "risk: aggressive, conservative, moderate, unconstrained"),
         (["--cfg", "job", "model=ppo"], "type: ppo"),
-        (["--cfg", "job", "--resolve", "-p", "model"], "gamma: 0.95"),
+        (["--cfg", "job", "--resolve", "-p", "model"], "gamma: 0.98"),
         (["--info", "searchpath"], "Config search path"),
     ],
 )
