@@ -39,8 +39,8 @@ class Kind:
 
 
 KINDS = {
-    # 20 years: 8 of training, 4 of validation, 8 of test.  Half a basis point a side, as for a liquid
-    # fund, so that a model that has learned the edge survives double costs.
+    # 20 years: 8 of training, 4 of validation, 8 of test.  Half a basis point a side, as for a
+    # liquid fund, so that a model that has learned the edge survives double costs.
     "planted": Kind(
         (
             *("data=planted", "data.synthetic.sessions=5040", "budget.timesteps=3000000"),

@@ -113,11 +113,11 @@ class View:
 
 
 def _value(trial: FrozenTrial) -> str:
-    """Return the best value, with its interval if the job has told one."""
+    """Return the best value, with the interval of its mean if the job has told one."""
     text = ", ".join(f"{value:.4g}" for value in trial.values or ())
     interval: Any = trial.user_attrs.get("interval")
     if interval is not None:
-        text += f" [{interval[0]:.4g}, {interval[1]:.4g}]"
+        text += f", mean in [{interval[0]:.4g}, {interval[1]:.4g}]"
     return f"{text} (trial {trial.number})"
 
 

@@ -268,7 +268,8 @@ def analyse_study(
             f"study={study}: is no study in {home / 'sweeps'}; name one of its folders"
         )
     found = load_study(open_storage(storage, home, study), study)
-    return analyse(found, folder, objective_name=", ".join(metrics))
+    # What trials return is not the figure of that name on the scorecard.
+    return analyse(found, folder, objective_name=", ".join(f"bound of {name}" for name in metrics))
 
 
 def _metrics_of(folder: Path) -> list[tuple[int, dict[str, float]]]:
