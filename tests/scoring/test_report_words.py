@@ -152,6 +152,14 @@ def test_looks_names_a_second_look_and_marks_it() -> None:
     assert looks_counted(document) == [True, False]
 
 
+def test_looks_at_bars_that_were_not_the_test_are_called_so() -> None:
+    market = {"name": "validation", "instrument": "SPY", "looks": 0}
+    sentences = looks({"setup": {"markets": [market]}})
+    assert sentences == [
+        "No test was opened for these dates of SPY: they may have had a part in making the model."
+    ]
+
+
 def test_looks_of_many_alike_worlds_are_one_sentence() -> None:
     markets = [{"name": f"seed {i}", "looks": 1} for i in range(10)]
     assert looks({"setup": {"markets": markets}}) == [

@@ -100,6 +100,9 @@ def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, A
         "shown_findings": SHOWN_FINDINGS,
         "setup": _setup(document),
         "years": _years(document, world),
+        "is_test": not any(
+            number(m, "looks") == 0 for m in rows(part(document, "setup"), "markets")
+        ),
         "world": _world_words(world),
         "chosen": chosen.name if chosen else "",
     }
@@ -170,18 +173,23 @@ def _setup(document: Document) -> str:
         words.append(f"{number(setup, 'timesteps'):,.0f} timesteps a training")
     seeds = setup.get("seeds")
     if isinstance(seeds, list) and seeds:
-        words.append(f"{len(seeds)} seeds")
+        words.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}")
     for market in rows(setup, "markets")[:4]:
         kind = "synthetic market" if market.get("synthetic") else "market"
         name = market.get("name") or market.get("instrument")
-        start, stop = (str(market.get(key) or "?")[:10] for key in ("test_start", "test_stop"))
-        words.append(f"{kind} {name}, test {start} to {stop}")
+        start, stop = (str(market.get(key) or "")[:10] for key in ("test_start", "test_stop"))
+        words.append(f"{kind} {name}{f', test {start} to {stop}' if start and stop else ''}")
     if len(rows(setup, "markets")) > 4:
         words.append(f"and {len(rows(setup, 'markets')) - 4} more markets")
     for key, name in (("created_utc", "written"), ("git_commit", "commit")):
         if document.get(key):
             words.append(f"{name} {document[key]}")
     return "; ".join(words)
+
+
+def _is_test(document: Document) -> bool:
+    markets = rows(part(document, "setup"), "markets")
+    return not any(number(market, "looks") == 0 for market in markets)
 
 
 def _years(document: Document, world: World) -> str:

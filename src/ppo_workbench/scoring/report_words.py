@@ -241,7 +241,9 @@ def _target_name(row: Mapping[str, Any]) -> str:
 
 
 def _look_sentence(count: int, dates: str) -> str:
-    if count <= 1:
+    if count < 1:
+        return f"No test was opened for {dates}: they may have had a part in making the model."
+    if count == 1:
         return f"This is look {count} at {dates}: the first."
     return (
         f"This is look {count} at {dates}: what earlier looks taught is not in the intervals, "
