@@ -133,6 +133,8 @@ def test_command_with_bad_input_exits_2_with_one_sentence_and_writes_nothing(
             "model.learning_rat=1",
             "model.learning_rat=1: unknown key, did you mean model.learning_rate",
         ),
+        ("promote.seeds=[]", "promote.seeds=[]: give 1 or more, as in [1,2]"),
+        ("promote.study=../x", "promote.study='../x': must be a plain name, no folder"),
         ("learning_rate=1", "learning_rate=1: unknown key, did you mean model.learning_rate?"),
         ("+speed=1", "speed=1: unknown key"),
         ("hydra.run.dri=x", "Could not override 'hydra.run.dri'."),

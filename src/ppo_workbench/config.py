@@ -895,8 +895,7 @@ def validate_config(values: dict[str, Any]) -> Config:
         config = _CONFIG.validate_python(values)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: "
-            f"{item['msg'][0].lower()}{item['msg'][1:]}"
+            f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {_in_words(item)}"
             for item in error.errors()
         ]
         raise ConfigError("; ".join(problems)) from None
@@ -907,6 +906,19 @@ def validate_config(values: dict[str, Any]) -> Config:
     if budget.minutes is None and budget.episodes is None and budget.timesteps is None:
         budget.minutes = DEFAULT_MINUTES
     return config
+
+
+def _in_words(problem: Any) -> str:
+    """Say what pydantic found, where its own words are about its types."""
+    kind, limits = problem["type"], problem.get("ctx", {})
+    if kind == "too_short":
+        return f"give {limits['min_length']} or more, as in [1,2]"
+    if kind == "too_long":
+        return f"give at most {limits['max_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"must be a plain name, no folder (pattern {limits['pattern']})"
+    message: str = problem["msg"]
+    return message[0].lower() + message[1:]
 
 
 def _cross_field_problems(config: Config) -> list[str]:
