@@ -153,9 +153,11 @@ def test_decide_in_two_starts_goes_on_mid_session_as_in_one(
 
     first = _decide(home, monkeypatch, "\n".join(lines[:cut]), state)
     # What is sent again because nobody knows whether it came changes nothing.
-    second = _decide(home, monkeypatch, "\n".join(lines[cut - 3 :]), state)
+    both = _decide(home, monkeypatch, "\n".join(lines[cut - 3 :]), state)
 
     assert first == whole[:cut]
+    assert both[:cut] == first  # what was decided before the restart is still there
+    second = both[cut:]
     assert [x.status for x in second[:2]] == [Status.ignored] * 2
     assert second[2:] == whole[cut - 1 :]
 
@@ -178,6 +180,45 @@ def test_decide_refuses_a_state_that_it_cannot_go_on_from(
         arguments = ["artifact=m", "tracking=none", f"decide.state={tmp_path / name}"]
         assert command(["task=decide", *arguments]) == 2
         assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", ["none", "soft", "hard"])
+def test_decide_refuses_to_write_over_the_file_that_it_reads(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    link: str,
+) -> None:
+    text = next(bar_messages(stored[1].bars)).model_dump_json()
+    source = tmp_path / "a.jsonl"
+    source.write_text(text)
+    target = source if link == "none" else tmp_path / "b.jsonl"
+    if link == "soft":
+        target.symlink_to(source)
+    elif link == "hard":
+        target.hardlink_to(source)
+    base = ["task=decide", "artifact=m", "tracking=none"]
+
+    assert command([*base, f"decide.input={source}", f"decide.output={target}"]) == 2
+    error = capsys.readouterr().err
+    assert "is the file of decide.input too; name another file" in error
+    assert error.count("\n") == 1
+    assert command([*base, f"decide.input={source}", f"decide.state={target}"]) == 2
+    assert source.read_text() == text
+
+
+def test_decide_refuses_one_file_for_decisions_and_state_or_for_standard_input(
+    stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, target = ["task=decide", "artifact=m", "tracking=none"], tmp_path / "out"
+    assert command([*base, f"decide.output={target}", f"decide.state={target}"]) == 2
+    assert not target.exists()
+    target.write_text("a line")
+    with target.open(encoding="utf-8") as standard:
+        monkeypatch.setattr(sys, "stdin", standard)
+        assert command([*base, f"decide.output={target}"]) == 2
+    assert target.read_text() == "a line"
 
 
 def test_decide_counts_listed_events_itself_and_asks_for_them(
