@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -73,6 +74,39 @@ def test_repeated_bar_gets_the_same_decision_and_changes_nothing(model: Model) -
     for i in range(51, 80):
         found = decider.decide(bars[start + i], rows.account(i))
         assert found == plain.decide(bars[start + i], rows.account(i))
+
+
+@pytest.mark.parametrize("wrong", ["bar", "account", "no account"])
+def test_bar_or_account_of_a_wrong_type_is_refused_and_changes_nothing(
+    model: Model, wrong: str
+) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    before = decider.state()
+    bar: Any = bars[start + 50]
+    account: Any = {"account": rows.account(50).model_dump(), "no account": None}.get(wrong, FLAT)
+    bar = bar.model_dump() if wrong == "bar" else bar
+    with pytest.raises(BarsError, match=f"^{wrong.split()[-1]}: must be of type .* make one with "):
+        decider.decide(bar, account)
+    after = decider.state()
+    assert after.document == before.document
+    assert all(after.arrays[name].tobytes() == x.tobytes() for name, x in before.arrays.items())
+    retried = decider.decide(bars[start + 50], rows.account(50))
+    assert retried.action_index == rows.actions[50]
+    assert decider.observation.tobytes() == rows.observations[50].tobytes()
+
+
+def test_history_and_clock_of_a_wrong_type_are_refused(model: Model) -> None:
+    artifact, bars, _, _ = model
+    mapping: Any = bars[0].model_dump()
+    with pytest.raises(BarsError, match="bar: must be of type Bar, not dict"):
+        Decider(artifact).warm_up([mapping])
+    decider, account = _warm(model, 1), cast(Any, {"cash": CASH, "shares": 0.0})
+    with pytest.raises(BarsError, match="account: must be of type Account, not dict"):
+        decider.on_clock(bars[0].start, account)
+    for fresh in (decider, Decider(artifact)):
+        with pytest.raises(BarsError, match=r"now: .* must be a datetime with an offset"):
+            fresh.on_clock(bars[0].start.replace(tzinfo=None), FLAT)
 
 
 def test_late_bar_is_ignored_and_changes_nothing(model: Model) -> None:
