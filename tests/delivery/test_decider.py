@@ -13,6 +13,7 @@ from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Fill, Order, Status, bar_messages
+from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.splits import Split
 
 CASH = 100_000.0
@@ -209,6 +210,54 @@ def test_history_out_of_order_or_bad_is_refused(model: Model) -> None:
         Decider(artifact).warm_up([bars[0], bars[2], bars[1]])
     with pytest.raises(BarsError, match="price or the volume of the bar is missing"):
         Decider(artifact).warm_up([bars[0], bars[1].model_copy(update={"low": None})])
+
+
+def _half_a_minute_later(bar: Bar, **change: float | None) -> Bar:
+    return bar.model_copy(update={"start": bar.start + timedelta(seconds=30), **change})
+
+
+def test_overlapping_bars_are_no_decision_and_change_nothing(model: Model) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    for i in range(50, 80):
+        decision = decider.decide(bars[start + i], rows.account(i))
+        assert decision.action_index == rows.actions[i]
+        assert decider.observation.tobytes() == rows.observations[i].tobytes()
+        before = decider.state()
+        for change in ({}, {"close": None}):  # a bad one that overlaps is no gap later
+            stray = decider.decide(_half_a_minute_later(bars[start + i], **change), FLAT)
+            assert stray.status is Status.no_decision
+            assert stray.reduce_only
+            assert stray.reason.startswith("overlap: the bar of ")
+            assert stray.reason.endswith(" has not ended, bars of the model last 60 seconds")
+        assert decider.state().document == before.document
+        assert decider.accounts.tobytes() == before.arrays["account"].tobytes()
+        assert decider.decide(bars[start + i], FLAT) is decision
+
+
+def test_overlapping_bars_leave_the_simulated_account_as_it_is(model: Model) -> None:
+    artifact, bars, start, _ = model
+    answers = []
+    for strays in (False, True):
+        decider = Decider(artifact)
+        account, found = SimulatedAccount(decider), []
+        for bar in bars[: start + 200]:
+            found.append(decider.decide(bar, account.step(bar)))
+            account.take(found[-1])
+            if strays:
+                stray = _half_a_minute_later(bar)
+                account.take(decider.decide(stray, account.step(stray)))
+        answers.append((found, account.record.tobytes()))
+    assert answers[0] == answers[1]
+    assert sum(decision.order_quantity != 0.0 for decision in answers[0][0]) > 5
+
+
+def test_overlapping_bars_of_a_record_are_taken(model: Model) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    decider.market.overlapping = True
+    stray = _half_a_minute_later(bars[start + 49])
+    assert decider.decide(stray, rows.account(50)).status is Status.decided
 
 
 def test_date_without_a_session_is_no_decision_and_no_gap(model: Model) -> None:

@@ -175,7 +175,8 @@ class Decider:
 
         Returns:
             The decision.  A bar that came already gets the same decision again, an earlier one
-            is ignored; after a gap or a bad bar there is no decision until the features are
+            is ignored, and so is without a decision one that starts before the last has ended;
+            after a gap or a bad bar there is no decision until the features are
             warm again.
 
         Raises:
@@ -191,6 +192,8 @@ class Decider:
             time = moment_of(start)
             reason = f"late: the last bar is of {moment_of(market.last_ns).isoformat()}"
             return Decision(status=Status.ignored, time=time, reason=reason)
+        if problem := market.overlap_of(start):
+            return _no_decision(moment_of(start), problem)
         if problem := market.problem_of(bar):
             if start not in self._broken:
                 self._broken.append(start)
