@@ -176,6 +176,7 @@ def test_decide_refuses_a_state_that_it_cannot_go_on_from(
         "given.npz": "holds no simulated account",
         "broken.npz": "cannot be read",
         "no/folder.npz": "cannot be written",
+        ".": f"decide.state={tmp_path}: is a folder; name a file",
     }.items():
         arguments = ["artifact=m", "tracking=none", f"decide.state={tmp_path / name}"]
         assert command(["task=decide", *arguments]) == 2
@@ -263,6 +264,28 @@ def test_decide_reads_csv_and_answers_a_bad_row_without_a_decision(
     assert len(found) == 30
     assert found[10].reason == "a price or the volume of the bar is missing"
     assert "bad and never corrected" in found[11].reason
+
+
+@pytest.mark.parametrize("standard", [False, True])
+def test_decide_names_the_line_that_is_not_utf_8_after_those_before_it(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    standard: bool,
+) -> None:
+    lines = [bar.model_dump_json() for bar in bar_messages(stored[1].bars.slice(0, 2))]
+    source, target = tmp_path / "bars.jsonl", tmp_path / "decisions.jsonl"
+    source.write_bytes("\n".join(lines).encode() + b'\n{"start": "\xff"}\n')
+    with source.open(encoding="utf-8") as opened:
+        monkeypatch.setattr(sys, "stdin", opened)
+        more = () if standard else (f"decide.input={source}",)
+        base = ["task=decide", "artifact=m", "tracking=none", f"decide.output={target}"]
+        assert command([*base, *more]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: input line 3: is not UTF-8 text; correct the line\n"
+    assert len(target.read_text().splitlines()) == 2
 
 
 def test_decide_takes_a_given_account_and_the_clock(

@@ -442,3 +442,32 @@ def test_state_of_another_model_or_damaged_is_refused(model: Model, tmp_path: Pa
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     with pytest.raises(ArtifactError, match="cannot be read"):
         DeciderState.load(tmp_path / "broken.npz")
+
+
+def test_state_that_no_decider_saved_is_refused_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text("timestamp,open\n")
+    (tmp_path / "empty").touch()
+    np.save(tmp_path / "array.npy", np.zeros(2))
+    np.savez(tmp_path / "other.npz", a=np.zeros(2))
+    for name in ("bars.csv", "empty", "array.npy", "other.npz"):
+        with pytest.raises(
+            ArtifactError, match=r"cannot be read \(no Decider saved it, or"
+        ) as error:
+            DeciderState.load(tmp_path / name)
+        assert "pickle" not in str(error.value)
+    with pytest.raises(ArtifactError, match=r"cannot be read \(No such file"):
+        DeciderState.load(tmp_path / "absent")
+
+
+def test_state_is_not_saved_as_a_folder_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, folder = DeciderState({}, {}), tmp_path / "folder"
+    folder.mkdir()
+    for path in (folder, Path()):
+        with pytest.raises(ArtifactError, match="is a folder; name a file"):
+            state.save(path)
+    monkeypatch.setattr(Path, "replace", lambda *_: Path("absent").rename("there"))
+    with pytest.raises(OSError, match="No such file"):
+        state.save(tmp_path / "state.npz")
+    assert list(tmp_path.iterdir()) == [folder]

@@ -1,5 +1,6 @@
 """`task=decide`: bars in, decisions out, one line each, so that any language can drive it."""
 
+import io
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from ppo_workbench.pipeline.stored import find_artifact
 
 STANDARD = "-"
 SAVE_SECONDS = 1.0
+_ESCAPE = "surrogateescape"  # a line that is not UTF-8 is refused by its number, not by a chunk
 
 
 def stored_artifact(config: Config) -> Artifact:
@@ -73,6 +75,8 @@ class _Memory:
     ) -> None:
         self._path = None if path is None else Path(path)
         self._owner, self._saved = simulated or decider, time.monotonic()
+        if self._path is not None and self._path.is_dir():
+            raise ConfigError(f"decide.state={path}: is a folder; name a file")
         self.restored = self._path is not None and self._path.exists()
         if self._path is not None and self.restored:
             self._owner.restore(DeciderState.load(self._path))
@@ -192,10 +196,14 @@ def _is_standard_input(path: Path) -> bool:
 
 def _open(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
     if path == STANDARD:
+        if key == "input" and isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors=_ESCAPE)
         return sys.stdin if key == "input" else sys.stdout
     try:
         if key == "input":
-            return files.enter_context(Path(path).open(encoding="utf-8-sig", newline=""))
+            return files.enter_context(
+                Path(path).open(encoding="utf-8-sig", errors=_ESCAPE, newline="")
+            )
         return cast(TextIO, files.enter_context(Path(path).open(mode, encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
