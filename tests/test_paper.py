@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.delivery.builders import SMALL, experiment_of, small_config, store_mo
 from ppo_workbench.cli import command
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Decision, Status, bar_messages, moment_of
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
@@ -286,6 +288,31 @@ def test_decide_names_the_line_that_is_not_utf_8_after_those_before_it(
     error = capsys.readouterr().err
     assert error == "error: input line 3: is not UTF-8 text; correct the line\n"
     assert len(target.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_decide_that_is_interrupted_says_what_is_kept(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+) -> None:
+    def typed() -> Iterator[str]:
+        for bar in bar_messages(stored[1].bars.slice(0, count)):
+            yield bar.model_dump_json()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", typed())
+    target, state = tmp_path / "decisions.jsonl", tmp_path / "state.npz"
+    base = ["task=decide", "artifact=m", "tracking=none", f"decide.output={target}"]
+    assert command([*base, f"decide.state={state}"]) == 130
+    error = capsys.readouterr().err
+    kept = f"interrupted: decisions written: {count}, decide.state={state} is kept\n"
+    assert error == (kept if count else "interrupted before the first decision\n")
+    assert len(target.read_text().splitlines()) == count
+    assert DeciderState.load(state).document["market"]["taken"] == count
 
 
 def test_decide_takes_a_given_account_and_the_clock(

@@ -43,28 +43,38 @@ def decide(config: Config) -> int:
         ConfigError: A file or format cannot be used.
         ArtifactError: `decide.state` is another model's, or damaged.
         BarsError: A line cannot be read; what came before it is answered.
+        KeyboardInterrupt: The user ended it; its text says what is kept.
     """
     _check_files(config)
-    decider = Decider(stored_artifact(config), events_path=config.data.events_path)
-    given = config.decide.account is AccountSource.given
-    simulated = None if given else SimulatedAccount(decider)
-    memory = _Memory(config.decide.state, decider, simulated)
     count = 0
-    with ExitStack() as files:
-        source = _open(config.decide.input, "input", files)
-        lines = _lines(config, source, decider)
-        mode = "a" if memory.restored else "w"  # going on, what was decided before stays
-        target = _open(config.decide.output, "output", files, mode)
-        files.callback(memory.save)
-        try:
+    try:
+        decider = Decider(stored_artifact(config), events_path=config.data.events_path)
+        given = config.decide.account is AccountSource.given
+        simulated = None if given else SimulatedAccount(decider)
+        memory = _Memory(config.decide.state, decider, simulated)
+        with ExitStack() as files:
+            source = _open(config.decide.input, "input", files)
+            lines = _lines(config, source, decider)
+            mode = "a" if memory.restored else "w"  # going on, what was decided before stays
+            target = _open(config.decide.output, "output", files, mode)
+            files.callback(memory.save)
             for decision in answers(decider, lines, simulated):
                 target.write(decision.line() + "\n")
                 target.flush()  # whoever drives us waits for it
                 count += 1
                 memory.save(SAVE_SECONDS)
-        except BrokenPipeError:  # the reader has seen enough
-            sys.stdout = None  # nothing to flush at exit
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None  # nothing to flush at exit
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(count, config.decide.state)) from None
     return count
+
+
+def _interrupted(count: int, state: str | None) -> str:
+    if not count:
+        return "interrupted before the first decision"
+    kept = "" if state is None else f", decide.state={state} is kept"
+    return f"interrupted: decisions written: {count}{kept}"
 
 
 class _Memory:
