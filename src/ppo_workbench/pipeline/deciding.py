@@ -66,15 +66,14 @@ def decide(config: Config) -> int:
     except BrokenPipeError:  # the reader has seen enough
         sys.stdout = None  # nothing to flush at exit
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(count, config.decide.state)) from None
+        raise KeyboardInterrupt(_interrupted(config.decide.state)) from None
     return count
 
 
-def _interrupted(count: int, state: str | None) -> str:
-    if not count:
-        return "interrupted before the first decision"
-    kept = "" if state is None else f", decide.state={state} is kept"
-    return f"interrupted: decisions written: {count}{kept}"
+def _interrupted(state: str | None) -> str:
+    """Say what is kept, without a number: the interrupt may come between a line and its count."""
+    kept = f", and so does decide.state={state}" if state and Path(state).exists() else ""
+    return f"interrupted: the decisions written so far stay{kept}"
 
 
 class _Memory:
