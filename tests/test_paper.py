@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.delivery.builders import SMALL, experiment_of, small_config, store_mo
 from ppo_workbench.cli import command
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Decision, Status, bar_messages, moment_of
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
@@ -153,9 +155,11 @@ def test_decide_in_two_starts_goes_on_mid_session_as_in_one(
 
     first = _decide(home, monkeypatch, "\n".join(lines[:cut]), state)
     # What is sent again because nobody knows whether it came changes nothing.
-    second = _decide(home, monkeypatch, "\n".join(lines[cut - 3 :]), state)
+    both = _decide(home, monkeypatch, "\n".join(lines[cut - 3 :]), state)
 
     assert first == whole[:cut]
+    assert both[:cut] == first  # what was decided before the restart is still there
+    second = both[cut:]
     assert [x.status for x in second[:2]] == [Status.ignored] * 2
     assert second[2:] == whole[cut - 1 :]
 
@@ -174,10 +178,50 @@ def test_decide_refuses_a_state_that_it_cannot_go_on_from(
         "given.npz": "holds no simulated account",
         "broken.npz": "cannot be read",
         "no/folder.npz": "cannot be written",
+        ".": f"decide.state={tmp_path}: is a folder; name a file",
     }.items():
         arguments = ["artifact=m", "tracking=none", f"decide.state={tmp_path / name}"]
         assert command(["task=decide", *arguments]) == 2
         assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", ["none", "soft", "hard"])
+def test_decide_refuses_to_write_over_the_file_that_it_reads(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    link: str,
+) -> None:
+    text = next(bar_messages(stored[1].bars)).model_dump_json()
+    source = tmp_path / "a.jsonl"
+    source.write_text(text)
+    target = source if link == "none" else tmp_path / "b.jsonl"
+    if link == "soft":
+        target.symlink_to(source)
+    elif link == "hard":
+        target.hardlink_to(source)
+    base = ["task=decide", "artifact=m", "tracking=none"]
+
+    assert command([*base, f"decide.input={source}", f"decide.output={target}"]) == 2
+    error = capsys.readouterr().err
+    assert "is the file of decide.input too; name another file" in error
+    assert error.count("\n") == 1
+    assert command([*base, f"decide.input={source}", f"decide.state={target}"]) == 2
+    assert source.read_text() == text
+
+
+def test_decide_refuses_one_file_for_decisions_and_state_or_for_standard_input(
+    stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, target = ["task=decide", "artifact=m", "tracking=none"], tmp_path / "out"
+    assert command([*base, f"decide.output={target}", f"decide.state={target}"]) == 2
+    assert not target.exists()
+    target.write_text("a line")
+    with target.open(encoding="utf-8") as standard:
+        monkeypatch.setattr(sys, "stdin", standard)
+        assert command([*base, f"decide.output={target}"]) == 2
+    assert target.read_text() == "a line"
 
 
 def test_decide_counts_listed_events_itself_and_asks_for_them(
@@ -222,6 +266,52 @@ def test_decide_reads_csv_and_answers_a_bad_row_without_a_decision(
     assert len(found) == 30
     assert found[10].reason == "a price or the volume of the bar is missing"
     assert "bad and never corrected" in found[11].reason
+
+
+@pytest.mark.parametrize("standard", [False, True])
+def test_decide_names_the_line_that_is_not_utf_8_after_those_before_it(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    standard: bool,
+) -> None:
+    lines = [bar.model_dump_json() for bar in bar_messages(stored[1].bars.slice(0, 2))]
+    source, target = tmp_path / "bars.jsonl", tmp_path / "decisions.jsonl"
+    source.write_bytes("\n".join(lines).encode() + b'\n{"start": "\xff"}\n')
+    with source.open(encoding="utf-8") as opened:
+        monkeypatch.setattr(sys, "stdin", opened)
+        more = () if standard else (f"decide.input={source}",)
+        base = ["task=decide", "artifact=m", "tracking=none", f"decide.output={target}"]
+        assert command([*base, *more]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: input line 3: is not UTF-8 text; correct the line\n"
+    assert len(target.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_decide_that_is_interrupted_says_what_is_kept(
+    stored: Stored,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+) -> None:
+    def typed() -> Iterator[str]:
+        for bar in bar_messages(stored[1].bars.slice(0, count)):
+            yield bar.model_dump_json()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", typed())
+    target, state = tmp_path / "decisions.jsonl", tmp_path / "state.npz"
+    base = ["task=decide", "artifact=m", "tracking=none", f"decide.output={target}"]
+    assert command([*base, f"decide.state={state}"]) == 130
+    kept = f"the decisions written so far stay, and so does decide.state={state}"
+    assert capsys.readouterr().err == f"interrupted: {kept}\n"
+    assert len(target.read_text().splitlines()) == count
+    assert DeciderState.load(state).document["market"]["taken"] == count
 
 
 def test_decide_takes_a_given_account_and_the_clock(

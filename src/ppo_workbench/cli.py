@@ -45,6 +45,7 @@ FLAGS_OF_OLD = {
 
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
+NOTHING_KEPT = "interrupted before there was a model to keep"
 DEFAULT_COMPARISON = "compare=quick"
 
 
@@ -121,8 +122,8 @@ def command(arguments: Sequence[str]) -> int:
         return report(carried.error, arguments, verbose)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
-    except KeyboardInterrupt:
-        print("interrupted before there was a model to keep", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt if interrupt.args else NOTHING_KEPT, file=sys.stderr)
         return 130
     except Exception as error:
         return report(error, arguments, verbose)

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Fill, Order, Status, bar_messages
+from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.splits import Split
 
 CASH = 100_000.0
@@ -73,6 +75,39 @@ def test_repeated_bar_gets_the_same_decision_and_changes_nothing(model: Model) -
     for i in range(51, 80):
         found = decider.decide(bars[start + i], rows.account(i))
         assert found == plain.decide(bars[start + i], rows.account(i))
+
+
+@pytest.mark.parametrize("wrong", ["bar", "account", "no account"])
+def test_bar_or_account_of_a_wrong_type_is_refused_and_changes_nothing(
+    model: Model, wrong: str
+) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    before = decider.state()
+    bar: Any = bars[start + 50]
+    account: Any = {"account": rows.account(50).model_dump(), "no account": None}.get(wrong, FLAT)
+    bar = bar.model_dump() if wrong == "bar" else bar
+    with pytest.raises(BarsError, match=f"^{wrong.split()[-1]}: must be of type .* make one with "):
+        decider.decide(bar, account)
+    after = decider.state()
+    assert after.document == before.document
+    assert all(after.arrays[name].tobytes() == x.tobytes() for name, x in before.arrays.items())
+    retried = decider.decide(bars[start + 50], rows.account(50))
+    assert retried.action_index == rows.actions[50]
+    assert decider.observation.tobytes() == rows.observations[50].tobytes()
+
+
+def test_history_and_clock_of_a_wrong_type_are_refused(model: Model) -> None:
+    artifact, bars, _, _ = model
+    mapping: Any = bars[0].model_dump()
+    with pytest.raises(BarsError, match="bar: must be of type Bar, not dict"):
+        Decider(artifact).warm_up([mapping])
+    decider, account = _warm(model, 1), cast(Any, {"cash": CASH, "shares": 0.0})
+    with pytest.raises(BarsError, match="account: must be of type Account, not dict"):
+        decider.on_clock(bars[0].start, account)
+    for fresh in (decider, Decider(artifact)):
+        with pytest.raises(BarsError, match=r"now: .* must be a datetime with an offset"):
+            fresh.on_clock(bars[0].start.replace(tzinfo=None), FLAT)
 
 
 def test_late_bar_is_ignored_and_changes_nothing(model: Model) -> None:
@@ -175,6 +210,54 @@ def test_history_out_of_order_or_bad_is_refused(model: Model) -> None:
         Decider(artifact).warm_up([bars[0], bars[2], bars[1]])
     with pytest.raises(BarsError, match="price or the volume of the bar is missing"):
         Decider(artifact).warm_up([bars[0], bars[1].model_copy(update={"low": None})])
+
+
+def _half_a_minute_later(bar: Bar, **change: float | None) -> Bar:
+    return bar.model_copy(update={"start": bar.start + timedelta(seconds=30), **change})
+
+
+def test_overlapping_bars_are_no_decision_and_change_nothing(model: Model) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    for i in range(50, 80):
+        decision = decider.decide(bars[start + i], rows.account(i))
+        assert decision.action_index == rows.actions[i]
+        assert decider.observation.tobytes() == rows.observations[i].tobytes()
+        before = decider.state()
+        for change in ({}, {"close": None}):  # a bad one that overlaps is no gap later
+            stray = decider.decide(_half_a_minute_later(bars[start + i], **change), FLAT)
+            assert stray.status is Status.no_decision
+            assert stray.reduce_only
+            assert stray.reason.startswith("overlap: the bar of ")
+            assert stray.reason.endswith(" has not ended, bars of the model last 60 seconds")
+        assert decider.state().document == before.document
+        assert decider.accounts.tobytes() == before.arrays["account"].tobytes()
+        assert decider.decide(bars[start + i], FLAT) is decision
+
+
+def test_overlapping_bars_leave_the_simulated_account_as_it_is(model: Model) -> None:
+    artifact, bars, start, _ = model
+    answers = []
+    for strays in (False, True):
+        decider = Decider(artifact)
+        account, found = SimulatedAccount(decider), []
+        for bar in bars[: start + 200]:
+            found.append(decider.decide(bar, account.step(bar)))
+            account.take(found[-1])
+            if strays:
+                stray = _half_a_minute_later(bar)
+                account.take(decider.decide(stray, account.step(stray)))
+        answers.append((found, account.record.tobytes()))
+    assert answers[0] == answers[1]
+    assert sum(decision.order_quantity != 0.0 for decision in answers[0][0]) > 5
+
+
+def test_overlapping_bars_of_a_record_are_taken(model: Model) -> None:
+    _, bars, start, rows = model
+    decider = _warm(model, 50)
+    decider.market.overlapping = True
+    stray = _half_a_minute_later(bars[start + 49])
+    assert decider.decide(stray, rows.account(50)).status is Status.decided
 
 
 def test_date_without_a_session_is_no_decision_and_no_gap(model: Model) -> None:
@@ -359,3 +442,32 @@ def test_state_of_another_model_or_damaged_is_refused(model: Model, tmp_path: Pa
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     with pytest.raises(ArtifactError, match="cannot be read"):
         DeciderState.load(tmp_path / "broken.npz")
+
+
+def test_state_that_no_decider_saved_is_refused_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "bars.csv").write_text("timestamp,open\n")
+    (tmp_path / "empty").touch()
+    np.save(tmp_path / "array.npy", np.zeros(2))
+    np.savez(tmp_path / "other.npz", a=np.zeros(2))
+    for name in ("bars.csv", "empty", "array.npy", "other.npz"):
+        with pytest.raises(
+            ArtifactError, match=r"cannot be read \(no Decider saved it, or"
+        ) as error:
+            DeciderState.load(tmp_path / name)
+        assert "pickle" not in str(error.value)
+    with pytest.raises(ArtifactError, match=r"cannot be read \(No such file"):
+        DeciderState.load(tmp_path / "absent")
+
+
+def test_state_is_not_saved_as_a_folder_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, folder = DeciderState({}, {}), tmp_path / "folder"
+    folder.mkdir()
+    for path in (folder, Path()):
+        with pytest.raises(ArtifactError, match="is a folder; name a file"):
+            state.save(path)
+    monkeypatch.setattr(Path, "replace", lambda *_: Path("absent").rename("there"))
+    with pytest.raises(OSError, match="No such file"):
+        state.save(tmp_path / "state.npz")
+    assert list(tmp_path.iterdir()) == [folder]

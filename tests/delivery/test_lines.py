@@ -37,6 +37,10 @@ def test_json_lines_hold_bars_accounts_and_moments() -> None:
         (json.dumps(BAR | {"opn": 1}), "opn: Extra inputs"),
         (json.dumps(BAR | {"start": "2024-01-02T14:30:00"}), "start: Input should have timezone"),
         ('{"clock": "2024-01-02"}', "timezone"),
+        ('{"clock": "yesterday"}', "input line 2: clock: Input should be a valid datetime"),
+        (json.dumps({"bar": BAR, "account": 1}), "input line 2: account: Input should be"),
+        (json.dumps({"bar": BAR, "account": {"cash": 1}}), "input line 2: account.shares: Field"),
+        ('{"st\udcffart": 1}', "input line 2: is not UTF-8 text"),
     ],
 )
 def test_json_line_that_cannot_be_read_is_named(text: str, problem: str) -> None:
@@ -68,3 +72,16 @@ def test_csv_without_a_column_a_zone_or_a_number_is_refused() -> None:
         list(read_csv_lines([header, "2024-01-02 09:30:00,1,1,1,1,1"], {}, None))
     with pytest.raises(BarsError, match="input line 2: could not convert string"):
         list(read_csv_lines([header, "2024-01-02T09:30:00Z,1,x,1,1,1"], {}, None))
+
+
+def test_csv_row_of_another_length_or_encoding_is_refused_by_its_number() -> None:
+    header, row = "timestamp,open,high,low,close,volume", "2024-01-02T14:30:00Z,1,1,1,1,1"
+    assert len(list(read_csv_lines([header, row, "", row], {}, None))) == 2
+    for bad, problem in {
+        f"{row},7": "has 7 fields, the header 6",
+        row.rsplit(",", 1)[0]: "has 5 fields, the header 6",
+        row + "\udcff": "is not UTF-8 text",
+        row + "1" * 200_000: "field larger than field limit",
+    }.items():
+        with pytest.raises(BarsError, match=f"^input line 3: {problem}"):
+            list(read_csv_lines([header, row, bad], {}, None))

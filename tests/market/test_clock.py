@@ -105,3 +105,44 @@ def test_clock_goes_on_from_its_memory() -> None:
     second = _clock(bars)
     second.memory = replace(first.memory)
     assert [second.place(int(start)) for start in bars.start_ns[500:]] == expected[500:]
+
+
+def _overlaps(bar_seconds: int, calendar: str, *texts: str) -> list[bool]:
+    """Return of each bar after the first whether it overlaps; the first lays the slots."""
+    first, *rest = _minutes(*texts)
+    clock = BarClock(calendar, bar_seconds, first, first + 40 * NS_PER_DAY)
+    clock.place(first)
+    found = []
+    for start in rest:
+        found.append(clock.overlaps(start))
+        if not found[-1]:
+            clock.place(start)
+    return found
+
+
+def test_bar_that_starts_before_the_last_one_has_ended_overlaps() -> None:
+    day = "2024-03-08T"
+    halves = [f"{day}{x}" for x in ("18:10:00", "18:10:30", "18:10:59", "18:11:00", "18:11:30")]
+    assert _overlaps(60, "XNYS", *halves) == [True, True, False, True]
+    begins = [f"{day}{x}" for x in ("14:30:00", "14:30:30", "14:31:00")]
+    assert _overlaps(60, "XNYS", *begins) == [True, False]
+
+
+def test_bars_that_the_calendar_cuts_do_not_overlap() -> None:
+    day = "2024-03-08T"
+    full_hours = [f"{day}{x}" for x in ("13:00", "14:00", "14:30", "15:00", "16:00", "20:00")]
+    assert not any(_overlaps(3600, "XNYS", *full_hours))
+    from_open = [f"{day}{x}" for x in ("14:30", "15:30", "20:30", "21:00", "22:00")]
+    assert not any(_overlaps(3600, "XNYS", *from_open))
+    lunch = [f"{day}{x}" for x in ("00:00", "01:00", "02:00", "03:30", "04:00", "05:00")]
+    assert not any(_overlaps(3600, "XTKS", *lunch))
+    assert _overlaps(3600, "XTKS", f"{day}00:00", f"{day}03:30", f"{day}03:45") == [False, True]
+
+
+def test_bars_do_not_overlap_when_clocks_change_or_bars_are_daily() -> None:
+    night = [f"2024-03-10T0{hour}:00" for hour in range(5, 9)]
+    assert not any(_overlaps(3600, "24/7", *night))
+    weekend = ["2024-03-08T20:59", "2024-03-11T13:30", "2024-03-11T13:31"]
+    assert not any(_overlaps(60, "XNYS", *weekend))
+    daily = ["2024-03-08T05:00", "2024-03-11T04:00", "2024-03-11T20:00"]
+    assert not any(_overlaps(86_400, "XNYS", *daily))

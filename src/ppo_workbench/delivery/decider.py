@@ -30,6 +30,7 @@ from ppo_workbench.delivery.messages import (
     Decision,
     Status,
     bar_messages,
+    check_message,
     moment_of,
     nanoseconds,
 )
@@ -136,10 +137,11 @@ class Decider:
                 backtest's bit for bit where both begin at the same bar.
 
         Raises:
-            BarsError: A bar is not usable, or not later than the one before.
+            BarsError: A bar is none, is not usable, or not later than the one before.
         """
         market, fresh, restarted = self.market, True, False
         for bar in bar_messages(history) if isinstance(history, Bars) else history:
+            check_message(bar, Bar)
             start = market.start_of(bar)
             if fresh and market.taken and start <= market.last_ns:
                 market.forget()
@@ -173,9 +175,15 @@ class Decider:
 
         Returns:
             The decision.  A bar that came already gets the same decision again, an earlier one
-            is ignored; after a gap or a bad bar there is no decision until the features are
+            is ignored, and so is without a decision one that starts before the last has ended;
+            after a gap or a bad bar there is no decision until the features are
             warm again.
+
+        Raises:
+            BarsError: Bar or account is none; nothing was taken.
         """
+        check_message(bar, Bar)
+        check_message(account, Account)
         market = self.market
         start = market.start_of(bar)
         if market.taken and start <= market.last_ns:
@@ -184,6 +192,8 @@ class Decider:
             time = moment_of(start)
             reason = f"late: the last bar is of {moment_of(market.last_ns).isoformat()}"
             return Decision(status=Status.ignored, time=time, reason=reason)
+        if problem := market.overlap_of(start):
+            return _no_decision(moment_of(start), problem)
         if problem := market.problem_of(bar):
             if start not in self._broken:
                 self._broken.append(start)
@@ -207,7 +217,13 @@ class Decider:
         Args:
             now: The time, with an offset.
             account: The account now.
+
+        Raises:
+            BarsError: The time has no offset, or the account is none.
         """
+        check_message(account, Account)
+        if not isinstance(now, datetime) or now.utcoffset() is None:
+            raise BarsError(f"now: {now} must be a datetime with an offset; give it a time zone")
         if not self._begun:
             return _no_decision(now, "no bar was decided on yet")
         moment = self.market.clock.moment(nanoseconds(now))

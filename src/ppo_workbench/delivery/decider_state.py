@@ -35,14 +35,24 @@ class DeciderState:
         }
 
     def save(self, path: Path) -> None:
-        """Write one npz file, whole or not at all."""
+        """Write one npz file, whole or not at all.
+
+        Raises:
+            ArtifactError: The path is a folder.
+            OSError: It cannot be written.
+        """
+        if path.is_dir():
+            raise ArtifactError(f"state {path}: is a folder; name a file")
         text = np.frombuffer(json.dumps(self.document).encode(), dtype=np.uint8)
         arrays: dict[str, Any] = {**self.arrays, _DOCUMENT: text}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(buffer.getvalue())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "DeciderState":
@@ -55,8 +65,13 @@ class DeciderState:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             document = json.loads(arrays.pop(_DOCUMENT).tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ArtifactError(
-                f"state {path}: cannot be read ({error}); warm up from history"
-            ) from None
+        except OSError as error:
+            raise cls._unread(path, error.strerror or str(error)) from None
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+            # Not in numpy's words: it would advise to unpickle what is not its own.
+            raise cls._unread(path, "no Decider saved it, or it is damaged") from None
         return cls(arrays, document)
+
+    @staticmethod
+    def _unread(path: Path, problem: str) -> ArtifactError:
+        return ArtifactError(f"state {path}: cannot be read ({problem}); warm up from history")

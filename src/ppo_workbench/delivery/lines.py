@@ -6,10 +6,10 @@ A JSON line is a bar, or `{"bar": {...}, "account": {...}}`, or for a moment wit
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ _STAMPS = ("timestamp", "datetime", "date", "time", "start")
 _VALUES = ("open", "high", "low", "close", "volume")
 _QUOTES = ("bid", "ask", "half_spread_bps")
 _ROW_KEYS = {"bar", "account", "clock"}
+_T = TypeVar("_T")
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 
 
@@ -38,17 +39,15 @@ def read_json_lines(lines: Iterable[str]) -> Iterator[Line]:
     """Yield JSON lines as they come; empty ones are left out.
 
     Raises:
-        BarsError: A line is not JSON or breaks the schema; it is named by its number.
+        BarsError: A line is not UTF-8 or JSON, or breaks the schema; it is named by its number.
     """
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(_readable(lines), 1):
         if not text.strip():
             continue
         try:
             document = json.loads(text)
             whole = isinstance(document, dict) and bool(_ROW_KEYS & document.keys())
             yield _line(number, document if whole else {"bar": document})
-        except ValidationError as error:
-            raise _refused(number, _first_problem(error)) from None
         except ValueError as error:
             raise _refused(number, str(error)) from None
 
@@ -61,10 +60,17 @@ def _line(number: int, document: Mapping[str, Any]) -> Line:
         raise ValueError("needs either a bar or a clock")
     return Line(
         number=number,
-        bar=None if bar is None else Bar.model_validate(bar),
-        clock=None if clock is None else _MOMENT.validate_python(clock),
-        account=None if account is None else Account.model_validate(account),
+        bar=None if bar is None else _read("bar", Bar.model_validate, bar),
+        clock=None if clock is None else _read("clock", _MOMENT.validate_python, clock),
+        account=None if account is None else _read("account", Account.model_validate, account),
     )
+
+
+def _read(key: str, validate: Callable[[Any], _T], value: Any) -> _T:
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise ValueError(_first_problem(error, key)) from None
 
 
 def read_csv_lines(
@@ -84,7 +90,7 @@ def read_csv_lines(
     Raises:
         BarsError: A column is missing or a value cannot be read; the line is named.
     """
-    rows = csv.DictReader(lines)
+    rows = csv.DictReader(_readable(lines))
     header = {name.strip().lower(): name for name in rows.fieldnames or ()}
     found = {name: header.get(columns.get(name, name).lower()) for name in (*_VALUES, *_QUOTES)}
     stamps = [columns["timestamp"]] if "timestamp" in columns else list(_STAMPS)
@@ -97,7 +103,7 @@ def read_csv_lines(
             f"it or set data.columns={{{lacking}: NAME_IN_THE_FILE}}"
         )
     features = list(feature_names)
-    for row in rows:
+    for row in _rows(rows):
         number = rows.line_num
         try:
             values = {ours: _number(row[name]) for ours, name in found.items() if name is not None}
@@ -105,10 +111,24 @@ def read_csv_lines(
             start = _with_zone(row[stamp], timezone)
             bar = Bar.model_validate({"start": start, **values, "features": known})
         except ValidationError as error:
-            raise _refused(number, _first_problem(error)) from None
+            raise _refused(number, _first_problem(error, "bar")) from None
         except (ValueError, TypeError) as error:
             raise _refused(number, str(error)) from None
         yield Line(number, bar, None, None)
+
+
+def _rows(rows: "csv.DictReader[str]") -> Iterator[dict[str, str]]:
+    """Yield rows that have a field for each column, no more and no fewer."""
+    columns = len(rows.fieldnames or ())
+    try:
+        for row in rows:
+            surplus: Any = row.get(None, ())
+            fields = columns + len(surplus) - list(row.values()).count(None)
+            if fields != columns:
+                raise _refused(rows.line_num, f"has {fields} fields, the header {columns}")
+            yield row
+    except csv.Error as error:
+        raise _refused(rows.reader.line_num, str(error)) from None
 
 
 def _number(text: str | None) -> float | None:
@@ -126,9 +146,22 @@ def _with_zone(text: str, timezone: str | None) -> datetime:
     return moment.replace(tzinfo=ZoneInfo(timezone))
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, key: str) -> str:
+    """Name the field; those of a bar, which may be the whole line, without their key."""
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'bar'}: {first['msg']}"
+    path = first["loc"] if key == "bar" and first["loc"] else (key, *first["loc"])
+    return f"{'.'.join(map(str, path))}: {first['msg']}"
+
+
+def _readable(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines; bytes that are not UTF-8 came as lone surrogates (`surrogateescape`)."""
+    for number, text in enumerate(lines, 1):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise _refused(number, "is not UTF-8 text") from None
+        yield text
 
 
 def _refused(number: int, problem: str) -> BarsError:

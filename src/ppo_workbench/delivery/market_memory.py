@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_workbench.config import BarsError, Config
 from ppo_workbench.delivery.decision_kernel import take_bar
-from ppo_workbench.delivery.messages import Bar, half_spread_bps, nanoseconds
+from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.clock import BarClock, ClockMemory, Place
 from ppo_workbench.market.events import EventMemory, EventStream
@@ -37,6 +37,7 @@ class MarketMemory:
         context: float64 (CONTEXT_FIELDS,) of the last bar, see `regimes.context_step`.
         outside: bool (F,): features of the last bar beyond what training saw.
         events: Counts bars from and to listed events; None leaves that to the bars.
+        overlapping: Bars may start before the last one has ended.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MarketMemory:
         Raises:
             BarsError: The model's calendar is unknown, or the file of events cannot be used.
         """
+        self.overlapping = False
         self.events = None if events_path is None else EventStream(events_path)
         self._config, self._metadata, self._scaler = config, metadata, scaler
         data, names = metadata.data, metadata.observation.market_names
@@ -95,6 +97,15 @@ class MarketMemory:
             with contextlib.suppress(BarsError):  # a date without a session: `take` will say so
                 return self.clock.look(start).start_ns
         return start
+
+    def overlap_of(self, start_ns: int) -> str | None:
+        """Say in words that a later bar is off the model's bars, None if it is not."""
+        if self.overlapping or not self.taken or not self.clock.overlaps(start_ns):
+            return None
+        return (
+            f"overlap: the bar of {moment_of(self.last_ns).isoformat()} has not ended, bars of the "
+            f"model last {self._metadata.data.bar_seconds} seconds"
+        )
 
     def problem_of(self, bar: Bar) -> str | None:
         """Say in words what is wrong with the values of a bar, None if nothing is."""

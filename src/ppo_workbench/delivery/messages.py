@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Bars
 
 MESSAGE_VERSION = 1
@@ -183,6 +184,20 @@ def nanoseconds(moment: datetime) -> int:
 def moment_of(ns: int) -> datetime:
     """Return the UTC time of nanoseconds since 1970, rounded down to a microsecond."""
     return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def check_message(value: object, kind: type[_Message]) -> None:
+    """Refuse what is no message of a kind, before anything is remembered of it.
+
+    Raises:
+        BarsError: It is not.
+    """
+    if not isinstance(value, kind):
+        name = kind.__name__
+        raise BarsError(
+            f"{name.lower()}: must be of type {name}, not {type(value).__name__}; make one "
+            f"with {name}.model_validate"
+        )
 
 
 def half_spread_bps(bar: Bar) -> float:

@@ -40,11 +40,13 @@ class SimulatedAccount:
     def step(self, bar: Bar) -> Account:
         """Fill what was decided, mark at the bar's close and report, before the bar is decided on.
 
-        A bar that the Decider will not take (late, twice, bad) leaves the account as it is.
+        A bar that the Decider will not take (late, twice, overlapping, bad) leaves the account as
+        it is.
         """
         market = self._decider.market
         start = market.start_of(bar)
-        self._moved = not market.problem_of(bar) and not (market.taken and start <= market.last_ns)
+        late = market.taken > 0 and start <= market.last_ns
+        self._moved = not (late or market.overlap_of(start) or market.problem_of(bar))
         if self._moved:
             try:
                 self._move(bar, market.clock.look(start))

@@ -212,6 +212,26 @@ class BarClock:
         left = int(self._slots.count[k]) - 1 - slot if over else int(self._slots.count[k])
         return Moment(missing, left, bool(over and now_ns < closes[k]), int(closes[k]))
 
+    def overlaps(self, start_ns: int) -> bool:
+        """Say whether a later bar starts before the last one has ended.
+
+        A bar ends with its nominal length, or where the calendar opens or closes before that;
+        one that starts there, such as 09:30 among full hours, ends with its slot.
+        """
+        last_ns = self._memory.start_ns
+        if self.daily or self._memory.day < 0 or start_ns - last_ns >= self._bar_ns:
+            return False
+        self._lay()
+        assert self._slots is not None
+        table, at = self._table, (self._last or self._find_last())[0]
+        near = slice(at, at + 2)  # after the close the next session may open
+        hours = (table.open_ns, table.break_start_ns, table.break_end_ns, table.close_ns)
+        edges = [edge for column in hours for edge in column[near].tolist()]
+        if last_ns in edges:
+            into = (last_ns - int(self._slots.anchor_ns[at])) % self._bar_ns
+            edges.append(last_ns - into + self._bar_ns)
+        return not any(last_ns < edge <= start_ns for edge in edges)
+
     def slots_until(self, moment_ns: int) -> int:
         """Count slots from that of the last bar to that of a later moment, as `bar_positions`.
 

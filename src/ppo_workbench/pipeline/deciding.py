@@ -1,11 +1,13 @@
 """`task=decide`: bars in, decisions out, one line each, so that any language can drive it."""
 
+import io
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from ppo_workbench.config import AccountSource, BarsError, Config, ConfigError, LineFormat
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
@@ -19,6 +21,7 @@ from ppo_workbench.pipeline.stored import find_artifact
 
 STANDARD = "-"
 SAVE_SECONDS = 1.0
+_ESCAPE = "surrogateescape"  # a line that is not UTF-8 is refused by its number, not by a chunk
 
 
 def stored_artifact(config: Config) -> Artifact:
@@ -40,26 +43,37 @@ def decide(config: Config) -> int:
         ConfigError: A file or format cannot be used.
         ArtifactError: `decide.state` is another model's, or damaged.
         BarsError: A line cannot be read; what came before it is answered.
+        KeyboardInterrupt: The user ended it; its text says what is kept.
     """
-    decider = Decider(stored_artifact(config), events_path=config.data.events_path)
-    given = config.decide.account is AccountSource.given
-    simulated = None if given else SimulatedAccount(decider)
-    memory = _Memory(config.decide.state, decider, simulated)
+    _check_files(config)
     count = 0
-    with ExitStack() as files:
-        source = _open(config.decide.input, "input", files)
-        lines = _lines(config, source, decider)
-        target = _open(config.decide.output, "output", files)
-        files.callback(memory.save)
-        try:
+    try:
+        decider = Decider(stored_artifact(config), events_path=config.data.events_path)
+        given = config.decide.account is AccountSource.given
+        simulated = None if given else SimulatedAccount(decider)
+        memory = _Memory(config.decide.state, decider, simulated)
+        with ExitStack() as files:
+            source = _open(config.decide.input, "input", files)
+            lines = _lines(config, source, decider)
+            mode = "a" if memory.restored else "w"  # going on, what was decided before stays
+            target = _open(config.decide.output, "output", files, mode)
+            files.callback(memory.save)
             for decision in answers(decider, lines, simulated):
                 target.write(decision.line() + "\n")
                 target.flush()  # whoever drives us waits for it
                 count += 1
                 memory.save(SAVE_SECONDS)
-        except BrokenPipeError:  # the reader has seen enough
-            sys.stdout = None  # nothing to flush at exit
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None  # nothing to flush at exit
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(config.decide.state)) from None
     return count
+
+
+def _interrupted(state: str | None) -> str:
+    """Say what is kept, without a number: the interrupt may come between a line and its count."""
+    kept = f", and so does decide.state={state}" if state and Path(state).exists() else ""
+    return f"interrupted: the decisions written so far stay{kept}"
 
 
 class _Memory:
@@ -70,7 +84,10 @@ class _Memory:
     ) -> None:
         self._path = None if path is None else Path(path)
         self._owner, self._saved = simulated or decider, time.monotonic()
-        if self._path is not None and self._path.exists():
+        if self._path is not None and self._path.is_dir():
+            raise ConfigError(f"decide.state={path}: is a folder; name a file")
+        self.restored = self._path is not None and self._path.exists()
+        if self._path is not None and self.restored:
             self._owner.restore(DeciderState.load(self._path))
         else:
             self.save()  # a file that cannot be written is told before the first decision
@@ -152,13 +169,51 @@ def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
     return read_csv_lines(source, config.data.columns, config.data.timezone, names)
 
 
-def _open(path: str, key: str, files: ExitStack) -> TextIO:
+def _check_files(config: Config) -> None:
+    """Refuse to write over what is read, or one output over the other.
+
+    Raises:
+        ConfigError: Two keys name one file, by whatever path or link.
+    """
+    own = config.decide
+    named = {
+        "decide.input": own.input,
+        "data.events_path": config.data.events_path,
+        "decide.output": own.output,
+        "decide.state": own.state,
+    }
+    paths = [(key, Path(path)) for key, path in named.items() if path and path != STANDARD]
+    for i, (key, path) in enumerate(paths):
+        if key == "decide.output" and own.input == STANDARD and _is_standard_input(path):
+            raise ConfigError(f"{key}={path}: is standard input too; name another file")
+        for other, read in paths[:i]:
+            if key in ("decide.output", "decide.state") and _same_file(path, read):
+                raise ConfigError(f"{key}={path}: is the file of {other} too; name another file")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    if one.is_file() and other.is_file():  # devices may well be read and written
+        return one.samefile(other)
+    return not one.exists() and one.resolve() == other.resolve()
+
+
+def _is_standard_input(path: Path) -> bool:
+    with suppress(OSError, ValueError, AttributeError):  # standard input may be no file at all
+        return path.is_file() and os.path.samestat(os.fstat(sys.stdin.fileno()), path.stat())
+    return False
+
+
+def _open(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
     if path == STANDARD:
+        if key == "input" and isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors=_ESCAPE)
         return sys.stdin if key == "input" else sys.stdout
     try:
         if key == "input":
-            return files.enter_context(Path(path).open(encoding="utf-8-sig", newline=""))
-        return files.enter_context(Path(path).open("w", encoding="utf-8"))
+            return files.enter_context(
+                Path(path).open(encoding="utf-8-sig", errors=_ESCAPE, newline="")
+            )
+        return cast(TextIO, files.enter_context(Path(path).open(mode, encoding="utf-8")))
     except OSError as error:
         raise ConfigError(
             f"decide.{key}={path}: cannot be opened ({error.strerror}); name another file, or - "

@@ -52,6 +52,7 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
         console.show(f"note: look {opening.looks} at these bars of {bars.instrument}, recorded")
     seen = bars.slice(0, split.stop)
     decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider.market.overlapping = True  # as the backtest takes recorded bars
     decider.warm_up(seen.slice(0, split.start))
     console.show(f"{config.artifact} on {config.split.value} of {bars.instrument}, on paper")
     with paper_view(console, len(split) - 1) as view:
