@@ -94,6 +94,16 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
     """
     paths = artifact_paths(folder, name)
     _check_not_taken(paths, name, overwrite)
+    check_writable(folder)
+    return paths
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder, there or to be made, in which no file can be made.
+
+    Raises:
+        ArtifactError: It is such a folder.
+    """
     ancestor = folder.absolute()
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
@@ -102,10 +112,9 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
             pass
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: cannot be written ({error.strerror}); set PPO_WORKBENCH_HOME to a "
-            "folder that can"
+            f"{folder}: cannot be written ({error.strerror}); mend its permissions or set "
+            "PPO_WORKBENCH_HOME to a folder that can"
         ) from None
-    return paths
 
 
 def save_artifact(

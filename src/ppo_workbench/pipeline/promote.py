@@ -25,6 +25,7 @@ from ppo_workbench.delivery.artifact import (
     Artifact,
     ArtifactPaths,
     check_output_name,
+    check_writable,
     load_artifact,
     save_artifact,
 )
@@ -102,7 +103,8 @@ def promote(
 
     Raises:
         ConfigError: The study cannot be promoted from, before anything is trained.
-        ArtifactError: `promote.output` is a model that is no champion.
+        ArtifactError: `promote.output` is a model that is no champion, or trained_models/ or
+            promotions/ cannot be written; before anything is trained.
         PromotionError: Another promotion of this name is under way.
         LedgerError: The look at the test cannot be recorded.
     """
@@ -111,6 +113,7 @@ def promote(
     check_result_path(config.result_json)
     home, name = home_folder(), config.promote.output
     with promotion_lock(home, name):
+        check_writable(_champions(home))
         finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
         record = without_secrets(raw or plain(asdict(config)), config)
@@ -165,8 +168,10 @@ def promotion_lock(home: Path, name: str) -> Iterator[None]:
 
     Raises:
         PromotionError: Another one does.
+        ArtifactError: promotions/ cannot be written.
     """
     folder = home / PROMOTIONS
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock", timeout=0)  # the kernel ends it with its holder
     try:
