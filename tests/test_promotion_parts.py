@@ -14,10 +14,12 @@ from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.contender import (
     Contender,
     baseline_config,
     candidate_config,
+    check_same_bars,
     resolved_config,
 )
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
@@ -105,6 +107,20 @@ def test_seed_of_the_study_and_standard_ppo_are_refused() -> None:
     model = {**_candidate().raw["model"], "type": "ppo"}
     with pytest.raises(ConfigError, match="sweep model=maskable_ppo"):
         candidate_config(_candidate(model=model), compose([]))
+
+
+def _scored_on(fingerprint: str, stop: int) -> Any:
+    split = Split("test", 5, stop)
+    return Mock(spec=Contender, bars=Mock(fingerprint=fingerprint), splits={"test": split})
+
+
+def test_candidates_of_one_study_on_unlike_bars_or_splits_are_refused() -> None:
+    same = {k: _scored_on("a", 9) for k in (4, 1, 7)}
+
+    check_same_bars(same, "spring")
+    for other in (_scored_on("b", 9), _scored_on("a", 8)):
+        with pytest.raises(ConfigError, match=r"study=spring: the trials \[1, 4\] and \[7\] were"):
+            check_same_bars({**same, 7: other}, "spring")
 
 
 def test_baseline_differs_in_masks_and_answer_alone_and_keeps_secrets_unresolved() -> None:

@@ -39,7 +39,12 @@ from ppo_workbench.delivery.champions import (
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.contender import Contender, baseline_config, candidate_config
+from ppo_workbench.pipeline.contender import (
+    Contender,
+    baseline_config,
+    candidate_config,
+    check_same_bars,
+)
 from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
@@ -223,6 +228,7 @@ class _Promotion:
             candidate.number: self._contender(candidate_config(candidate, config), candidate.number)
             for candidate in self.study.candidates
         }
+        check_same_bars(self._contenders, self.study.name)
 
     def _champion(self) -> Metadata | None:
         try:
