@@ -75,7 +75,9 @@ def test_bad_promotions_are_refused_before_anything_is_trained(bench: Workbench)
         ("task=promote", "promote.study=nothing"): "is no study",
         (*PROMOTE, "promote.seeds=[0,11]"): "give fresh ones",
         (*PROMOTE, "promote.seeds=[11,11]"): "must differ",
-        (*PROMOTE, "promote.output=../x"): "without",
+        (*PROMOTE, "promote.output=../x"): "error: promote.output='../x': a name",
+        (*PROMOTE, "output=third"): "output=third: task=promote does not read it",
+        ("task=rollback", "output=third"): "write promote.output=third",
         ("task=rollback",): "nothing to go back to",
         ("task=verify",): "artifact=NAME",
         ("task=audit",): "artifact=NAME",
@@ -237,4 +239,5 @@ def test_model_of_the_name_that_is_no_champion_is_not_overwritten(bench: Workben
     result = bench.run(*PROMOTE, "promote.output=mine")
 
     assert result.code == 2
+    assert "error: promote.output=mine: " in result.err
     assert "overwrite=true" in result.err

@@ -49,8 +49,12 @@ class Artifact:
     metadata: Metadata
 
 
-def check_output_name(name: str) -> str:
+def check_output_name(name: str, key: str = "output") -> str:
     """Return `name` if it can be an artefact's name.
+
+    Args:
+        name: As given.
+        key: The setting that gave it, for the sentence.
 
     Raises:
         ArtifactError: The name is empty, too long, holds a path or other characters than
@@ -58,13 +62,13 @@ def check_output_name(name: str) -> str:
     """
     if len(name) > MAX_NAME_LENGTH:
         raise ArtifactError(
-            f"output={name[:20]}...: a name has at most {MAX_NAME_LENGTH} characters, "
+            f"{key}={name[:20]}...: a name has at most {MAX_NAME_LENGTH} characters, "
             f"this one has {len(name)}; shorten it"
         )
     if not _NAME.fullmatch(name) or ".." in name:
         raise ArtifactError(
-            f"output={name!r}: a name consists of letters, digits, '.', '_' and '-', without "
-            "a path, a leading dot or '..'; for example output=maskable_v1"
+            f"{key}={name!r}: a name consists of letters, digits, '.', '_' and '-', without "
+            f"a path, a leading dot or '..'; for example {key}=maskable_v1"
         )
     return name
 

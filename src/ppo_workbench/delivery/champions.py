@@ -45,8 +45,8 @@ def reigning_champion(folder: Path, name: str) -> Metadata | None:
     metadata = load_metadata(folder, name)
     if metadata.status is not Status.champion:
         raise ArtifactError(
-            f"output={name}: {paths.pth} is a model with status {metadata.status.value}, no "
-            "champion; choose another promote.output or set overwrite=true to replace it"
+            f"promote.output={name}: {paths.pth} is a model with status {metadata.status.value}, "
+            "no champion; choose another promote.output or set overwrite=true to replace it"
         )
     return metadata
 
@@ -95,8 +95,8 @@ def roll_back(folder: Path, name: str) -> ArtifactPaths:
     former = previous_name(name)
     if not artifact_paths(folder, former).metadata.is_file():
         raise PromotionError(
-            f"output={name}: {folder} holds no former champion {former!r}, so there is nothing "
-            "to go back to"
+            f"promote.output={name}: {folder} holds no former champion {former!r}, so there is "
+            "nothing to go back to"
         )
     return install_champion(folder, name, load_artifact(folder, former))
 

@@ -107,16 +107,16 @@ def promote(
         console: Where to print.
 
     Raises:
-        ConfigError: The study cannot be promoted from, before anything is trained.
+        ConfigError: The study cannot be promoted from, or `output` is given; before anything is
+            trained.
         ArtifactError: `promote.output` is a model that is no champion, or trained_models/ or
             promotions/ cannot be written; before anything is trained.
         PromotionError: Another promotion of this name is under way.
         LedgerError: The look at the test cannot be recorded.
     """
     console = console or WorkbenchConsole()
-    check_output_name(previous_name(config.promote.output))
+    home, name = home_folder(), _output(config)
     check_result_path(config.result_json)
-    home, name = home_folder(), config.promote.output
     with promotion_lock(home, name):
         check_writable(_champions(home))
         finish_exchange(_champions(home), name)
@@ -156,8 +156,7 @@ def rollback(config: Config, console: WorkbenchConsole | None = None) -> Artifac
         PromotionError: There is no former champion, or a promotion is under way.
     """
     console = console or WorkbenchConsole()
-    home, name = home_folder(), config.promote.output
-    check_output_name(previous_name(name))
+    home, name = home_folder(), _output(config)
     folder = _champions(home)
     with promotion_lock(home, name):
         paths = roll_back(folder, name)
@@ -165,6 +164,24 @@ def rollback(config: Config, console: WorkbenchConsole | None = None) -> Artifac
         register(config.tracking, home, name, models)
     console.show(f"champion again: {paths.pth}", wrap=False)
     return paths
+
+
+def _output(config: Config) -> str:
+    """Return the champion's name, which is not `output`, that of a single training.
+
+    Raises:
+        ConfigError: `output` is given.
+        ArtifactError: The name is not allowed.
+    """
+    if config.output is not None:
+        task = config.task.value
+        raise ConfigError(
+            f"output={config.output}: task={task} does not read it, for a champion is no single "
+            f"training; write promote.output={config.output}"
+        )
+    name = check_output_name(config.promote.output, "promote.output")
+    check_output_name(previous_name(name), "promote.output")  # the longest name of all
+    return name
 
 
 @contextmanager
