@@ -12,6 +12,7 @@ from tests.delivery.test_artifact import _fields
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
 from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
@@ -22,6 +23,7 @@ from ppo_workbench.pipeline.contender import (
     check_same_bars,
     resolved_config,
 )
+from ppo_workbench.pipeline.promote import rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
@@ -191,3 +193,32 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
     assert page.index(">bad<") < page.index(">good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
+
+
+@pytest.fixture
+def champions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return trained_models/ of a home with two champions, of which the second reigns."""
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    folder = tmp_path / "trained_models"
+    for trial in (3, 8):
+        model = _model(float(trial), study="spring", trial_number=trial, seed=1000 + trial)
+        install_champion(folder, "final", model)
+    return folder
+
+
+def _roll_back(capsys: pytest.CaptureFixture[str]) -> str:
+    rollback(compose(["task=rollback", "promote.output=final", "tracking=none"]))
+    return capsys.readouterr().out
+
+
+def test_exchange_of_a_champion_warns_of_exports_of_the_former_one(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "warning" not in _roll_back(capsys)
+    for name in ("final.onnx", "final.previous.torchscript.pt", "other.onnx"):
+        (champions / name).touch()
+
+    told = _roll_back(capsys)
+
+    assert "warning: final.onnx, final.previous.torchscript.pt in" in told
+    assert "task=export artifact=final\n" in told

@@ -23,9 +23,11 @@ from ppo_workbench.delivery.artifact import (
     load_metadata,
     save_artifact,
 )
+from ppo_workbench.delivery.export import ONNX_SUFFIX, TORCHSCRIPT_SUFFIX
 from ppo_workbench.delivery.metadata import Metadata, Status
 
 COMMITTED = "committed"
+EXPORTS = (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX)
 
 
 def previous_name(name: str) -> str:
@@ -99,6 +101,12 @@ def roll_back(folder: Path, name: str) -> ArtifactPaths:
             "nothing to go back to"
         )
     return install_champion(folder, name, load_artifact(folder, former))
+
+
+def stale_exports(folder: Path, name: str) -> list[Path]:
+    """Return exports of the champion and the former one, which no exchange writes anew."""
+    names = [each + suffix for each in (name, previous_name(name)) for suffix in EXPORTS]
+    return [folder / each for each in names if (folder / each).is_file()]
 
 
 def finish_exchange(folder: Path, name: str) -> None:

@@ -35,6 +35,7 @@ from ppo_workbench.delivery.champions import (
     previous_name,
     reigning_champion,
     roll_back,
+    stale_exports,
 )
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
@@ -163,6 +164,7 @@ def rollback(config: Config, console: WorkbenchConsole | None = None) -> Artifac
         models = {**_reigning(folder, name), CHALLENGER: None}
         register(config.tracking, home, name, models)
     console.show(f"champion again: {paths.pth}", wrap=False)
+    _warn_of_exports(console, folder, name)
     return paths
 
 
@@ -182,6 +184,17 @@ def _output(config: Config) -> str:
     name = check_output_name(config.promote.output, "promote.output")
     check_output_name(previous_name(name), "promote.output")  # the longest name of all
     return name
+
+
+def _warn_of_exports(console: WorkbenchConsole, folder: Path, name: str) -> None:
+    """Name the exports beside a champion just exchanged: they are of the one before."""
+    stale = [path.name for path in stale_exports(folder, name)]
+    if stale:
+        console.show(
+            f"warning: {', '.join(stale)} in {folder} did not change with the champion; export it "
+            f"anew: python -m ppo_workbench task=export artifact={name}",
+            wrap=False,
+        )
 
 
 @contextmanager
@@ -280,6 +293,8 @@ class _Promotion:
             champion = install_champion(_champions(self._home), self._name, artifact)
         write_reports(self._folder, document)
         self._console.show(describe(document))
+        if promoted:
+            _warn_of_exports(self._console, _champions(self._home), self._name)
         self._record(tracker, gates, document)
         return Promotion(promoted, gates, self._folder, document, champion)
 
