@@ -11,7 +11,7 @@ from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
-from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.artifact import Artifact, load_metadata
 from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
@@ -222,3 +222,26 @@ def test_exchange_of_a_champion_warns_of_exports_of_the_former_one(
 
     assert "warning: final.onnx, final.previous.torchscript.pt in" in told
     assert "task=export artifact=final\n" in told
+
+
+def test_roll_back_says_who_reigns_and_twice_is_undone(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reigns, former in ((3, 8), (8, 3)):
+        told = _roll_back(capsys)
+
+        assert f"final: trial {reigns} of study spring, seed {1000 + reigns}\n" in told
+        assert f"final.previous: trial {former} of study spring, seed {1000 + former}; " in told
+        assert load_metadata(champions, "final").trial_number == reigns
+
+
+def test_roll_back_of_a_damaged_champion_says_where_it_is_kept(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (champions / "final.pth").write_bytes(b"damaged")
+
+    told = _roll_back(capsys)
+
+    assert "final: trial 3 of study spring" in told
+    assert "kept as final.damaged-1-metadata.json, final.damaged-1.pth; final.previous is" in told
+    assert "exchanges them back" not in told

@@ -30,6 +30,7 @@ from ppo_workbench.delivery.artifact import (
     save_artifact,
 )
 from ppo_workbench.delivery.champions import (
+    damaged_copies,
     finish_exchange,
     install_champion,
     previous_name,
@@ -151,7 +152,9 @@ def refuse(found: Promotion) -> None:
 
 
 def rollback(config: Config, console: WorkbenchConsole | None = None) -> ArtifactPaths:
-    """Carry out `task=rollback`: the former champion reigns again.
+    """Carry out `task=rollback`: the former champion reigns again, the present one is the former.
+
+    Done twice it is undone.  A champion that does not load is kept as `NAME.damaged-1`.
 
     Raises:
         PromotionError: There is no former champion, or a promotion is under way.
@@ -160,10 +163,25 @@ def rollback(config: Config, console: WorkbenchConsole | None = None) -> Artifac
     home, name = home_folder(), _output(config)
     folder = _champions(home)
     with promotion_lock(home, name):
+        known = damaged_copies(folder, name)
         paths = roll_back(folder, name)
-        models = {**_reigning(folder, name), CHALLENGER: None}
-        register(config.tracking, home, name, models)
+        models = _reigning(folder, name)
+        register(config.tracking, home, name, {**models, CHALLENGER: None})
     console.show(f"champion again: {paths.pth}", wrap=False)
+    console.show(f"{name}: {_who(models[CHAMPION])}", wrap=False)
+    kept = [path.name for path in damaged_copies(folder, name) if path not in known]
+    if kept:
+        console.show(
+            f"warning: the champion until now did not load, it is kept as {', '.join(kept)}; "
+            f"{previous_name(name)} is the same model as the champion now",
+            wrap=False,
+        )
+    else:
+        console.show(
+            f"{previous_name(name)}: {_who(models[PREVIOUS])}; task=rollback once more exchanges "
+            "them back",
+            wrap=False,
+        )
     _warn_of_exports(console, folder, name)
     return paths
 
@@ -184,6 +202,14 @@ def _output(config: Config) -> str:
     name = check_output_name(config.promote.output, "promote.output")
     check_output_name(previous_name(name), "promote.output")  # the longest name of all
     return name
+
+
+def _who(model: StoredModel | None) -> str:
+    """Say which training a model is of."""
+    if model is None:
+        return "no whole model"
+    metadata = model.metadata
+    return f"trial {metadata.trial_number} of study {metadata.study}, seed {metadata.seed}"
 
 
 def _warn_of_exports(console: WorkbenchConsole, folder: Path, name: str) -> None:
