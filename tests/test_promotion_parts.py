@@ -10,12 +10,13 @@ import torch
 from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
+from ppo_workbench.config import ConfigError, ForbiddenAction, Interrupted, ModelType
 from ppo_workbench.delivery.artifact import Artifact, load_metadata
 from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline import promote as promotion
 from ppo_workbench.pipeline.contender import (
     Contender,
     baseline_config,
@@ -23,7 +24,7 @@ from ppo_workbench.pipeline.contender import (
     check_same_bars,
     resolved_config,
 )
-from ppo_workbench.pipeline.promote import rollback
+from ppo_workbench.pipeline.promote import promote, rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
@@ -245,3 +246,32 @@ def test_roll_back_of_a_damaged_champion_says_where_it_is_kept(
     assert "final: trial 3 of study spring" in told
     assert "kept as final.damaged-1-metadata.json, final.damaged-1.pth; final.previous is" in told
     assert "exchanges them back" not in told
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("training", "nothing is promoted and final is as it was"),
+        ("exchange", "the exchange of final is half done"),
+        ("record", "final is exchanged already"),
+    ],
+)
+def test_interrupted_promotion_says_what_became_of_the_champion(
+    champions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    words: str,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        if step == "exchange":
+            (champions / ".final.promotion").mkdir()
+        if step == "record":
+            install_champion(champions, "final", _model(5.0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promotion, "_Promotion", interrupt)
+    with pytest.raises(Interrupted):
+        promote(compose(["task=promote", "promote.output=final", "tracking=none"]))
+
+    assert f"interrupted: {words}" in capsys.readouterr().out

@@ -18,14 +18,17 @@ from ppo_workbench.config import (
     ArtifactError,
     Config,
     ConfigError,
+    Interrupted,
     PromotionError,
     PromotionProfile,
 )
 from ppo_workbench.delivery.artifact import (
     Artifact,
     ArtifactPaths,
+    artifact_paths,
     check_output_name,
     check_writable,
+    exchange_folder,
     load_artifact,
     save_artifact,
 )
@@ -114,12 +117,13 @@ def promote(
         ArtifactError: `promote.output` is a model that is no champion, or trained_models/ or
             promotions/ cannot be written; before anything is trained.
         PromotionError: Another promotion of this name is under way.
+        Interrupted: Ctrl-C; what is true then has been said.
         LedgerError: The look at the test cannot be recorded.
     """
     console = console or WorkbenchConsole()
     home, name = home_folder(), _output(config)
     check_result_path(config.result_json)
-    with promotion_lock(home, name):
+    with promotion_lock(home, name), _interruptible(console, home, name):
         check_writable(_champions(home))
         finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
@@ -246,6 +250,32 @@ def promotion_lock(home: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _interruptible(console: WorkbenchConsole, home: Path, name: str) -> Iterator[None]:
+    """Say at Ctrl-C whether the champion is still the one that reigned before."""
+    before = _bytes_of_champion(home, name)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if exchange_folder(_champions(home), name).exists():
+            what = f"the exchange of {name} is half done, the next promotion or roll-back ends it"
+        elif _bytes_of_champion(home, name) != before:
+            what = f"{name} is exchanged already, only its record is not complete"
+        else:
+            what = (
+                f"nothing is promoted and {name} is as it was; what was trained is in promotions/"
+            )
+        console.show(f"interrupted: {what}", wrap=False)
+        raise Interrupted(float("nan")) from None
+
+
+def _bytes_of_champion(home: Path, name: str) -> bytes | None:
+    try:
+        return artifact_paths(_champions(home), name).metadata.read_bytes()
+    except OSError:
+        return None
 
 
 def _champions(home: Path) -> Path:
