@@ -1,11 +1,14 @@
 """A budget in timesteps, settled once for all trials of a study."""
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import BudgetConfig, Config, ConfigError
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.pipeline import calibration
 from ppo_workbench.pipeline.calibration import Speed, planned_timesteps, settle
 
@@ -82,6 +85,48 @@ def test_study_with_another_budget_or_objective_is_refused(
 
     with pytest.raises(ConfigError, match=problem):
         settle(other, kept)
+
+
+def _start(overrides: list[str], kept: Any = None, searched: tuple[str, ...] = ()) -> Any:
+    config = compose(["budget.timesteps=300", *overrides])
+    return settle(config, kept, plain(asdict(config)), searched)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("data.synthetic.seed=5", "data.synthetic.seed=5: the study was begun with 0 "),
+        ("data.synthetic.sessions=99", "data.synthetic.sessions=99: the study was begun with 2520"),
+        ("data=null", "data.synthetic.variant=null: the study was begun with '' and"),
+        ("data.columns={close: Last}", "data.columns.close=Last: the study was begun with null"),
+        ("reward.variance=7.0", "reward.variance=7.0: the study"),
+        ("env.no_open_last_bars=77", "env.no_open_last_bars=77: the study"),
+        ("risk.drawdown.enabled=false", "risk.drawdown.enabled=False: the study was begun with T"),
+        ("costs.half_spread_bps=9.0", "costs.half_spread_bps=9.0: the study"),
+        ("features.names=[return_1]", r"features.names=\['return_1'\]: the study"),
+        ("splits.gap_bars=780", "splits.gap_bars=780: the study"),
+        ("model.n_epochs=3", "model.n_epochs=3: the study"),
+        ("select=last", "select=last: the study was begun with best"),
+    ],
+)
+def test_study_with_another_market_or_rule_is_refused(override: str, problem: str) -> None:
+    kept = json.loads(json.dumps(_start([])))  # as a storage keeps it
+
+    with pytest.raises(ConfigError, match=problem) as refused:
+        _start([override], kept)
+
+    assert "choose another hydra.sweeper.study_name" in str(refused.value)
+
+
+def test_study_goes_on_with_what_is_searched_or_of_the_machine() -> None:
+    searched = ("model.learning_rate", "costs")
+    kept = _start(["model.learning_rate=0.01"], searched=searched)
+    changed = ["output=x", "threads=2", "tracking=none", "model.device=cuda", "seed=9"]
+
+    assert _start(changed, kept, ("model.learning_rate", "costs")) == kept
+    assert _start(["costs.half_spread_bps=9.0", "reward.variance=7.0"], kept, ("reward",)) == kept
+    earlier = {key: kept[key] for key in ("budget", "objective", "overrides", "timesteps")}
+    assert _start(["reward.variance=7.0"], earlier) == earlier
 
 
 def test_measured_speed_is_that_of_training_without_looks() -> None:

@@ -10,16 +10,21 @@ import torch
 from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import ConfigError, ForbiddenAction, ModelType
-from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.config import ConfigError, ForbiddenAction, Interrupted, ModelType
+from ppo_workbench.delivery.artifact import Artifact, load_metadata
+from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline import promote as promotion
 from ppo_workbench.pipeline.contender import (
     Contender,
     baseline_config,
     candidate_config,
+    check_same_bars,
     resolved_config,
 )
+from ppo_workbench.pipeline.promote import promote, rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
@@ -107,6 +112,20 @@ def test_seed_of_the_study_and_standard_ppo_are_refused() -> None:
         candidate_config(_candidate(model=model), compose([]))
 
 
+def _scored_on(fingerprint: str, stop: int) -> Any:
+    split = Split("test", 5, stop)
+    return Mock(spec=Contender, bars=Mock(fingerprint=fingerprint), splits={"test": split})
+
+
+def test_candidates_of_one_study_on_unlike_bars_or_splits_are_refused() -> None:
+    same = {k: _scored_on("a", 9) for k in (4, 1, 7)}
+
+    check_same_bars(same, "spring")
+    for other in (_scored_on("b", 9), _scored_on("a", 8)):
+        with pytest.raises(ConfigError, match=r"study=spring: the trials \[1, 4\] and \[7\] were"):
+            check_same_bars({**same, 7: other}, "spring")
+
+
 def test_baseline_differs_in_masks_and_answer_alone_and_keeps_secrets_unresolved() -> None:
     config = compose(["tracking=none", "budget.timesteps=4096", "model.learning_rate=0.002"])
     raw = {**plain(asdict(config)), "data": {"path": "${oc.env:BARS}"}}
@@ -175,3 +194,84 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
     assert page.index(">bad<") < page.index(">good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
+
+
+@pytest.fixture
+def champions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return trained_models/ of a home with two champions, of which the second reigns."""
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    folder = tmp_path / "trained_models"
+    for trial in (3, 8):
+        model = _model(float(trial), study="spring", trial_number=trial, seed=1000 + trial)
+        install_champion(folder, "final", model)
+    return folder
+
+
+def _roll_back(capsys: pytest.CaptureFixture[str]) -> str:
+    rollback(compose(["task=rollback", "promote.output=final", "tracking=none"]))
+    return capsys.readouterr().out
+
+
+def test_exchange_of_a_champion_warns_of_exports_of_the_former_one(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "warning" not in _roll_back(capsys)
+    for name in ("final.onnx", "final.previous.torchscript.pt", "other.onnx"):
+        (champions / name).touch()
+
+    told = _roll_back(capsys)
+
+    assert "warning: final.onnx, final.previous.torchscript.pt in" in told
+    assert "task=export artifact=final\n" in told
+
+
+def test_roll_back_says_who_reigns_and_twice_is_undone(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reigns, former in ((3, 8), (8, 3)):
+        told = _roll_back(capsys)
+
+        assert f"final: trial {reigns} of study spring, seed {1000 + reigns}\n" in told
+        assert f"final.previous: trial {former} of study spring, seed {1000 + former}; " in told
+        assert load_metadata(champions, "final").trial_number == reigns
+
+
+def test_roll_back_of_a_damaged_champion_says_where_it_is_kept(
+    champions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (champions / "final.pth").write_bytes(b"damaged")
+
+    told = _roll_back(capsys)
+
+    assert "final: trial 3 of study spring" in told
+    assert "kept as final.damaged-1-metadata.json, final.damaged-1.pth; final.previous is" in told
+    assert "exchanges them back" not in told
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("training", "nothing is promoted and final is as it was"),
+        ("exchange", "the exchange of final is half done"),
+        ("record", "final is exchanged already"),
+    ],
+)
+def test_interrupted_promotion_says_what_became_of_the_champion(
+    champions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    words: str,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        if step == "exchange":
+            (champions / ".final.promotion").mkdir()
+        if step == "record":
+            install_champion(champions, "final", _model(5.0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promotion, "_Promotion", interrupt)
+    with pytest.raises(Interrupted):
+        promote(compose(["task=promote", "promote.output=final", "tracking=none"]))
+
+    assert f"interrupted: {words}" in capsys.readouterr().out

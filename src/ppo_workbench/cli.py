@@ -234,17 +234,17 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
 
 
 def settle_sweep(
-    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None
+    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None, searched: Sequence[str]
 ) -> dict[str, Any]:
     """Settle once what all trials of a study share; named by conf/sweep/.
 
     Raises:
-        ConfigError: The study was begun with another budget or objective.
+        ConfigError: The study was begun with another budget, objective, market or rule.
     """
-    config, _, _ = _checked(cfg, choices)
+    config, raw, _ = _checked(cfg, choices)
     from ppo_workbench.pipeline.calibration import settle
 
-    return settle(config, kept)
+    return settle(config, kept, raw, searched)
 
 
 def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:

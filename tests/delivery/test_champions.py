@@ -19,6 +19,7 @@ from ppo_workbench.delivery.artifact import (
     save_artifact,
 )
 from ppo_workbench.delivery.champions import (
+    damaged_copies,
     install_champion,
     previous_name,
     recover,
@@ -104,13 +105,20 @@ def test_roll_back_swaps_both_and_again_swaps_back(tmp_path: Path) -> None:
     assert (_value(tmp_path), _value(tmp_path, previous_name(NAME))) == (2.0, 1.0)
 
 
-def test_roll_back_replaces_a_damaged_champion(tmp_path: Path) -> None:
+def test_roll_back_replaces_a_damaged_champion_and_keeps_a_copy(tmp_path: Path) -> None:
     _two_champions(tmp_path)
-    artifact_paths(tmp_path, NAME).pth.write_bytes(b"damaged")
+    paths = artifact_paths(tmp_path, NAME)
+    metadata = paths.metadata.read_bytes()
+    for number in (1, 2):
+        damaged = f"damaged {number}".encode()
+        paths.pth.write_bytes(damaged)
 
-    roll_back(tmp_path, NAME)
+        roll_back(tmp_path, NAME)
 
-    assert _value(tmp_path) == 1.0
+        assert (_value(tmp_path), _value(tmp_path, previous_name(NAME))) == (1.0, 1.0)
+        assert (tmp_path / f"{NAME}.damaged-{number}.pth").read_bytes() == damaged
+    assert (tmp_path / f"{NAME}.damaged-1-metadata.json").read_bytes() == metadata
+    assert len(damaged_copies(tmp_path, NAME)) == 4
 
 
 def test_roll_back_without_a_former_champion_is_refused(tmp_path: Path) -> None:

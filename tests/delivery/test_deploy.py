@@ -34,13 +34,18 @@ def _examples() -> tuple[str, str, str]:
 
 
 def _run(
-    folder: Path, code: str, hidden: tuple[str, ...], *arguments: str, given: str | None = None
+    folder: Path,
+    code: str,
+    hidden: tuple[str, ...],
+    *arguments: str,
+    given: str | None = None,
+    end: tuple[int, str] = (0, ""),
 ) -> str:
     command = [sys.executable, "-c", _HIDE.format(names=hidden) + code, *arguments]
     done = subprocess.run(
         command, cwd=folder, input=given, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == end
     return done.stdout
 
 
@@ -98,6 +103,12 @@ def test_deploy_onnx_example_decides_without_this_package(tmp_path: Path) -> Non
         given = json.dumps(raw.tolist()), json.dumps(golden.mask[row].tolist())
         printed = _run(tmp_path, _examples()[2], tuple(hidden), NAME, *given)
         assert printed.strip() == artifact.metadata.action_names[golden.action[row]]
+
+    sidecar = tmp_path / "models" / f"{NAME}-metadata.json"  # of a champion exported never
+    text = sidecar.read_text(encoding="utf-8").replace(artifact.metadata.pth_sha256, "0" * 64)
+    sidecar.write_text(text, encoding="utf-8")
+    sentence = f"{NAME}.onnx and its metadata are of different models; export {NAME} anew\n"
+    _run(tmp_path, _examples()[2], tuple(hidden), NAME, *given, end=(1, sentence))
 
 
 def test_deploy_examples_are_about_twenty_lines() -> None:

@@ -1,6 +1,7 @@
 """From a tiny study to a champion: refused, promoted, rolled back, verified, audited."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 import mlflow
 import pytest
 from filelock import FileLock
-from tests.e2e.workbench import Workbench, process
+from tests.e2e.workbench import Workbench, process, without_override
 
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.metadata import Status
@@ -74,7 +75,9 @@ def test_bad_promotions_are_refused_before_anything_is_trained(bench: Workbench)
         ("task=promote", "promote.study=nothing"): "is no study",
         (*PROMOTE, "promote.seeds=[0,11]"): "give fresh ones",
         (*PROMOTE, "promote.seeds=[11,11]"): "must differ",
-        (*PROMOTE, "promote.output=../x"): "without",
+        (*PROMOTE, "promote.output=../x"): "error: promote.output='../x': a name",
+        (*PROMOTE, "output=third"): "output=third: task=promote does not read it",
+        ("task=rollback", "output=third"): "write promote.output=third",
         ("task=rollback",): "nothing to go back to",
         ("task=verify",): "artifact=NAME",
         ("task=audit",): "artifact=NAME",
@@ -85,6 +88,30 @@ def test_bad_promotions_are_refused_before_anything_is_trained(bench: Workbench)
         assert len(result.err.strip().splitlines()) == 1
     assert _looks(bench.home) == 0
     assert not (bench.home / "trained_models").exists()
+
+
+@pytest.mark.parametrize("name", ["trained_models", "promotions"])
+def test_folder_that_cannot_be_written_is_told_before_anything_is_trained(
+    bench: Workbench, name: str
+) -> None:
+    before = _looks(bench.home), bench.files()
+    folder = bench.home / name
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
+    try:
+        with without_override():
+            result = bench.run(*PROMOTE)
+    finally:
+        folder.chmod(0o755)
+        if made:
+            shutil.rmtree(folder)
+
+    assert result.code == 2, result.err
+    assert f"{name}: cannot be written (Permission denied)" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    locks = {path for path in bench.files() if path.endswith(".lock")}
+    assert (_looks(bench.home), bench.files() - locks) == (before[0], before[1] - locks)
 
 
 def test_untrained_model_is_refused_with_code_3_and_nothing_is_written(bench: Workbench) -> None:
@@ -212,4 +239,5 @@ def test_model_of_the_name_that_is_no_champion_is_not_overwritten(bench: Workben
     result = bench.run(*PROMOTE, "promote.output=mine")
 
     assert result.code == 2
+    assert "error: promote.output=mine: " in result.err
     assert "overwrite=true" in result.err

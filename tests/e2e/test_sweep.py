@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench.pipeline import trial
+from ppo_workbench.records.study import SWEEP, load_study, open_storage
 
 SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "tracking.plots=false"]
 
@@ -69,6 +70,20 @@ def test_same_command_again_adds_nothing_to_a_full_study(
 
     assert str(swept / "sweeps" / "smoke" / "analysis.html") in capfd.readouterr().out
     assert not (swept / "sweeps" / "smoke" / "2").exists()
+
+
+def test_same_study_of_another_market_is_refused_and_left_as_it_was(
+    swept: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMOKE, "hydra.sweeper.n_trials=3", "data.synthetic.seed=5"]
+    assert Workbench(swept).run(*command).code == 2
+
+    error = capfd.readouterr().err
+    assert "data.synthetic.seed=5: the study was begun with 0 " in error
+    assert len(error.strip().splitlines()) == 1
+    study = load_study(open_storage(None, swept, "smoke"), "smoke")
+    assert study.user_attrs[SWEEP]["n_trials"] == 2
+    assert len(study.trials) == 2
 
 
 @pytest.mark.parametrize("sweep", ["lr_entropy", "full", "risk"])

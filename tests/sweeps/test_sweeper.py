@@ -1,5 +1,6 @@
 """The sweeper: what it asks, what it records, what it refuses."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,21 @@ def test_sweep_whose_trials_all_fail_stops_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"3 trials failed.*ValueError: no luck"):
         quick(tmp_path, X, "mode=raise")
     assert [state for state, *_ in trials(tmp_path)] == ["FAIL"] * 3
+
+
+@pytest.mark.parametrize(("mode", "recommends"), [("value", True), ("nothing", False)])
+def test_end_of_a_sweep_recommends_only_what_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, recommends: bool
+) -> None:
+    page = tmp_path / "sweeps" / "toy" / "analysis.html"
+    page.parent.mkdir(parents=True)
+    page.touch()  # the toy writes none
+
+    with suppress(SweepError):
+        quick(tmp_path, X, f"mode={mode}", n_trials=2)
+
+    told = "analysis, with a setting to recommend: " if recommends else "analysis: "
+    assert f"{told}{page}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_settings_on_the_command_line_need_no_plus(tmp_path: Path) -> None:

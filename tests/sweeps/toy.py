@@ -149,8 +149,11 @@ def check(cfg: DictConfig, choices: dict[str, str]) -> None:
         raise ConfigError(f"x={cfg.x}: must be from 0 to 1")
 
 
-def settle(cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None) -> dict[str, Any]:
+def settle(
+    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None, searched: list[str]
+) -> dict[str, Any]:
     """Choose a word for all trials at a study's first start."""
+    assert searched == ["x"]
     SETTLED.append((cfg.x, kept))
     return kept or {"overrides": [f"word=chosen_{len(SETTLED)}"]}
 

@@ -130,7 +130,9 @@ def plan(
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, name)
-        space = _settled(settings, context, config, space, study, folder)
+        settled = _settled(settings, context, config, space, study, folder)
+        study = _with_settings(study, settings, space, storage)  # nothing refuses from here on
+        space = settled
         for point in points:
             study.enqueue_trial(point, {"last_seen": last_seen()}, skip_if_exists=True)
     _write_settings(settings, config, folder)
@@ -254,7 +256,7 @@ def _settled(
     overrides = job_overrides(settings, space, folder, 0, values)
     sample, chosen = _sample(context, config, overrides)
     kept = study.user_attrs.get(SETTLED)
-    found = _function(settings.settle, "settle")(sample, chosen, kept)
+    found = _function(settings.settle, "settle")(sample, chosen, kept, list(values))
     if kept is None:
         study.set_user_attr(SETTLED, found)
     return replace(space, fixed=(*space.fixed, *found["overrides"]))
@@ -274,11 +276,15 @@ def _open_study(settings: Settings, space: Space, storage: Any, name: str) -> op
     try:
         study = load_study(storage, name)
     except WorkbenchError:
-        study = optuna.create_study(
-            storage=storage, study_name=name, directions=settings.directions
-        )
-    else:
-        _check_same(study, settings, space)
+        return optuna.create_study(storage=storage, study_name=name, directions=settings.directions)
+    _check_same(study, settings, space)
+    return study
+
+
+def _with_settings(
+    study: optuna.Study, settings: Settings, space: Space, storage: Any
+) -> optuna.Study:
+    """Record how the study is searched now, and load it with its pruner."""
     study.set_user_attr(
         SWEEP,
         {
@@ -292,7 +298,7 @@ def _open_study(settings: Settings, space: Space, storage: Any, name: str) -> op
             "heartbeat_seconds": settings.heartbeat_seconds,
         },
     )
-    return load_study(storage, name)
+    return load_study(storage, study.study_name)
 
 
 def _check_same(study: optuna.Study, settings: Settings, space: Space) -> None:

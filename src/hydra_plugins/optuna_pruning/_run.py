@@ -293,7 +293,8 @@ class _Sweep:
         self.view.summary(best)
         page = self.plan.folder / "analysis.html"
         if page.is_file():
-            self.view.say(f"analysis, with a setting to recommend: {page}")
+            what = "analysis, with a setting to recommend" if best else "analysis"
+            self.view.say(f"{what}: {page}")
         if self.signals:
             raise Interrupted(best[0].values[0] if best else float("nan"))
         if not self.done and len(self.failures) > failures_allowed(self.plan.settings):

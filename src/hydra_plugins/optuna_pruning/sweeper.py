@@ -41,8 +41,9 @@ class OptunaPruningConf:
         batch_size: Trials that a launcher other than `pool` runs at once; null asks it.
         check: `module:function` that takes a composed configuration and its options, and
             raises if it is not allowed; called on samples before the first trial.
-        settle: `module:function` that takes a composed configuration, its options and what it
-            returned at the study's first start (None then); its `overrides` go to all trials.
+        settle: `module:function` that takes a composed configuration, its options, what it
+            returned at the study's first start (None then) and the keys that are searched; its
+            `overrides` go to all trials.
         observe: `module:function` that takes home, study, a composed configuration and its
             options, and returns an observer with `trial_started`, `trial_finished`, `close`.
     """

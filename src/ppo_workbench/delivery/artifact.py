@@ -49,8 +49,12 @@ class Artifact:
     metadata: Metadata
 
 
-def check_output_name(name: str) -> str:
+def check_output_name(name: str, key: str = "output") -> str:
     """Return `name` if it can be an artefact's name.
+
+    Args:
+        name: As given.
+        key: The setting that gave it, for the sentence.
 
     Raises:
         ArtifactError: The name is empty, too long, holds a path or other characters than
@@ -58,13 +62,13 @@ def check_output_name(name: str) -> str:
     """
     if len(name) > MAX_NAME_LENGTH:
         raise ArtifactError(
-            f"output={name[:20]}...: a name has at most {MAX_NAME_LENGTH} characters, "
+            f"{key}={name[:20]}...: a name has at most {MAX_NAME_LENGTH} characters, "
             f"this one has {len(name)}; shorten it"
         )
     if not _NAME.fullmatch(name) or ".." in name:
         raise ArtifactError(
-            f"output={name!r}: a name consists of letters, digits, '.', '_' and '-', without "
-            "a path, a leading dot or '..'; for example output=maskable_v1"
+            f"{key}={name!r}: a name consists of letters, digits, '.', '_' and '-', without "
+            f"a path, a leading dot or '..'; for example {key}=maskable_v1"
         )
     return name
 
@@ -94,6 +98,16 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
     """
     paths = artifact_paths(folder, name)
     _check_not_taken(paths, name, overwrite)
+    check_writable(folder)
+    return paths
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder, there or to be made, in which no file can be made.
+
+    Raises:
+        ArtifactError: It is such a folder.
+    """
     ancestor = folder.absolute()
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
@@ -102,10 +116,9 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
             pass
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: cannot be written ({error.strerror}); set PPO_WORKBENCH_HOME to a "
-            "folder that can"
+            f"{folder}: cannot be written ({error.strerror}); mend its permissions or set "
+            "PPO_WORKBENCH_HOME to a folder that can"
         ) from None
-    return paths
 
 
 def save_artifact(

@@ -23,9 +23,11 @@ from ppo_workbench.delivery.artifact import (
     load_metadata,
     save_artifact,
 )
+from ppo_workbench.delivery.export import ONNX_SUFFIX, TORCHSCRIPT_SUFFIX
 from ppo_workbench.delivery.metadata import Metadata, Status
 
 COMMITTED = "committed"
+EXPORTS = (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX)
 
 
 def previous_name(name: str) -> str:
@@ -45,8 +47,8 @@ def reigning_champion(folder: Path, name: str) -> Metadata | None:
     metadata = load_metadata(folder, name)
     if metadata.status is not Status.champion:
         raise ArtifactError(
-            f"output={name}: {paths.pth} is a model with status {metadata.status.value}, no "
-            "champion; choose another promote.output or set overwrite=true to replace it"
+            f"promote.output={name}: {paths.pth} is a model with status {metadata.status.value}, "
+            "no champion; choose another promote.output or set overwrite=true to replace it"
         )
     return metadata
 
@@ -54,7 +56,8 @@ def reigning_champion(folder: Path, name: str) -> Metadata | None:
 def install_champion(folder: Path, name: str, artifact: Artifact) -> ArtifactPaths:
     """Make `artifact` the champion `name`; the pair that was there becomes `NAME.previous`.
 
-    One process at a time: the caller holds a lock.
+    A pair that does not load is copied to `NAME.damaged-1` (or a higher number) instead, and
+    `NAME.previous` stays what it was.  One process at a time: the caller holds a lock.
 
     Raises:
         ArtifactError: The new model does not verify, or the folder cannot be written; nothing
@@ -72,6 +75,8 @@ def install_champion(folder: Path, name: str, artifact: Artifact) -> ArtifactPat
             _keep(folder, name)
             kept = former.metadata.model_copy(update={"status": Status.previous})
             save_artifact(staging, previous_name(name), former.tensors, kept)
+        else:
+            _keep_damaged(folder, name)
         _commit(staging)
         recover(folder, name)
     except ArtifactError:
@@ -85,7 +90,7 @@ def install_champion(folder: Path, name: str, artifact: Artifact) -> ArtifactPat
 def roll_back(folder: Path, name: str) -> ArtifactPaths:
     """Make `NAME.previous` the champion again; the present champion becomes `NAME.previous`.
 
-    A damaged champion is replaced and not kept.
+    A damaged champion is copied aside (`damaged_copies`), and both are the former one then.
 
     Raises:
         PromotionError: There is no former champion.
@@ -95,10 +100,21 @@ def roll_back(folder: Path, name: str) -> ArtifactPaths:
     former = previous_name(name)
     if not artifact_paths(folder, former).metadata.is_file():
         raise PromotionError(
-            f"output={name}: {folder} holds no former champion {former!r}, so there is nothing "
-            "to go back to"
+            f"promote.output={name}: {folder} holds no former champion {former!r}, so there is "
+            "nothing to go back to"
         )
     return install_champion(folder, name, load_artifact(folder, former))
+
+
+def damaged_copies(folder: Path, name: str) -> list[Path]:
+    """Return the copies of champions `name` that did not load when they were replaced."""
+    return sorted(folder.glob(f"{name}.damaged-*"))
+
+
+def stale_exports(folder: Path, name: str) -> list[Path]:
+    """Return exports of the champion and the former one, which no exchange writes anew."""
+    names = [each + suffix for each in (name, previous_name(name)) for suffix in EXPORTS]
+    return [folder / each for each in names if (folder / each).is_file()]
 
 
 def finish_exchange(folder: Path, name: str) -> None:
@@ -149,6 +165,19 @@ def _former(folder: Path, name: str) -> Artifact | None:
         return load_artifact(folder, name)
     except ArtifactError:
         return None
+
+
+def _keep_damaged(folder: Path, name: str) -> None:
+    """Copy what is there and does not load: weights beside bad metadata may be all there is."""
+    paths = artifact_paths(folder, name)
+    number = 1
+    while any(folder.glob(f"{name}.damaged-{number}[.-]*")):
+        number += 1
+    for path in (paths.pth, paths.metadata):
+        if path.is_file():
+            copy = folder / path.name.replace(name, f"{name}.damaged-{number}", 1)
+            shutil.copyfile(path, copy)
+            _sync(copy)
 
 
 def _keep(folder: Path, name: str) -> None:

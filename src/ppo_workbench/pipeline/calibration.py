@@ -1,11 +1,11 @@
-"""What all trials of a study share, settled once: their budget in timesteps.
+"""What all trials of a study share, settled once: market, rules and budget in timesteps.
 
 Wall time would make a trial's value depend on what else the machine did.  So a budget of
 minutes or episodes is measured once, recorded in the study, and every trial trains that
 many timesteps, whichever process or machine runs it and however often the sweep is resumed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any
@@ -25,6 +25,9 @@ from ppo_workbench.trading.experiment import prepare, split_bars
 PROBE_FRAC = 0.03
 PROBE_SECONDS = (2.0, 15.0)
 SHARED = ("budget", "objective")  # sections whose change makes values incomparable
+# The same of sections of which a sweep may search a part.
+FIXED = ("data", "splits", "features", "env", "costs", "risk", "reward", "model", "select")
+OF_THE_MACHINE = ("model.device",)
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,35 @@ class Speed:
     steps_per_episode: float
 
 
-def settle(config: Config, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+def settle(
+    config: Config,
+    kept: Mapping[str, Any] | None,
+    raw: Mapping[str, Any] | None = None,
+    searched: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return what a study's trials share, measured if this is the study's first start.
 
     Args:
         config: A point of the search space.
         kept: What this function returned at the study's first start.
+        raw: The same as `config` with secrets unresolved; None outside of a study.
+        searched: Keys that the study chooses.
 
     Returns:
         `overrides` for every trial, `timesteps` for each of its seeds, what was measured, and
-        the sections that a later start must repeat.
+        the sections and values that a later start must repeat.
 
     Raises:
-        ConfigError: Budget or objective differ from those of the study.
+        ConfigError: Budget, objective or a fixed value differ from those of the study.
         KeyboardInterrupt: The user does not want to wait for the measurement.
     """
     asked = {name: plain(asdict(getattr(config, name))) for name in SHARED}
+    fixed = fixed_values(raw or {}, searched)
     if kept is not None:
         _check_same(asked, kept)
+        _check_fixed(fixed, kept, searched)
         return dict(kept)
+    asked |= {"fixed": fixed, "searched": list(searched)}
     budget = config.budget
     if budget.minutes is None and budget.episodes is None:
         return {**asked, "overrides": [], "timesteps": budget.timesteps}
@@ -72,6 +85,30 @@ def settle(config: Config, kept: Mapping[str, Any] | None) -> dict[str, Any]:
     )
     limits = [f"budget.timesteps={timesteps}", "budget.minutes=null", "budget.episodes=null"]
     return {**asked, "overrides": limits, "timesteps": timesteps, "measured": asdict(speed)}
+
+
+def fixed_values(raw: Mapping[str, Any], searched: Sequence[str]) -> dict[str, Any]:
+    """Return key -> value of what all trials have in common: market, rules, reward and model.
+
+    >>> fixed_values({"data": {"sort": True, "path": "a"}, "seed": 1}, ["data.path"])
+    {'data.sort': True}
+    """
+    values = _flat({name: raw[name] for name in FIXED if name in raw})
+    return {key: value for key, value in values.items() if not _is_in(key, searched)}
+
+
+def _is_in(key: str, names: Sequence[str]) -> bool:
+    """Tell whether a key, or the section or option that it is in, is among names."""
+    return any(f"{key}.".startswith(f"{name}.") for name in (*names, *OF_THE_MACHINE))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return found
 
 
 def planned_timesteps(budget: BudgetConfig, speed: Speed) -> int:
@@ -134,9 +171,28 @@ def _rate(seen: list[tuple[float, int]], looking_seconds: float) -> float:
 def _check_same(asked: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
     for section, values in asked.items():
         for key, value in values.items():
-            old = kept.get(section, {}).get(key)
-            if value != old:
-                raise ConfigError(
-                    f"{section}.{key}={value}: the study was begun with {old} and its trials must "
-                    "stay comparable; choose another hydra.sweeper.study_name"
-                )
+            _refuse_other(f"{section}.{key}", value, kept.get(section, {}).get(key))
+
+
+def _check_fixed(
+    fixed: Mapping[str, Any], kept: Mapping[str, Any], searched: Sequence[str]
+) -> None:
+    """Compare what neither start searches; a study of an earlier version recorded nothing."""
+    if "fixed" not in kept:
+        return
+    chosen = [*searched, *kept["searched"]]
+    for key in [*fixed, *(key for key in kept["fixed"] if key not in fixed)]:
+        if not _is_in(key, chosen):
+            _refuse_other(key, fixed.get(key), kept["fixed"].get(key))
+
+
+def _refuse_other(key: str, value: object, old: object) -> None:
+    if value != old:
+        raise ConfigError(
+            f"{key}={_shown(value)}: the study was begun with {_shown(old)} and its trials must "
+            "stay comparable; choose another hydra.sweeper.study_name"
+        )
+
+
+def _shown(value: object) -> str:
+    return {"": "''", "None": "null"}.get(str(value), str(value))

@@ -107,6 +107,29 @@ class Contender:
             )
 
 
+def check_same_bars(contenders: Mapping[int, Contender], study: str) -> None:
+    """Refuse candidates that were chosen on unlike bars: their scores cannot be compared.
+
+    Args:
+        contenders: By the number of their trial.
+        study: Its name, for the sentence.
+
+    Raises:
+        ConfigError: The bars or the splits of two trials differ.
+    """
+    groups: dict[object, list[int]] = {}
+    for number, one in contenders.items():
+        splits = tuple((split.name, split.start, split.stop) for split in one.splits.values())
+        groups.setdefault((one.bars.fingerprint, splits), []).append(number)
+    if len(groups) > 1:
+        unlike = " and ".join(str(sorted(numbers)) for numbers in groups.values())
+        raise ConfigError(
+            f"promote.study={study}: the trials {unlike} were scored on different bars or splits, "
+            "so none is known to be the best; sweep each market under a hydra.sweeper.study_name "
+            "of its own"
+        )
+
+
 def candidate_config(candidate: Candidate, config: Config) -> tuple[Config, dict[str, Any]]:
     """Return a trial's own configuration, resolved and raw, to be trained anew.
 

@@ -18,27 +18,38 @@ from ppo_workbench.config import (
     ArtifactError,
     Config,
     ConfigError,
+    Interrupted,
     PromotionError,
     PromotionProfile,
 )
 from ppo_workbench.delivery.artifact import (
     Artifact,
     ArtifactPaths,
+    artifact_paths,
     check_output_name,
+    check_writable,
+    exchange_folder,
     load_artifact,
     save_artifact,
 )
 from ppo_workbench.delivery.champions import (
+    damaged_copies,
     finish_exchange,
     install_champion,
     previous_name,
     reigning_champion,
     roll_back,
+    stale_exports,
 )
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.contender import Contender, baseline_config, candidate_config
+from ppo_workbench.pipeline.contender import (
+    Contender,
+    baseline_config,
+    candidate_config,
+    check_same_bars,
+)
 from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
@@ -101,16 +112,19 @@ def promote(
         console: Where to print.
 
     Raises:
-        ConfigError: The study cannot be promoted from, before anything is trained.
-        ArtifactError: `promote.output` is a model that is no champion.
+        ConfigError: The study cannot be promoted from, or `output` is given; before anything is
+            trained.
+        ArtifactError: `promote.output` is a model that is no champion, or trained_models/ or
+            promotions/ cannot be written; before anything is trained.
         PromotionError: Another promotion of this name is under way.
+        Interrupted: Ctrl-C; what is true then has been said.
         LedgerError: The look at the test cannot be recorded.
     """
     console = console or WorkbenchConsole()
-    check_output_name(previous_name(config.promote.output))
+    home, name = home_folder(), _output(config)
     check_result_path(config.result_json)
-    home, name = home_folder(), config.promote.output
-    with promotion_lock(home, name):
+    with promotion_lock(home, name), _interruptible(console, home, name):
+        check_writable(_champions(home))
         finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
         record = without_secrets(raw or plain(asdict(config)), config)
@@ -142,21 +156,75 @@ def refuse(found: Promotion) -> None:
 
 
 def rollback(config: Config, console: WorkbenchConsole | None = None) -> ArtifactPaths:
-    """Carry out `task=rollback`: the former champion reigns again.
+    """Carry out `task=rollback`: the former champion reigns again, the present one is the former.
+
+    Done twice it is undone.  A champion that does not load is kept as `NAME.damaged-1`.
 
     Raises:
         PromotionError: There is no former champion, or a promotion is under way.
     """
     console = console or WorkbenchConsole()
-    home, name = home_folder(), config.promote.output
-    check_output_name(previous_name(name))
+    home, name = home_folder(), _output(config)
     folder = _champions(home)
     with promotion_lock(home, name):
+        known = damaged_copies(folder, name)
         paths = roll_back(folder, name)
-        models = {**_reigning(folder, name), CHALLENGER: None}
-        register(config.tracking, home, name, models)
+        models = _reigning(folder, name)
+        register(config.tracking, home, name, {**models, CHALLENGER: None})
     console.show(f"champion again: {paths.pth}", wrap=False)
+    console.show(f"{name}: {_who(models[CHAMPION])}", wrap=False)
+    kept = [path.name for path in damaged_copies(folder, name) if path not in known]
+    if kept:
+        console.show(
+            f"warning: the champion until now did not load, it is kept as {', '.join(kept)}; "
+            f"{previous_name(name)} is the same model as the champion now",
+            wrap=False,
+        )
+    else:
+        console.show(
+            f"{previous_name(name)}: {_who(models[PREVIOUS])}; task=rollback once more exchanges "
+            "them back",
+            wrap=False,
+        )
+    _warn_of_exports(console, folder, name)
     return paths
+
+
+def _output(config: Config) -> str:
+    """Return the champion's name, which is not `output`, that of a single training.
+
+    Raises:
+        ConfigError: `output` is given.
+        ArtifactError: The name is not allowed.
+    """
+    if config.output is not None:
+        task = config.task.value
+        raise ConfigError(
+            f"output={config.output}: task={task} does not read it, for a champion is no single "
+            f"training; write promote.output={config.output}"
+        )
+    name = check_output_name(config.promote.output, "promote.output")
+    check_output_name(previous_name(name), "promote.output")  # the longest name of all
+    return name
+
+
+def _who(model: StoredModel | None) -> str:
+    """Say which training a model is of."""
+    if model is None:
+        return "no whole model"
+    metadata = model.metadata
+    return f"trial {metadata.trial_number} of study {metadata.study}, seed {metadata.seed}"
+
+
+def _warn_of_exports(console: WorkbenchConsole, folder: Path, name: str) -> None:
+    """Name the exports beside a champion just exchanged: they are of the one before."""
+    stale = [path.name for path in stale_exports(folder, name)]
+    if stale:
+        console.show(
+            f"warning: {', '.join(stale)} in {folder} did not change with the champion; export it "
+            f"anew: python -m ppo_workbench task=export artifact={name}",
+            wrap=False,
+        )
 
 
 @contextmanager
@@ -165,8 +233,10 @@ def promotion_lock(home: Path, name: str) -> Iterator[None]:
 
     Raises:
         PromotionError: Another one does.
+        ArtifactError: promotions/ cannot be written.
     """
     folder = home / PROMOTIONS
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock", timeout=0)  # the kernel ends it with its holder
     try:
@@ -180,6 +250,32 @@ def promotion_lock(home: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _interruptible(console: WorkbenchConsole, home: Path, name: str) -> Iterator[None]:
+    """Say at Ctrl-C whether the champion is still the one that reigned before."""
+    before = _bytes_of_champion(home, name)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if exchange_folder(_champions(home), name).exists():
+            what = f"the exchange of {name} is half done, the next promotion or roll-back ends it"
+        elif _bytes_of_champion(home, name) != before:
+            what = f"{name} is exchanged already, only its record is not complete"
+        else:
+            what = (
+                f"nothing is promoted and {name} is as it was; what was trained is in promotions/"
+            )
+        console.show(f"interrupted: {what}", wrap=False)
+        raise Interrupted(float("nan")) from None
+
+
+def _bytes_of_champion(home: Path, name: str) -> bytes | None:
+    try:
+        return artifact_paths(_champions(home), name).metadata.read_bytes()
+    except OSError:
+        return None
 
 
 def _champions(home: Path) -> Path:
@@ -218,6 +314,7 @@ class _Promotion:
             candidate.number: self._contender(candidate_config(candidate, config), candidate.number)
             for candidate in self.study.candidates
         }
+        check_same_bars(self._contenders, self.study.name)
 
     def _champion(self) -> Metadata | None:
         try:
@@ -252,6 +349,8 @@ class _Promotion:
             champion = install_champion(_champions(self._home), self._name, artifact)
         write_reports(self._folder, document)
         self._console.show(describe(document))
+        if promoted:
+            _warn_of_exports(self._console, _champions(self._home), self._name)
         self._record(tracker, gates, document)
         return Promotion(promoted, gates, self._folder, document, champion)
 
