@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench.scoring.targets import meets_targets
+
 FIRST_SEED = 100
 NAMES = "ema_distance_10,ema_distance_40,ema_distance_120,return_1,volatility_ratio,session_time"
 ARMS: dict[str, list[str]] = {
@@ -82,15 +84,6 @@ def run_cell(arm: str, seed: int, path: Path) -> None:
     path.write_text(json.dumps(figures))
 
 
-def meets(card: dict[str, float]) -> bool:
-    """Return whether a scorecard meets the specification's three targets."""
-    return (
-        card["sharpe_annual"] > 1.5
-        and card["max_drawdown_frac"] < 0.08
-        and card["win_rate_frac"] > 0.6
-    )
-
-
 def row(arm: str, cells: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Return an arm's means over seeds, and what its seeds had on the test."""
     sharpe = {s: [c[s]["sharpe_annual"] for c in cells] for s in ("train", "validation", "test")}
@@ -101,7 +94,7 @@ def row(arm: str, cells: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
         "lowest_test_sharpe": min(sharpe["test"]),
         "test_max_drawdown_frac": float(np.median([c["test"]["max_drawdown_frac"] for c in cells])),
         "test_win_rate_frac": float(np.median([c["test"]["win_rate_frac"] for c in cells])),
-        "seeds_at_all_targets": sum(meets(c["test"]) for c in cells),
+        "seeds_at_all_targets": sum(meets_targets(c["test"]) for c in cells),
         "test_sharpes": sharpe["test"],
     }
 

@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench.scoring.targets import TARGETS
+
 ARMS = {
     "native": [],
     "sb3": ["model.learner=sb3"],
@@ -29,14 +31,8 @@ ARMS = {
     ],
     "sb3, learning rate .001": ["model.learner=sb3", "model.learning_rate=0.001"],
 }
-FIGURES = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
+FIGURES = tuple(target.figure for target in TARGETS)
 IN_A_ROW = 3
-
-
-def meets(figures: dict[str, float]) -> bool:
-    """Return whether one evaluation meets the specification's three targets."""
-    sharpe, drawdown, wins = (figures[name] for name in FIGURES)
-    return sharpe > 1.5 and drawdown < 0.08 and wins > 0.6
 
 
 def evaluations(home: Path) -> list[tuple[int, float, dict[str, float]]]:
@@ -62,7 +58,7 @@ def reached(rows: list[tuple[int, float, dict[str, float]]]) -> tuple[int, float
     """Return (timesteps, unix seconds) of the third evaluation in a row that meets the targets."""
     row = 0
     for step, stamp, figures in rows:
-        row = row + 1 if meets(figures) else 0
+        row = row + 1 if all(target.holds(figures) for target in TARGETS) else 0
         if row == IN_A_ROW:
             return step, stamp
     return None

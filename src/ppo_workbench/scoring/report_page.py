@@ -100,9 +100,7 @@ def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, A
         "shown_findings": SHOWN_FINDINGS,
         "setup": _setup(document),
         "years": _years(document, world),
-        "is_test": not any(
-            number(m, "looks") == 0 for m in rows(part(document, "setup"), "markets")
-        ),
+        "is_test": _is_test(document),
         "world": _world_words(world),
         "chosen": chosen.name if chosen else "",
     }
