@@ -328,3 +328,16 @@ def test_sessions_open_as_the_calendar_of_all_years_says(sessions: int) -> None:
     found = _session_opens(sessions)
     assert np.array_equal(found, table.open_ns[full][:sessions])
     assert len(found) == sessions
+
+
+def test_edge_by_session_part_is_there_in_its_part_alone() -> None:
+    def closes(edge: float, parts: list[float]) -> Any:
+        config = SyntheticConfig(sessions=10, edge=edge, edge_by_session_part=parts)
+        return generate(config).bars.close
+
+    late, none, whole = closes(0.2, [0.0, 1.0]), closes(0.0, [1.0]), closes(0.2, [1.0])
+
+    assert np.array_equal(late[:195], none[:195])
+    assert not np.array_equal(late[:260], none[:260])
+    assert not np.array_equal(late[:195], whole[:195])
+    assert np.array_equal(whole, closes(0.2, [1.0, 1.0]))
