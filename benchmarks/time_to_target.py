@@ -30,6 +30,10 @@ ARMS = {
         *("model.learner=sb3", "model.n_envs=256", "model.n_steps=64", "model.batch_size=2048"),
     ],
     "sb3, learning rate .001": ["model.learner=sb3", "model.learning_rate=0.001"],
+    "sb3, learning rate .001, 3 epochs": [
+        *("model.learner=sb3", "model.learning_rate=0.001", "model.n_epochs=3"),
+    ],
+    "sb3, batch 2048": ["model.learner=sb3", "model.batch_size=2048"],
 }
 FIGURES = tuple(target.figure for target in TARGETS)
 IN_A_ROW = 3

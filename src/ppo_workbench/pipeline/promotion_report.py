@@ -15,7 +15,7 @@ def write_reports(folder: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, allow_nan=False)
     (folder / "promotion.json").write_text(text, encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "figure": _figure}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     html = page.render(document, headline=headline(document))
     (folder / "promotion.html").write_text(html, encoding="utf-8")
@@ -45,4 +45,13 @@ def describe(document: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _figure(value: float | None, unit: str) -> str:
+    """Return a figure of the scorecard in its unit."""
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if unit == "%" else _number(round(value, 2))
