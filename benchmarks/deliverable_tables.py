@@ -220,7 +220,8 @@ def _delivered(promotion: Document) -> list[str]:
     told = (
         f"Sharpe {shown(card['sharpe_annual'], 'ratio')}, drawdown "
         f"{shown(card['max_drawdown_frac'], 'share')}, win rate "
-        f"{shown(card['win_rate_frac'], 'share')} in {card['years']:.1f} test years"
+        f"{shown(card['win_rate_frac'], 'share')} in {card['years']:.1f} test years "
+        f"of {promotion['test']['instrument']}"
     )
     span = f"Sharpe {interval(card['sharpe_low_95'], card['sharpe_high_95'], 'ratio')}"
     passed = sum(gate["passed"] for gate in promotion["gates"])

@@ -119,7 +119,8 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cards = cards.model_copy(update={"test": scores[CHAMPION]["test"]})
     _crown(home, status=Status.champion, gates=[Gate(**GATE)], scorecards=cards)
     compared, promotion = _comparison(), {
-        "promoted": True, "gates": [GATE], "scorecards": {"test": scores[CHAMPION]["test"]}
+        "promoted": True, "gates": [GATE], "scorecards": {"test": scores[CHAMPION]["test"]},
+        "test": {"instrument": "SYNTHETIC-0-default"},
     }  # fmt: skip
     study = {"study": "s", "trials": [], "summary": ["Two trials."], "recommended": None}
     for name, document in {
