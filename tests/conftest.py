@@ -1,5 +1,6 @@
 """Shared by all tests: one thread per worker, a home folder of their own, no timing limits."""
 
+import gc
 import os
 
 # Set before torch, numba or mlflow load: two workers share two cores.
@@ -11,9 +12,21 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from ppo_workbench.cli import OBJECTS_BETWEEN_COLLECTIONS
+
 # Kernels compile on first use, so the first example may take seconds.
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage as rarely as `cli.main` does, and never in what the imports have made.
+
+    Those are a million objects by now, and statsmodels looks through them at every correction.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 @pytest.fixture(scope="session", autouse=True)
