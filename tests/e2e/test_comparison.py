@@ -25,6 +25,9 @@ TINY = [
 ]
 COMPARE = ["task=compare", *TINY, "budget.timesteps=512", "budget.evaluations=2"]
 SHORT = [*COMPARE, "compare.seeds=[0,1]", "compare.resamples=200"]
+# The masked arm of the preset alone.
+ONE_ARM = [*(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true"))]
+ONE_ARM += ["compare.pairs=[[masked,flat]]", "compare.resamples=200"]
 
 
 def _document(home: Path, name: str) -> dict[str, Any]:
@@ -115,9 +118,8 @@ def test_figures_are_those_of_the_traces(compared: Path) -> None:
 @pytest.mark.usefixtures("without_pictures")
 def test_second_comparison_says_that_it_is_the_second_look(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared / "mlruns", tmp_path / "mlruns")
-    one_arm = "compare.arms={masked: ['model.type=maskable_ppo']}"
-    again = [*COMPARE, "compare.seeds=[1]", "tracking=none", "output='1e5'", one_arm]
-    again += ["compare.pairs=[]", "compare.resamples=200"]
+    again = [*COMPARE, *ONE_ARM, "compare.seeds=[1]", "compare.stress=false"]
+    again += ["tracking=none", "output='1e5'"]
     assert Workbench(tmp_path).run(*again).code == 0
     assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 2
 
@@ -166,7 +168,7 @@ def test_cell_that_fails_names_itself_and_its_log(
     workbench: Workbench,
 ) -> None:
     short = ["task=compare", *TINY, "data.synthetic.sessions=30", "tracking=none", "output=bad"]
-    result = workbench.run(*short, "budget.timesteps=512", "compare.seeds=[0]")
+    result = workbench.run(*short, *ONE_ARM, "budget.timesteps=512", "compare.seeds=[0]")
     assert result.code == 2
     assert "cells failed" in result.err
     assert "log.txt" in result.err
@@ -244,8 +246,7 @@ def test_report_of_a_model_shows_its_validation(
 def test_walk_forward_retrains_each_fold_and_stitches_one_curve(workbench: Workbench) -> None:
     daily = ["task=compare", "data=sp500", "splits=walk_forward_anchored", "splits.folds=2"]
     small = ["budget.timesteps=256", "budget.evaluations=1", *SMALL_MODEL, "tracking=none"]
-    one = ["compare.arms={masked: ['model.type=maskable_ppo']}", "compare.pairs=[[masked,flat]]"]
-    one += ["compare.seeds=[0]", "compare.resamples=200", "output=forward"]
+    one = [*ONE_ARM, "compare.seeds=[0]", "output=forward"]
 
     result = workbench.run(*daily, *small, *one)
 
