@@ -1,6 +1,7 @@
 """Promotion gates: evidence that passes all of them, then each gate refusing it alone."""
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import sqrt
 from statistics import NormalDist
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import PromotionProfile
+from ppo_workbench.scoring import gate_profiles
 from ppo_workbench.scoring.audit import AuditReport
 from ppo_workbench.scoring.gate_profiles import (
     CHAMPION,
@@ -64,6 +66,28 @@ def _trace(
 
 def _audit(count: int = 0, unaudited: tuple[str, ...] = ()) -> AuditReport:
     return AuditReport((), {"capital": count}, {}, {}, {}, unaudited, DAYS, 0, 0, {})
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a memory of what it has returned for equal arguments."""
+    known = dict[bytes, Any]()
+
+    def answer(*arguments: Any) -> Any:
+        key = pickle.dumps(arguments)
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return answer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _resamples_once() -> Iterator[None]:
+    """Resample equal evidence once: each test changes one part of it, and `judge` asks for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("expectancy", "probability_of_loss", "paired_difference"):
+            patch.setattr(gate_profiles, name, _remembering(getattr(gate_profiles, name)))
+        yield
 
 
 @pytest.fixture
