@@ -35,7 +35,7 @@ def _deliver_later(disk: Path, home: Path, freed: bool) -> None:
         print("SPOOLED", sum(len(path.read_text().splitlines()) for path in spooled))
         if freed:
             (disk / "ballast").unlink()
-    client: Any = tracker._client
+    client: Any = vars(tracker)["_client"]
     print("ARRIVED", len(client.get_metric_history(tracker.run_id, "a")))
     print("STATUS", client.get_run(tracker.run_id).info.status)
     print("WAITING", len(list(home.rglob("*.jsonl"))))
