@@ -236,7 +236,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 
 
 def test_seeds_on_days_that_say_nothing_have_the_interval_of_a_paired_t_test() -> None:
-    x, offsets = _returns(4, 2000), np.array([0.001, 0.0, 0.0005, 0.002])
+    x, offsets = _returns(4, 500), np.array([0.001, 0.0, 0.0005, 0.002])
     arms = {
         "a": [SessionPath.from_returns(x + d, 252) for d in offsets],
         "b": [SessionPath.from_returns(x, 252)] * 4,
