@@ -1,6 +1,8 @@
 """Sources: what a file becomes, and how every kind of bad input is refused."""
 
 import gzip
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from ppo_workbench.market.bars import (
     stamp_text,
     validate_bars,
 )
-from ppo_workbench.market.sources import SOURCES, load_bars
+from ppo_workbench.market.sources import SOURCES, arch_table, load_bars
 
 REAL = Path(__file__).parents[2] / "../shared/data"
 NEW_YORK = "America/New_York"
@@ -415,6 +417,18 @@ def test_source_unknown_is_refused_with_the_known_ones() -> None:
 
 def test_sources_hold_the_four_of_the_configuration() -> None:
     assert list(SOURCES) == ["synthetic", "sp500", "nasdaq", "file"]
+
+
+@pytest.mark.parametrize("name", ["sp500", "nasdaq"])
+def test_shipped_series_is_what_the_package_itself_loads(name: str) -> None:
+    own = importlib.import_module(f"arch.data.{name}").load()
+    pd.testing.assert_frame_equal(arch_table(name), own)
+
+
+def test_shipped_series_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BarsError, match=r"data\.source=sp500 is shipped with the package arch"):
+        load_bars(DataConfig(source="sp500"))
 
 
 @pytest.mark.parametrize(("source", "equal"), [("sp500", 0.3984), ("nasdaq", 0.0016)])

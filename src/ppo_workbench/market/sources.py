@@ -10,12 +10,18 @@ A source that cannot deliver raises `BarsError`; nothing ever falls back to synt
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.market.bars import Bars, validate_bars
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Source = Callable[[DataConfig], Bars]
 OWN = "ppo_workbench_sources"
@@ -77,21 +83,40 @@ def load_sp500(config: DataConfig) -> Bars:
 
     On 95-98 % of the days of 1999-2005 the open equals the prior close: use next-close fills.
     """
-    import arch.data.sp500
-
     from ppo_workbench.market.files import bars_from_table
 
-    return bars_from_table("sp500", "SP500", arch.data.sp500.load(), _plain(config), source="sp500")
+    return bars_from_table("sp500", "SP500", arch_table("sp500"), _plain(config), source="sp500")
 
 
 def load_nasdaq(config: DataConfig) -> Bars:
     """Load the Nasdaq Composite index, daily 1999-2018, that ships inside `arch` (NCSA)."""
-    import arch.data.nasdaq
-
     from ppo_workbench.market.files import bars_from_table
 
-    table = arch.data.nasdaq.load()
+    table = arch_table("nasdaq")
     return bars_from_table("nasdaq", "NASDAQ_COMPOSITE", table, _plain(config), source="nasdaq")
+
+
+def arch_table(name: str) -> "DataFrame":
+    """Return a series of `arch.data` as its own loader does, without importing its models.
+
+    These take seconds to import, in every process that loads bars.
+
+    Args:
+        name: Folder and file of the series.
+
+    Raises:
+        BarsError: The package is not there.
+    """
+    import pandas as pd
+
+    package = importlib.util.find_spec("arch")
+    if package is None or package.origin is None:
+        raise BarsError(
+            f"data.source={name} is shipped with the package arch, which is not installed; "
+            "install ppo-workbench[research]"
+        )
+    path = Path(package.origin).parent / "data" / name / f"{name}.csv.gz"
+    return pd.read_csv(path, index_col="Date", parse_dates=["Date"])
 
 
 def load_file(config: DataConfig) -> Bars:
