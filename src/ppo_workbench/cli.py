@@ -240,10 +240,10 @@ def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
 
 
 def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
-    """Check one sample of a sweep before its first trial; named by conf/sweep/.
+    """Check one sample of a sweep, its bars too, before its first trial; named by conf/sweep/.
 
     Raises:
-        ConfigError: The sample, or what trials are judged by, is not allowed.
+        WorkbenchError: The sample, its bars, or what trials are judged by, is not allowed.
     """
     config, _, _ = _checked(cfg, choices)
     if config.output is not None:
@@ -251,9 +251,10 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
             f"output={config.output}: a sweep names its models itself; train the recommended "
             "setting that its analysis names with this output"
         )
-    from ppo_workbench.pipeline.trial import check_objective
+    from ppo_workbench.pipeline.trial import check_market, check_objective
 
     check_objective(config)
+    check_market(config)
 
 
 def settle_sweep(
