@@ -58,7 +58,7 @@ def decide(config: Config) -> int:
             lines = _lines(config, source, decider)
             mode = "a" if memory.restored else "w"  # going on, what was decided before stays
             target = _open(config.decide.output, "output", files, mode)
-            files.callback(lambda: held.torn or memory.save())
+            files.callback(_save_whole, memory, held)
             for decision in answers(decider, lines, simulated, held):
                 target.write(decision.line() + "\n")
                 target.flush()  # whoever drives us waits for it
@@ -109,6 +109,12 @@ class _Memory:
                 "file"
             ) from None
         self._saved = time.monotonic()
+
+
+def _save_whole(memory: _Memory, held: HeldInterrupt) -> None:
+    """Save at the end, unless a second Ctrl-C left the last bar half taken."""
+    if not held.torn:
+        memory.save()
 
 
 def answers(
