@@ -317,6 +317,14 @@ def test_decide_that_is_interrupted_says_what_is_kept(
     assert DeciderState.load(state).document["market"]["taken"] == count
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT interrupt also where a shell began the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class _InTheMiddle:
     """Ctrl-C, once or twice, when the account has moved with bar `at` and nothing is decided."""
 
@@ -335,6 +343,7 @@ class _InTheMiddle:
 
 
 @pytest.mark.parametrize("given", [False, True])
+@pytest.mark.usefixtures("ctrl_c")
 def test_decide_interrupted_in_the_middle_of_a_bar_goes_on_as_if_it_had_not_been(
     stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
 ) -> None:
@@ -365,6 +374,7 @@ def test_decide_interrupted_in_the_middle_of_a_bar_goes_on_as_if_it_had_not_been
     assert target.read_text().splitlines()[-30:] == decided[-30:]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_decide_interrupted_twice_in_one_bar_keeps_the_state_of_an_earlier_one(
     stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +395,7 @@ def test_decide_interrupted_twice_in_one_bar_keeps_the_state_of_an_earlier_one(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_decide_waiting_for_a_bar_is_interrupted_at_once_and_where_ignored_never(
     stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
