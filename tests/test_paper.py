@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,9 +16,10 @@ from ppo_workbench.cli import command
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
-from ppo_workbench.delivery.messages import Decision, Status, bar_messages, moment_of
+from ppo_workbench.delivery.messages import Account, Bar, Decision, Status, bar_messages, moment_of
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline import deciding
 from ppo_workbench.pipeline.paper import ANY_HOLE, paper, replay
 from ppo_workbench.pipeline.paper_view import paper_view
 from ppo_workbench.pipeline.stored import stored_policy
@@ -312,6 +315,117 @@ def test_decide_that_is_interrupted_says_what_is_kept(
     assert capsys.readouterr().err == f"interrupted: {kept}\n"
     assert len(target.read_text().splitlines()) == count
     assert DeciderState.load(state).document["market"]["taken"] == count
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT interrupt also where a shell began the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class _InTheMiddle:
+    """Ctrl-C, once or twice, when the account has moved with bar `at` and nothing is decided."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> None:
+        self.left = at
+        decide = Decider.decide
+
+        def interrupted(decider: Decider, bar: Bar, account: Account) -> Decision:
+            self.left -= 1
+            if self.left == 0:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+            return decide(decider, bar, account)
+
+        monkeypatch.setattr(Decider, "decide", interrupted)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.usefixtures("ctrl_c")
+def test_decide_interrupted_in_the_middle_of_a_bar_goes_on_as_if_it_had_not_been(
+    stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    account = {"cash": 1000.0, "shares": 0.0}
+    bars = [json.loads(bar.model_dump_json()) for bar in bar_messages(stored[1].bars)]
+    lines = [json.dumps({"bar": bar, "account": account} if given else bar) for bar in bars]
+    first, second, state = lines[:300], lines[300:330], tmp_path / "state.npz"
+    base = ["task=decide", "artifact=m", "tracking=none", f"decide.state={state}"]
+    base += ["decide.account=given"] if given else []
+    target = tmp_path / "decisions.jsonl"
+
+    def run(given_lines: list[str]) -> int:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(given_lines)))
+        return command([*base, f"decide.output={target}"])
+
+    assert run([*first, *second]) == 0
+    whole = DeciderState.load(state)
+    decided = target.read_text().splitlines()
+    state.unlink()
+    with monkeypatch.context() as patch:
+        _InTheMiddle(patch, 300, times=1)
+        assert run([*first, *second]) == 130
+    assert DeciderState.load(state).document["market"]["taken"] == 300
+
+    assert run(lines[299:330]) == 0  # the last one again: it may not have been answered
+
+    assert _same(DeciderState.load(state), whole)
+    assert target.read_text().splitlines()[-30:] == decided[-30:]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_decide_interrupted_twice_in_one_bar_keeps_the_state_of_an_earlier_one(
+    stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [bar.model_dump_json() for bar in bar_messages(stored[1].bars.slice(0, 20))]
+    state = tmp_path / "state.npz"
+    base = ["task=decide", "artifact=m", "tracking=none", f"decide.state={state}"]
+    base += [f"decide.output={tmp_path / 'decisions.jsonl'}"]
+    monkeypatch.setattr(deciding, "SAVE_SECONDS", 0.0)  # after every bar
+    _InTheMiddle(monkeypatch, 10, times=2)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    before = signal.getsignal(signal.SIGINT)
+
+    assert command(base) == 130
+
+    kept = DeciderState.load(state)
+    assert kept.document["market"]["taken"] == 9
+    assert kept.part("simulated.")["bars"][1]["close"] == stored[1].bars.close[8]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_decide_waiting_for_a_bar_is_interrupted_at_once_and_where_ignored_never(
+    stored: Stored, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = [bar.model_dump_json() for bar in bar_messages(stored[1].bars.slice(0, 5))]
+
+    def typed() -> Iterator[str]:
+        yield from bars[:3]
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from bars[3:]
+
+    target = tmp_path / "decisions.jsonl"
+    base = ["task=decide", "artifact=m", "tracking=none", f"decide.output={target}"]
+    monkeypatch.setattr(sys, "stdin", typed())
+    assert command(base) == 130
+    assert len(target.read_text().splitlines()) == 3
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(sys, "stdin", typed())
+        assert command(base) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(target.read_text().splitlines()) == 5
+
+
+def _same(one: DeciderState, other: DeciderState) -> bool:
+    arrays = one.arrays.keys() == other.arrays.keys() and all(
+        one.arrays[name].tobytes() == other.arrays[name].tobytes() for name in one.arrays
+    )
+    return arrays and one.document == other.document
 
 
 def test_decide_takes_a_given_account_and_the_clock(

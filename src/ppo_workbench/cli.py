@@ -9,7 +9,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from ppo_workbench.config import (
     Config,
     ConfigError,
     Task,
+    TrackingConfig,
     validate_config,
 )
 from ppo_workbench.options import CONF, choose, groups
+from ppo_workbench.recorded import Composed, under_overrides
 from ppo_workbench.refusals import masked, refusal, report
 
 FLAGS_OF_OLD = {
@@ -85,12 +87,8 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     overrides = _with_null_options(overrides)
     try:
         _check_overrides(overrides)
-        with _own_hydra():
-            cfg = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
-        choices = dict(cfg.hydra.runtime.choices)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return _checked(cfg, choices)[0]
+        given = _composed(overrides)
+        return _checked(_with_recorded(given, overrides), given.choices)[0]
     except Exception as error:
         refused = refusal(error, overrides)
         if refused is None:
@@ -142,7 +140,9 @@ def _job(cfg: DictConfig) -> float:
 
 
 def _run(cfg: DictConfig) -> float:
-    config, raw, choices = _checked(cfg, dict(HydraConfig.get().runtime.choices))
+    given = Composed(cfg, dict(HydraConfig.get().runtime.choices))
+    cfg = _with_recorded(given, HydraConfig.get().overrides.task)
+    config, raw, choices = _checked(cfg, given.choices)
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
         raise ConfigError(f"sweep={choices['sweep']}: is searched under --multirun only, add it")
     # Late: refusing bad input must not wait for torch.
@@ -156,7 +156,7 @@ def _run(cfg: DictConfig) -> float:
 
 
 def _checked(
-    cfg: DictConfig, choices: dict[str, Any]
+    cfg: DictConfig, choices: Mapping[str, Any]
 ) -> tuple[Config, dict[str, Any], dict[str, str]]:
     """Return the checked configuration, its unresolved record and the chosen group options."""
     if cfg.get("resume"):
@@ -216,11 +216,34 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     return merged
 
 
+def _composed(overrides: Sequence[str]) -> Composed:
+    """Compose overrides from Python; interpolations stay as they are written."""
+    with _own_hydra():
+        cfg = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Composed(cfg, choices)
+
+
+def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration; that of a model's page has what the model recorded in it."""
+    cfg = given.cfg
+    if cfg.task is not Task.report or cfg.run is None:
+        return cfg
+    from ppo_workbench.pipeline.report import recorded_by
+
+    tracking = OmegaConf.to_object(cfg.tracking)
+    assert isinstance(tracking, TrackingConfig)
+    recorded = recorded_by(cfg.run, tracking)
+    return cfg if recorded is None else under_overrides(recorded, given, _composed([]), overrides)
+
+
 def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
-    """Check one sample of a sweep before its first trial; named by conf/sweep/.
+    """Check one sample of a sweep, its bars too, before its first trial; named by conf/sweep/.
 
     Raises:
-        ConfigError: The sample, or what trials are judged by, is not allowed.
+        WorkbenchError: The sample, its bars, or what trials are judged by, is not allowed.
     """
     config, _, _ = _checked(cfg, choices)
     if config.output is not None:
@@ -228,9 +251,10 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
             f"output={config.output}: a sweep names its models itself; train the recommended "
             "setting that its analysis names with this output"
         )
-    from ppo_workbench.pipeline.trial import check_objective
+    from ppo_workbench.pipeline.trial import check_market, check_objective
 
     check_objective(config)
+    check_market(config)
 
 
 def settle_sweep(

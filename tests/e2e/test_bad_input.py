@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
+from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench, without_override
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.pipeline import find_artifact
@@ -165,6 +165,28 @@ def test_home_that_cannot_be_written_is_refused(in_the_way: str, workbench: Work
     _check_refused(workbench.train("output=blocked"), str(obstacle))
 
     assert workbench.files() == {in_the_way}
+
+
+@pytest.mark.parametrize("what", ["database", "folder", "artifacts", "no database"])
+def test_store_that_cannot_be_written_is_refused_before_training(
+    what: str, recording: Workbench
+) -> None:
+    folder = recording.home / "mlruns"
+    path = {"folder": folder, "artifacts": folder / "artifacts"}.get(what, folder / "mlflow.db")
+    if what == "no database":
+        path.write_text("a table of something else altogether", encoding="utf-8")
+    else:
+        path.mkdir(exist_ok=True) if what == "artifacts" else None
+        path.chmod(0o555)
+    files = recording.files()
+
+    with without_override():
+        result = recording.train("output=unrecorded")
+
+    _check_refused(result, "tracking.uri=sqlite:///", "cannot be recorded", "set tracking.enabled")
+    assert "training:" not in result.out
+    assert "autoflush" not in result.err
+    assert recording.files() == files
 
 
 def test_existing_output_is_kept_unless_overwrite_is_asked_for(workbench: Workbench) -> None:

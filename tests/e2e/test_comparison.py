@@ -230,16 +230,45 @@ def test_report_of_nothing_is_refused(workbench: Workbench) -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_report_of_a_model_shows_its_validation(
+def test_report_of_a_model_takes_bars_costs_and_rules_from_its_training(
     trained: Workbench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.e2e.workbench import TINY as MARKET
+    for run in ("first", trained.metadata("first")["mlflow_run_id"]):
+        result = Workbench(trained.home, capsys).run("task=report", f"run={run}")
+        assert result.code == 0, result.err
+        said = " ".join(result.out.split())
+        assert "bars, costs, rules and splits are set as in its training" in said
 
-    result = Workbench(trained.home, capsys).run("task=report", "run=first", *MARKET)
-    assert result.code == 0
     page = trained.home / "reports" / "first" / "report.html"
-    assert "first" in page.read_text("utf-8")
+    assert "set as in its training" in page.read_text("utf-8")
+    assert _reported(trained) == trained.metadata("first")["scorecards"]["validation"]
     assert not (trained.home / "mlruns" / "test_openings.jsonl").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_report_of_a_model_keeps_to_what_the_command_names(
+    trained: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["task=report", "run=first", "costs.half_spread_bps=30.0", "tracking=none"]
+    result = Workbench(trained.home, capsys).run(*ask)
+
+    assert result.code == 0, result.err
+    said = " ".join(result.out.split())
+    assert "costs.half_spread_bps=30.0 (trained with 1.0)" in said
+    own = trained.metadata("first")["scorecards"]["validation"]
+    assert _reported(trained)["n_sessions"] == own["n_sessions"]
+    assert _reported(trained)["cost_usd"] > 5 * own["cost_usd"] > 0
+
+
+def _reported(home: Workbench) -> dict[str, Any]:
+    text = (home.home / "reports" / "first" / "report.json").read_text("utf-8")
+    (card,) = json.loads(text)["document"]["cards"]["validation"]["maskable_ppo"]
+    own = home.metadata("first")["scorecards"]["validation"]
+    return {key: card[key] for key in own if key in card} | {
+        key: {name: card[f"{key}/{name}"] for name in own[key]}
+        for key in own
+        if isinstance(own[key], dict)
+    }
 
 
 @pytest.mark.usefixtures("without_pictures")

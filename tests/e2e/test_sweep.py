@@ -86,6 +86,31 @@ def test_same_study_of_another_market_is_refused_and_left_as_it_was(
     assert len(study.trials) == 2
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.source=nosuch"], "data.source='nosuch' is unknown; use one of synthetic"),
+        (
+            ["data=file", "data.path=/nowhere/bars.csv"],
+            "data.path='/nowhere/bars.csv' does not exist",
+        ),
+        (["features.names=[astrology]"], "astrology"),
+        (["env.episode_bars=100000"], "env.episode_bars=100000"),
+        (["objective.windows=30"], "objective.windows=30: the validation split has"),
+    ],
+)
+def test_sweep_that_no_trial_could_carry_out_is_refused_before_the_first(
+    overrides: list[str], sentence: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert Workbench(tmp_path).run(*SMOKE, *overrides).code == 2
+
+    error = capfd.readouterr().err
+    assert sentence in error
+    assert error.startswith("error: ")
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "sweeps").exists()
+
+
 @pytest.mark.parametrize("sweep", ["lr_entropy", "full", "risk"])
 def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> None:
     """A study that is full at once: everything is checked, nothing is trained."""

@@ -4,11 +4,13 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records import pending
-from ppo_workbench.records.mlflow_store import TrackingError, tracking_uri
+from ppo_workbench.records.mlflow_store import TrackingError, check_store, tracking_uri
 from ppo_workbench.records.pending import PendingTracker, load_mlflow_early
 from ppo_workbench.records.redaction import Redactor, redact_urls
 from ppo_workbench.records.tracking import (
@@ -398,6 +400,34 @@ def _connect(uri: str, home: Path) -> Tracker:
         except TrackingError:
             time.sleep(1)
     raise AssertionError("the server did not come up")
+
+
+def test_check_store_takes_one_that_is_written_to_right_now_and_leaves_it_alone(
+    tmp_path: Path,
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE runs (id)")
+        before = (tmp_path / "mlflow.db").read_bytes()
+        other.execute("BEGIN IMMEDIATE")
+        check_store(uri, tmp_path)
+        other.execute("ROLLBACK")
+    check_store(f"{uri}?timeout=5", tmp_path)
+    check_store("sqlite:///:memory:", tmp_path)
+    check_store("http://localhost:1", tmp_path)
+
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    assert not [path for path in (tmp_path / "mlruns").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("in_the_way", ["mlflow.db", "mlflow.db/sub", "mlruns/artifacts", "mlruns"])
+def test_check_store_names_what_cannot_be_written(in_the_way: str, tmp_path: Path) -> None:
+    obstacle = tmp_path / in_the_way
+    obstacle.parent.mkdir(parents=True, exist_ok=True)
+    obstacle.write_bytes(b"neither folder nor database")
+
+    with pytest.raises(TrackingError, match=r"cannot be recorded .*; mend the store, choose"):
+        check_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
 
 
 def test_pending_tracker_delivers_what_came_before_the_record_was_open() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import PromotionProfile
-from ppo_workbench.scoring import gate_profiles
+from ppo_workbench.scoring import gate_profiles, gates, targets
 from ppo_workbench.scoring.audit import AuditReport
 from ppo_workbench.scoring.gate_profiles import (
     CHAMPION,
@@ -22,14 +22,23 @@ from ppo_workbench.scoring.gate_profiles import (
     Evidence,
     judge,
 )
-from ppo_workbench.scoring.gates import Alternative, Gate, better, decidedly_better, failed
+from ppo_workbench.scoring.gates import (
+    Alternative,
+    Gate,
+    better,
+    decidedly_better,
+    failed,
+    target_drawdown,
+    target_sharpe,
+    target_win_rate,
+)
 from ppo_workbench.scoring.gates_of_samples import (
     deflated_validation,
     expectancy,
     probabilistic_test,
     probability_of_loss,
 )
-from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.resampling import Difference
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.trace import Trace
@@ -398,3 +407,19 @@ def test_metadata_keep_the_power_in_the_reason() -> None:
     gate = Gate("x", True, 1.0, 0.5, "good", 0.8, "a true Sharpe ratio of 1.5")
 
     assert gate.for_metadata().reason == "good; power 80% at a true Sharpe ratio of 1.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "ask"),
+    [("SHARPE", target_sharpe), ("DRAWDOWN", target_drawdown), ("WIN_RATE", target_win_rate)],
+)
+def test_gates_of_the_specification_judge_by_its_targets(
+    good: Evidence, monkeypatch: pytest.MonkeyPatch, name: str, ask: Callable[[Scorecard], Gate]
+) -> None:
+    card, target = scorecard(good.trace), getattr(targets, name)
+    value = getattr(card, target.figure)
+    assert (ask(card).threshold, ask(card).passed) == (target.value, target.reached_by(value))
+
+    for bound, passes in ((value, False), (value - 0.01 if target.above else value + 0.01, True)):
+        monkeypatch.setattr(gates, name, replace(target, value=bound))
+        assert (ask(card).threshold, ask(card).passed) == (bound, passes)

@@ -13,6 +13,8 @@ from hydra_plugins.optuna_pruning import _samplers
 from hydra_plugins.optuna_pruning._run import SweepError
 from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
+from ppo_workbench.records.candidates import read_study
+from ppo_workbench.records.study_record import analyse_study
 
 X = "x=interval(0,1)"
 
@@ -243,6 +245,55 @@ def test_sweep_into_a_study_of_another_question_is_refused(
     with pytest.raises(ConfigError, match=problem):
         quick(tmp_path, argument, **settings)
     assert len(trials(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("first", [None, "a"])
+@pytest.mark.parametrize("begun_second", [False, True])
+def test_study_of_another_storage_is_kept_out_of_a_folder_in_use(
+    tmp_path: Path, first: str | None, begun_second: bool
+) -> None:
+    one = None if first is None else f"sqlite:///{tmp_path}/a.db"
+    two = f"sqlite:///{tmp_path}/b.db" if first is None or begun_second else None
+    if begun_second:  # elsewhere, so the storage has a study of this name already
+        quick(tmp_path / "elsewhere", X, storage=two, n_trials=1)
+    quick(tmp_path, X, storage=one, n_trials=1)
+    quick(tmp_path, X, storage=one, n_trials=2)  # its own folder it may go on in
+    files = {path: path.read_bytes() for path in (tmp_path / "sweeps/toy").rglob("*.*")}
+
+    begun = f"begun with hydra.sweeper.storage={one or 'null'}"
+    with pytest.raises(ConfigError, match=rf"storage={two or 'null'}: .*/toy holds .*{begun}"):
+        quick(tmp_path, X, storage=two, n_trials=2)
+
+    assert files == {path: path.read_bytes() for path in (tmp_path / "sweeps/toy").rglob("*.*")}
+    quick(tmp_path, X, storage=one, n_trials=3)
+    assert len(trials(tmp_path, uri=one)) == 3
+
+
+def test_folder_of_an_earlier_version_is_taken_by_the_study_that_is_there(tmp_path: Path) -> None:
+    two = f"sqlite:///{tmp_path}/b.db"
+    quick(tmp_path, X, n_trials=1)
+    (tmp_path / "sweeps/toy/study.json").unlink()
+    with pytest.raises(ConfigError, match="holds another study of this name; choose"):
+        quick(tmp_path, X, storage=two, n_trials=1)
+
+    quick(tmp_path, X, n_trials=2)
+
+    with pytest.raises(ConfigError, match=r"begun with hydra.sweeper.storage=null"):
+        quick(tmp_path, X, storage=two, n_trials=1)
+
+
+def test_folder_is_read_with_its_own_storage_alone(tmp_path: Path) -> None:
+    own, other = (f"sqlite:///{tmp_path}/{name}.db" for name in "ab")
+    quick(tmp_path, X, storage=own, n_trials=1)
+    quick(tmp_path / "elsewhere", X, storage=other, n_trials=1)
+
+    analyse_study(own, tmp_path, "toy", ["x"])
+    for read in (
+        lambda: analyse_study(other, tmp_path, "toy", ["x"]),
+        lambda: read_study(other, tmp_path, "toy", 1),
+    ):
+        with pytest.raises(ConfigError, match=rf"trial\.storage: holds another .*{own}"):
+            read()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from ppo_workbench.records.storage import (
     without_password,
 )
 from ppo_workbench.records.study import SETTLED, SWEEP, last_seen, load_study, make_pruner
+from ppo_workbench.records.study_identity import check_unclaimed, claim_folder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -124,12 +125,14 @@ def plan(
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
     _check_samples(settings, context, config, space, folder)
+    if settings.storage is None and not (folder / "journal.log").is_file():
+        check_unclaimed(folder, _shown_storage(settings))  # before a journal is made in it
     storage = open_storage(settings.storage, home, name)
     points += _earlier_points(settings, space, storage, home)
     if hasattr(launcher, "warm_up"):
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
-        study = _open_study(settings, space, storage, name)
+        study = _open_study(settings, space, storage, folder)
         settled = _settled(settings, context, config, space, study, folder)
         study = _with_settings(study, settings, space, storage)  # nothing refuses from here on
         space = settled
@@ -272,13 +275,25 @@ def _function(path: str, setting: str) -> Any:
         ) from None
 
 
-def _open_study(settings: Settings, space: Space, storage: Any, name: str) -> optuna.Study:
+def _open_study(settings: Settings, space: Space, storage: Any, folder: Path) -> optuna.Study:
+    name, shown = folder.name, _shown_storage(settings)
     try:
         study = load_study(storage, name)
     except WorkbenchError:
-        return optuna.create_study(storage=storage, study_name=name, directions=settings.directions)
-    _check_same(study, settings, space)
+        check_unclaimed(folder, shown)
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=settings.directions
+        )
+    else:
+        _check_same(study, settings, space)
+    claim_folder(study, folder, shown)
     return study
+
+
+def _shown_storage(settings: Settings) -> str:
+    """Return the storage as the user wrote it, secrets unresolved."""
+    written = settings.raw_storage or settings.storage
+    return "null" if written is None else without_password(written)
 
 
 def _with_settings(

@@ -17,6 +17,7 @@ from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.calendar import check_timezone
+from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
 from ppo_workbench.pipeline.stored import find_artifact
 
 STANDARD = "-"
@@ -52,13 +53,13 @@ def decide(config: Config) -> int:
         given = config.decide.account is AccountSource.given
         simulated = None if given else SimulatedAccount(decider)
         memory = _Memory(config.decide.state, decider, simulated)
-        with ExitStack() as files:
+        with HeldInterrupt() as held, ExitStack() as files:
             source = _open(config.decide.input, "input", files)
             lines = _lines(config, source, decider)
             mode = "a" if memory.restored else "w"  # going on, what was decided before stays
             target = _open(config.decide.output, "output", files, mode)
-            files.callback(memory.save)
-            for decision in answers(decider, lines, simulated):
+            files.callback(_save_whole, memory, held)
+            for decision in answers(decider, lines, simulated, held):
                 target.write(decision.line() + "\n")
                 target.flush()  # whoever drives us waits for it
                 count += 1
@@ -110,8 +111,17 @@ class _Memory:
         self._saved = time.monotonic()
 
 
+def _save_whole(memory: _Memory, held: HeldInterrupt) -> None:
+    """Save at the end, unless a second Ctrl-C left the last bar half taken."""
+    if not held.torn:
+        memory.save()
+
+
 def answers(
-    decider: Decider, lines: Iterable[Line], simulated: SimulatedAccount | None
+    decider: Decider,
+    lines: Iterable[Line],
+    simulated: SimulatedAccount | None,
+    held: HeldInterrupt,
 ) -> Iterator[Decision]:
     """Decide on each line as it comes.
 
@@ -119,6 +129,8 @@ def answers(
         decider: At the beginning of history its first answers are no decisions.
         lines: Bars and moments of the clock.
         simulated: The account, None where lines bring it.
+        held: Lets Ctrl-C in between two lines alone, so that what is remembered then is what
+            follows from whole lines.
 
     Raises:
         BarsError: An account is lacking, or given where it is simulated.
@@ -131,7 +143,9 @@ def answers(
                 f"input line {line.number}: has {'no' if lacks else 'an'} account, but "
                 f"decide.account={here}; write decide.account={there}"
             )
-        yield _answer(decider, line, simulated)
+        with held.piece:
+            decision = _answer(decider, line, simulated)
+        yield decision
 
 
 def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:

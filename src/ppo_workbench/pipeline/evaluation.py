@@ -1,12 +1,14 @@
 """Score a stored model on any bars: those it was trained on, or others."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-from ppo_workbench.config import ActionSet, Config, FeaturesConfig, ScoredSplit
+from ppo_workbench.config import ActionSet, Config, ConfigError, FeaturesConfig, ScoredSplit
 from ppo_workbench.delivery.artifact import load_artifact
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline.contender import resolved_config
 from ppo_workbench.pipeline.stored import (
     find_artifact,
     open_bars_with_test,
@@ -17,6 +19,9 @@ from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
+
+SCORED_WITH = ("data", "env", "costs", "risk", "splits")
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Evaluation:
             )
         elif bars.fingerprint != data.fingerprint:
             yield f"{bars.instrument}: other bars of the instrument that it was trained on"
+        yield settings_note(self.experiment.config, self.metadata)
 
 
 def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Evaluation:
@@ -83,6 +89,42 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
     market = rescaled(experiment, stored.tensors)
     trace = backtest(policy, experiment.bars, market, scored, config)
     return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
+
+
+def settings_note(config: Config, metadata: Metadata) -> str:
+    """Say whether bars, costs, rules and splits are those that a model was trained with."""
+    try:
+        own = _leaves(as_trained(resolved_config(metadata.config, config), metadata))
+    except ConfigError as error:
+        return f"whether bars, costs and rules are those of its training is not known: {error}"
+    here = _leaves(config)
+    apart = [
+        # Texts are left out: one taken from the environment may be a secret.
+        key if isinstance(value, str) else f"{key}={value} (trained with {own.get(key)})"
+        for key, value in here.items()
+        if own.get(key) != value
+    ]
+    if not apart:
+        return "bars, costs, rules and splits are set as in its training"
+    more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+    return f"not set as in its training: {', '.join(apart[:MOST_NAMED])}{more}"
+
+
+def _leaves(config: Config) -> dict[str, object]:
+    """Flatten what decides how a stored model fares, except features, which are always its own."""
+    return {
+        key: value
+        for section in SCORED_WITH
+        for key, value in _flat(section, plain(asdict(getattr(config, section))))
+    }
+
+
+def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(f"{prefix}.{key}", item)
+    else:
+        yield prefix, value
 
 
 def as_trained(config: Config, metadata: Metadata) -> Config:

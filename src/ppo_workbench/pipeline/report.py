@@ -1,9 +1,18 @@
 """Draw the page of a comparison, of a stored model, or of an MLflow run of either."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ppo_workbench.config import Config, ConfigError, ScoredSplit, validate_config
+from ppo_workbench.config import (
+    Config,
+    ConfigError,
+    ScoredSplit,
+    TrackingConfig,
+    validate_config,
+)
+from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
@@ -22,7 +31,8 @@ def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFil
 
     Args:
         config: Its `run` is a name in comparisons/, trained_models/ or baselines/, or a run id;
-            for a model it gives the bars, and `split` says which of them.
+            for a model it gives bars, costs and rules (the command line takes those that
+            the model recorded, under what it names itself), and `split` says which bars.
         console: Where to print.
 
     Raises:
@@ -31,12 +41,25 @@ def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFil
     console = console or WorkbenchConsole()
     if config.run is None:
         raise ConfigError("run: a value is needed, write run=NAME or run=ID")
-    name = _name_of(config, config.run)
-    folder = home_folder() / FOLDER / name
-    is_comparison = Path(name).name == name and (folder / "comparison.json").is_file()
-    files = draw_comparison(folder) if is_comparison else _draw_model(config, name)
+    name = _name_of(config.tracking, config.run)
+    folder = _comparison(name)
+    files = _draw_model(config, name, console) if folder is None else draw_comparison(folder)
     console.show(f"report: {files.page}", wrap=False)
     return files
+
+
+def recorded_by(run: str, tracking: TrackingConfig) -> Mapping[str, Any] | None:
+    """Return the unresolved configuration of the model that `run` names, None for a comparison.
+
+    Raises:
+        ConfigError: Nothing of that name.
+        ArtifactError: The model's metadata are missing or damaged.
+    """
+    name = _name_of(tracking, run)
+    if _comparison(name) is not None:
+        return None
+    folder, name = find_artifact(name)
+    return load_metadata(folder, name).config
 
 
 def draw_comparison(folder: Path) -> ReportFiles:
@@ -68,21 +91,30 @@ def finished(folder: Path) -> tuple[Comparands, str]:
     return Comparands(own, cells, results, folder), kept["look"]
 
 
-def _name_of(config: Config, run: str) -> str:
+def _comparison(name: str) -> Path | None:
+    """Return the folder of a comparison, None if there is none of that name."""
+    folder = home_folder() / FOLDER / name
+    finished = Path(name).name == name and (folder / "comparison.json").is_file()
+    return folder if finished else None
+
+
+def _name_of(tracking: TrackingConfig, run: str) -> str:
     """Return the comparison or model that an MLflow run recorded; other names as they are."""
-    if not config.tracking.enabled or len(run) != 32:
+    if not tracking.enabled or len(run) != 32:
         return run
-    found = find_run(config.tracking, home_folder(), run)
+    found = find_run(tracking, home_folder(), run)
     if found is None:
         return run
     return found.tags.get("comparison") or found.tags.get("mlflow.runName") or run
 
 
-def _draw_model(config: Config, name: str) -> ReportFiles:
+def _draw_model(config: Config, name: str, console: WorkbenchConsole) -> ReportFiles:
     """Score a stored model and write reports/NAME."""
     find_artifact(name)  # refuses names of nothing
     found = evaluate_artifact(config, name, config.split)
     title = f"{name} on {config.split.value} of {found.experiment.bars.instrument}"
+    for note in found.notes():
+        console.show(f"note: {note}")
     arm = found.metadata.model_type.value
     source = ReportInput(
         _document(found, arm, config.split), {arm: found.trace}, found.experiment.bars, {}

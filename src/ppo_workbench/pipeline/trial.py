@@ -123,11 +123,7 @@ class SeedTraining:
         trace = backtest(policy, experiment.bars, experiment.market, split, config)
         excess = trace.daily_returns() - trace.cash_returns()
         count = config.objective.windows
-        if len(excess) < 2 * count:
-            raise ConfigError(
-                f"objective.windows={count}: the validation split has {len(excess)} sessions, and "
-                "each window needs 2 or more; use fewer windows or more bars"
-            )
+        _check_windows(count, len(excess))
         parts = np.array_split(excess, count)
         self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
         self.cards.append(scorecard(trace))
@@ -177,6 +173,47 @@ def check_objective(config: Config) -> None:
     for name in config.objective.metrics:
         if name not in known:
             raise ConfigError(f"objective.metrics={name!r}: must be one of {', '.join(known)}")
+
+
+def check_market(config: Config) -> None:
+    """Refuse bars, splits and episodes that no trial could be trained and judged on.
+
+    What agrees in all that this depends on with what was checked before is not laid out again.
+
+    Raises:
+        BarsError: The bars cannot be had, or break a rule.
+        ConfigError: They are too few for `objective.windows`.
+    """
+    env, count = config.env, config.objective.windows
+    files = [_identity(path) for path in (config.data.path, config.data.events_path)]
+    parts = (config.data, config.splits, config.features, env.fill, env.episode_bars, count, files)
+    if repr(parts) in _LAID_OUT:
+        return
+    experiment = prepare(config, *split_bars(config))
+    experiment.batch()  # refuses episodes that are longer than the training bars
+    split = experiment.splits["validation"]
+    _check_windows(count, len(np.unique(experiment.bars.session[split.start + 1 : split.stop])))
+    _LAID_OUT.add(repr(parts))
+
+
+_LAID_OUT: set[str] = set()
+
+
+def _identity(path: str | None) -> object:
+    """Return what changes with a file; None without one."""
+    try:
+        found = Path(path).stat() if path is not None else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _check_windows(count: int, sessions: int) -> None:
+    if sessions < 2 * count:
+        raise ConfigError(
+            f"objective.windows={count}: the validation split has {sessions} sessions, and "
+            "each window needs 2 or more; use fewer windows or more bars"
+        )
 
 
 def run_trial(config: Config, raw: Mapping[str, Any], home: Path) -> float:

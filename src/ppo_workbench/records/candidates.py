@@ -12,6 +12,7 @@ from ppo_workbench.config import ConfigError
 from ppo_workbench.records.returns import Returns, study_returns
 from ppo_workbench.records.storage import open_storage, study_folder
 from ppo_workbench.records.study import load_study
+from ppo_workbench.records.study_identity import check_folder
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,6 +76,7 @@ def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTri
             f"promote.study={name}: is no study in {home / 'sweeps'}; name one of its folders"
         )
     study = load_study(open_storage(storage, home, name), name)
+    check_folder(study, folder)
     states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
     best = _best(study, top)
     if not best:

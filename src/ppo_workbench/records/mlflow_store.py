@@ -6,11 +6,15 @@ functions: the import takes seconds.
 
 import logging
 import os
+import re
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -78,23 +82,64 @@ def creation_lock(uri: str, home: Path) -> Iterator[None]:
 
 def _lock_path(uri: str, home: Path) -> Path:
     """Return where the lock of a store lies, in a folder that exists now."""
-    path = home / "mlruns" / "tracking.lock"
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    database = _sqlite_file(uri)
+    path = home / "mlruns" / "tracking.lock" if database is None else Path(f"{database}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def check_folder(uri: str, home: Path) -> None:
-    """Refuse a store whose folder cannot be made, without asking mlflow.
+def check_store(uri: str, home: Path) -> None:
+    """Refuse a store on this machine that cannot be written, without asking mlflow.
+
+    mlflow takes seconds to find that out, and training would have begun meanwhile.
 
     Raises:
-        TrackingError: It cannot.
+        TrackingError: A folder cannot be made or written, or the database cannot.
     """
     try:
-        _lock_path(uri, home)
-    except OSError as error:
+        _check_writable(_lock_path(uri, home).parent)
+        if scheme(uri) in DATABASES:
+            artifacts = artifact_folder(home)
+            artifacts.mkdir(parents=True, exist_ok=True)
+            _check_writable(artifacts)
+        database = _sqlite_file(uri)
+        if database is not None and database.exists():
+            _check_takes_writes(database)
+    except (OSError, sqlite3.Error) as error:
         raise unusable(uri, error) from None
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # not in the name of a file that nobody asked for
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
+
+
+def _check_takes_writes(database: Path) -> None:
+    """Write and take it back; a database that another process writes to is all right."""
+    name = f"file:{quote(str(database.absolute()))}?mode=rw"
+    with closing(sqlite3.connect(name, timeout=0.0, isolation_level=None, uri=True)) as opened:
+        try:
+            opened.execute("BEGIN IMMEDIATE")  # of a read-only file it begins to read alone
+            (version,) = opened.execute("PRAGMA user_version").fetchone()
+            opened.execute(f"PRAGMA user_version = {version}")
+            opened.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """Return the file of an SQLite store, None for other stores and for one in memory."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return None if found is None or found[1] == ":memory:" else Path(found[1])
+
+
+def artifact_folder(home: Path) -> Path:
+    """Return where a bare database keeps the files of its runs."""
+    return home / "mlruns" / "artifacts"
 
 
 def unusable(uri: str, error: Exception) -> TrackingError:

@@ -12,7 +12,7 @@ from typing import Any
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.mlflow_store import (
     TrackingError,
-    check_folder,
+    check_store,
     client_class,
     tracking_uri,
 )
@@ -128,13 +128,13 @@ def open_tracker_beside(
         after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
 
     Raises:
-        TrackingError: The URI is of a kind that MLflow no longer writes to, or the folder of
-            the store cannot be made.
+        TrackingError: The URI is of a kind that MLflow no longer writes to, or the store lies
+            on this machine and cannot be written.
     """
     if not config.enabled:
         return NullTracker()
     uri = tracking_uri(config, home.absolute())
-    check_folder(uri, home.absolute())
+    check_store(uri, home.absolute())
     destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
 
     def opening() -> Tracker:

@@ -23,6 +23,7 @@ from ppo_workbench.records.study import (
     is_watched,
     load_study,
 )
+from ppo_workbench.records.study_identity import check_folder
 from ppo_workbench.records.study_plots import write_study_plots
 from ppo_workbench.records.tracking import (
     NullTracker,
@@ -268,6 +269,7 @@ def analyse_study(
             f"study={study}: is no study in {home / 'sweeps'}; name one of its folders"
         )
     found = load_study(open_storage(storage, home, study), study)
+    check_folder(found, folder)
     # What trials return is not the figure of that name on the scorecard.
     return analyse(found, folder, objective_name=", ".join(f"bound of {name}" for name in metrics))
 

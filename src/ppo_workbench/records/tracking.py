@@ -20,6 +20,8 @@ from typing import Any, Self, TypeVar
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
+    artifact_folder,
+    check_store,
     client_class,
     creation_lock,
     cut,
@@ -317,6 +319,7 @@ def open_tracker(
     uri = tracking_uri(config, home)
     redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
     experiment = experiment_name(config)
+    check_store(uri, home)
     try:
         if resume_run_id is None:
             legal = _legal_tags(tags or {}, redact)
@@ -371,7 +374,7 @@ def _create_run(
         # A server decides itself where artefacts go; a bare database does not.
         location = None
         if scheme(uri) in DATABASES:
-            location = (home / "mlruns" / "artifacts").as_uri()
+            location = artifact_folder(home).as_uri()
         identity = (
             found.experiment_id
             if found

@@ -22,7 +22,13 @@ from ppo_workbench.scoring.power import years_to_decide
 from ppo_workbench.scoring.resampling import Difference, drawdown_draws, stationary_indices
 from ppo_workbench.scoring.samples import NORMAL
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.targets import LEAST_EXPOSURE, LEAST_TRADES
+from ppo_workbench.scoring.targets import (
+    DRAWDOWN,
+    LEAST_EXPOSURE,
+    LEAST_TRADES,
+    SHARPE,
+    WIN_RATE,
+)
 
 CONFIDENCE = 0.95
 LEAST_ROUND_TRIPS = 100
@@ -79,11 +85,12 @@ class Alternative:
 
 def target_sharpe(card: Scorecard) -> Gate:
     """Ask for the specification's annual Sharpe ratio, above 1.5."""
-    value, threshold, truth = card.sharpe_annual, 1.5, 2.0
+    value, threshold, truth = card.sharpe_annual, SHARPE.value, 2.0
     power = NORMAL.cdf((truth - threshold) / card.sharpe_standard_error)
     reason = f"annual Sharpe ratio {value:.2f}, asked for: above {threshold}"
     alternative = f"a true Sharpe ratio of {truth}"
-    return Gate("target_sharpe", value > threshold, value, threshold, reason, power, alternative)
+    passed = SHARPE.reached_by(value)
+    return Gate("target_sharpe", passed, value, threshold, reason, power, alternative)
 
 
 def target_drawdown(card: Scorecard, path: SessionPath | None = None) -> Gate:
@@ -93,25 +100,25 @@ def target_drawdown(card: Scorecard, path: SessionPath | None = None) -> Gate:
         card: Scorecard of the split.
         path: Its sessions, for the power: drawn anew in blocks.
     """
-    value, threshold = card.max_drawdown_frac, 0.08
+    value, threshold = card.max_drawdown_frac, DRAWDOWN.value
     reason = f"maximum drawdown {value:.1%}, asked for: below {threshold:.0%}"
     power = None
     if path is not None:
         days = stationary_indices(len(path), 1000, 5.0, np.random.default_rng(0))
         power = float(np.mean(drawdown_draws(path, days) < threshold))
-    return Gate(
-        "target_drawdown", value < threshold, value, threshold, reason, power, "days like these"
-    )
+    passed = DRAWDOWN.reached_by(value)
+    return Gate("target_drawdown", passed, value, threshold, reason, power, "days like these")
 
 
 def target_win_rate(card: Scorecard) -> Gate:
     """Ask for the specification's share of winning round trips, above 60 %."""
-    value, threshold, truth = card.win_rate_frac, 0.60, 0.65
+    value, threshold, truth = card.win_rate_frac, WIN_RATE.value, 0.65
     error = sqrt(truth * (1.0 - truth) / max(card.n_trades, 1))
     reason = f"{value:.1%} of {card.n_trades} round trips won, asked for: above {threshold:.0%}"
     power = NORMAL.cdf((truth - threshold) / error)
     alternative = f"a true win rate of {truth:.0%}"
-    return Gate("target_win_rate", value > threshold, value, threshold, reason, power, alternative)
+    passed = WIN_RATE.reached_by(value)
+    return Gate("target_win_rate", passed, value, threshold, reason, power, alternative)
 
 
 def target_trades(card: Scorecard) -> Gate:

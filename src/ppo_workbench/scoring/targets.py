@@ -39,8 +39,11 @@ class Target:
 
     def holds(self, card: Card) -> bool:
         """Tell whether a scorecard's figure lies on the right side of the bound."""
-        figure = card[self.figure]
-        return figure > self.value if self.above else figure < self.value
+        return self.reached_by(card[self.figure])
+
+    def reached_by(self, value: float) -> bool:
+        """Tell whether a value of the figure lies on the right side of the bound."""
+        return value > self.value if self.above else value < self.value
 
     def verdict(self, low: float | None, high: float | None, active: bool) -> str:
         """Return `met` or `missed` if a whole interval says so, else `not decidable`.
@@ -57,11 +60,10 @@ class Target:
         return "met" if (low > self.value) == self.above else "missed"
 
 
-TARGETS = (
-    Target("sharpe_annual", 1.5, above=True),
-    Target("max_drawdown_frac", 0.08, above=False),
-    Target("win_rate_frac", 0.60, above=True),
-)
+SHARPE = Target("sharpe_annual", 1.5, above=True)
+DRAWDOWN = Target("max_drawdown_frac", 0.08, above=False)
+WIN_RATE = Target("win_rate_frac", 0.60, above=True)
+TARGETS = (SHARPE, DRAWDOWN, WIN_RATE)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""The configuration that a stored model recorded, under what one command names itself."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ppo_workbench.options import groups
+
+# What decides how a stored model fares; all else is the command's.
+SECTIONS = ("data", "features", "env", "costs", "risk", "reward", "splits")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What Hydra composed: unresolved values, and the option chosen in each group."""
+
+    cfg: DictConfig
+    choices: Mapping[str, Any]
+
+
+def under_overrides(
+    recorded: Mapping[str, Any], given: Composed, bare: Composed, overrides: Sequence[str]
+) -> DictConfig:
+    """Return the command's configuration with the sections that a model recorded.
+
+    What the command names wins: a value for itself, the option of a group for its whole
+    section, and whatever an option or an experiment brings along.
+
+    Args:
+        recorded: Unresolved sections of the model's training, older ones possibly lacking.
+        given: Composed from `overrides`.
+        bare: Composed from no override at all.
+        overrides: As the user wrote them.
+    """
+    merged = given.cfg.copy()
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides if text[0] != "~"]
+    for section in SECTIONS:
+        named = section in keys or given.choices.get(section) != bare.choices.get(section)
+        if section not in recorded or named:
+            continue
+        own: Any = OmegaConf.merge(bare.cfg[section], recorded[section])
+        for container in ("columns", "extra"):  # of the user's own keys: replaced, not merged
+            if container in recorded[section]:
+                own[container] = recorded[section][container]
+        merged[section] = own
+    with open_dict(merged):
+        for key in [*_changed(bare.cfg, given.cfg), *keys]:
+            if key not in groups() and "/" not in key and key.partition(".")[0] in SECTIONS:
+                OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
+    return merged
+
+
+def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:
+    """Yield the full keys whose unresolved values differ."""
+    before, after = (_leaves(cfg) for cfg in (bare, given))
+    yield from (key for key, value in after.items() if key not in before or before[key] != value)
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    """Flatten the sections to full keys."""
+    leaves: dict[str, Any] = {}
+
+    def collect(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                collect(f"{prefix}.{key}", item)
+        else:
+            leaves[prefix] = value
+
+    for section in SECTIONS:
+        collect(section, OmegaConf.to_container(cfg[section], resolve=False))
+    return leaves
