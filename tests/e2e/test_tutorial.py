@@ -15,7 +15,7 @@ from ppo_workbench.delivery.metadata import Status
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 COMMAND = "python -m ppo_workbench"
-CHAMPION = "maskable_production_final"
+CHAMPION = "my_champion"
 
 
 class Block(NamedTuple):

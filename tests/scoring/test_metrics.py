@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,
@@ -356,3 +357,26 @@ def test_to_dict_flattens_and_describe_is_text(make_trace: TraceMaker) -> None:
     assert described["Sharpe, annual"].startswith(("+", "-"))
     assert described["  most active rules"] == "volatility 50.0%"
     assert described["Violations"] == "none"
+
+
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_no_figure_depends_on_the_number_of_threads(make_trace: TraceMaker, seed: int) -> None:
+    # As many rows as eight years of minutes: a dot product of BLAS shares them among threads.
+    rng = np.random.default_rng(seed)
+    n = 785_459
+    traded = rng.integers(-500, 500, n) * (rng.random(n) < 0.03)
+    trace = make_trace(
+        100_000.0 + rng.normal(size=n).cumsum(),
+        fill_quantity=traded,
+        fill_price=rng.uniform(90, 110, n),
+        cost_usd=np.abs(traded) * 0.01,
+        exposure=rng.uniform(-1, 1, n),
+        session=np.arange(n) // 390,
+        initial_equity_usd=100_000.0,
+        bars_per_session=390,
+    )
+    cards = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            cards.append(scorecard(trace).to_dict())
+    assert cards[0] == cards[1]

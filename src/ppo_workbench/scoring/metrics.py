@@ -336,7 +336,8 @@ def _trip_figures(trips: RoundTrips) -> dict[str, float]:
 
 
 def _trading_figures(trace: Trace) -> dict[str, float]:
-    traded = float(np.abs(trace.fill_quantity) @ trace.fill_price)
+    # No dot product: that of BLAS adds up in another order with another number of threads.
+    traded = float((np.abs(trace.fill_quantity) * trace.fill_price).sum())
     cost, equity = float(trace.cost_usd.sum()), float(trace.equity_usd.mean())
     solvent = equity > RUIN_FRAC * trace.initial_equity_usd
     return {
