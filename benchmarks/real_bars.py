@@ -25,10 +25,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
+COMPOSING = Lock()  # Hydra composes one configuration at a time
 ARMS = ("masked", "reject", "execute")
 SHOWN = (*ARMS, "threshold", "buy-and-hold")
 SEEDS = (0, 1, 2)
@@ -72,14 +74,14 @@ def break_even(home: Path, overrides: Sequence[str], arm: str, seed: int) -> Any
     from ppo_workbench.pipeline.cell_stress import stressed
 
     plan = json.loads((home / "comparisons" / "forward" / "plan.json").read_text(encoding="utf-8"))
-    config = compose(
-        [
-            *("task=compare", *overrides, *FORWARD, f"seed={seed}", "tracking=none"),
-            *("compare.cell.comparison=forward", f"compare.cell.look={plan['look']}"),
-            *(f"compare.cell.arm={arm}", "compare.cell.market=main", "compare.cell.name=stress"),
-            *("compare.cell.kind=stress", *ARM_SETTINGS[arm]),
-        ]
-    )
+    chosen = [
+        *("task=compare", *overrides, *FORWARD, f"seed={seed}", "tracking=none"),
+        *("compare.cell.comparison=forward", f"compare.cell.look={plan['look']}"),
+        *(f"compare.cell.arm={arm}", "compare.cell.market=main", "compare.cell.name=stress"),
+        *("compare.cell.kind=stress", *ARM_SETTINGS[arm]),
+    ]
+    with COMPOSING:
+        config = compose(chosen)
     return stressed(config, home)["stress"]["break_even"]
 
 

@@ -58,3 +58,13 @@ def test_hourly_file_trains_scores_and_records(shared: Workbench) -> None:
     metadata = _check_trained(shared, "experiment=us_hourly", path, "output=ibm")
 
     assert metadata["data"]["bar_seconds"] == 3600  # type: ignore[index]
+
+
+def test_test_of_a_single_session_is_refused_before_a_cell_is_begun(workbench: Workbench) -> None:
+    path = _file("spy_1min_2013-10.csv")
+
+    result = workbench.run("task=compare", "experiment=us_minute_short", path, "output=week")
+
+    assert result.code == 2
+    assert result.err.startswith("error: splits.test_frac: the tests have 1 sessions")
+    assert not (workbench.home / "comparisons").exists()

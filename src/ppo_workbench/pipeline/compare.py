@@ -15,6 +15,7 @@ from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.calibration import settle
+from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of
 from ppo_workbench.pipeline.comparison_document import comparison_document
 from ppo_workbench.pipeline.comparison_plan import (
     FOLDER,
@@ -25,6 +26,7 @@ from ppo_workbench.pipeline.comparison_plan import (
     read_result,
     settled_plan,
     stress_cell,
+    varies_market,
 )
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
@@ -96,6 +98,8 @@ def compare(
     check_output_name(name)
     check_result_path(config.result_json)
     folder = home / FOLDER / name
+    if not varies_market(config):  # else every cell looks at its own bars
+        check_sessions(*folds_of(config))
     plan = settled_plan(config)
     kept = check_plan(folder, plan, config.overwrite)
     look = kept["look"] if kept else f"{name}-{secrets.token_hex(4)}"
