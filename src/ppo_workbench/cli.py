@@ -99,8 +99,8 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 def main() -> None:
     """Run one command of the command line and exit with its code."""
     # Imports make a million objects that all stay: looking for garbage among them every 700
-    # new ones was measured to take a sixth of a warm start.
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    # new ones was measured to take a sixth of a warm start, every 100,000 a tenth.
+    gc.disable()
     sys.exit(command(sys.argv[1:]))
 
 
@@ -148,11 +148,20 @@ def _run(cfg: DictConfig) -> float:
     # Late: refusing bad input must not wait for torch.
     from ppo_workbench import pipeline
 
+    _collect_garbage_from_here()
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(pipeline.run(config, raw, choices))
     from ppo_workbench.launching import LauncherJobs
 
     return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
+
+
+def _collect_garbage_from_here() -> None:
+    """Begin what `main` put off: what is there by now was imported and stays."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+        gc.enable()
 
 
 def _checked(

@@ -3,7 +3,7 @@
 import pytest
 
 from ppo_workbench.config import BudgetConfig
-from ppo_workbench.learning.budget import Budget, evaluation_fractions
+from ppo_workbench.learning.budget import Budget, evaluations_due
 
 
 class Clock:
@@ -132,18 +132,49 @@ def test_describe_names_every_limit() -> None:
     assert budget.describe() == "1.5 minutes or 20,000 episodes or 1,000,000 timesteps"
 
 
-def test_evaluation_fractions_are_equal_parts_of_a_budget_of_timesteps() -> None:
-    config = BudgetConfig(minutes=None, timesteps=1000, evaluations=4)
-    assert evaluation_fractions(config) == [0.25, 0.5, 0.75, 1.0]
+def _looks(config: BudgetConfig, until: int, rollout: int, seconds: float) -> list[int]:
+    """Return the timesteps at which a training in rollouts takes a look."""
+    found, before = [], 0
+    for timesteps in range(rollout, until + 1, rollout):
+        if config.minutes is None:
+            fraction = timesteps / until
+        else:
+            fraction = timesteps / until * seconds / (config.minutes * 60)
+        due = evaluations_due(config, fraction, timesteps)
+        if due > before:
+            found.append(timesteps)
+        before = due
+    return found
 
 
-def test_evaluation_fractions_of_many_minutes_begin_within_seconds() -> None:
+def test_evaluations_are_equal_parts_of_a_budget_of_timesteps() -> None:
+    config = BudgetConfig(minutes=None, timesteps=10_000_000, evaluations=4)
+    looks = _looks(config, 10_000_000, 100_000, 0.0)
+    assert looks == [2_500_000, 5_000_000, 7_500_000, 10_000_000]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 600.0], ids=["fast", "slow"])
+def test_first_evaluations_of_many_minutes_do_not_depend_on_the_speed(seconds: float) -> None:
+    config = BudgetConfig(minutes=30.0, evaluations=1)
+    looks = _looks(config, 1_200_000, 8192, seconds)
+    assert looks == [131_072, 262_144, 524_288, 1_048_576]
+
+
+def test_evaluations_of_many_minutes_end_with_its_equal_parts() -> None:
     config = BudgetConfig(minutes=30.0, evaluations=20)
-    seconds = [1800 * fraction for fraction in evaluation_fractions(config)]
-    assert seconds[:8] == pytest.approx([1.40625, 2.8125, 5.625, 11.25, 22.5, 45, 90, 180])
-    assert len(seconds) == 6 + 20
-    assert seconds[-1] == 1800
+    looks = _looks(config, 320_000_000, 100_000, 1800.0)
+    parts = set(range(16_000_000, 320_000_001, 16_000_000))
+    assert parts <= set(looks)
+    early = sorted(set(looks) - parts)
+    assert early[:3] == [200_000, 300_000, 600_000]  # the first rollouts that end beyond
+    assert len(early) == 12
 
 
-def test_evaluation_fractions_of_short_parts_are_not_halved() -> None:
-    assert evaluation_fractions(BudgetConfig(minutes=1.0, evaluations=10))[0] == 0.1
+def test_evaluations_of_short_parts_are_the_parts_alone() -> None:
+    config = BudgetConfig(minutes=1.0, evaluations=10)
+    assert len(_looks(config, 4_000_000, 100_000, 60.0)) == 10
+
+
+def test_a_rollout_beyond_several_evaluations_takes_one() -> None:
+    config = BudgetConfig(minutes=30.0, evaluations=20)
+    assert _looks(config, 2_000_000, 1_000_000, 1.0) == [1_000_000, 2_000_000]

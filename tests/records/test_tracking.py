@@ -316,8 +316,12 @@ def test_load_mlflow_early_imports_what_an_open_store_needs(tmp_path: Path) -> N
     code = (
         "import sys, pathlib\n"
         "from ppo_workbench.config import TrackingConfig\n"
+        "from ppo_workbench.records import pending\n"
         "from ppo_workbench.records.pending import load_mlflow_early\n"
         "from ppo_workbench.records.tracking import open_tracker\n"
+        "pending._has_two_cores = lambda: False\n"
+        "assert load_mlflow_early(TrackingConfig()) is None\n"
+        "pending._has_two_cores = lambda: True\n"
         "assert load_mlflow_early(TrackingConfig(enabled=False)) is None\n"
         "assert 'pandas' not in sys.modules\n"
         "load_mlflow_early(TrackingConfig()).join()\n"
@@ -341,6 +345,7 @@ def test_load_mlflow_early_leaves_a_broken_mlflow_to_open_tracker(
         raise ImportError("no module named mlflow")
 
     monkeypatch.setattr(pending, "client_class", broken)
+    monkeypatch.setattr(pending, "_has_two_cores", lambda: True)
     thread = load_mlflow_early(TrackingConfig())
     assert thread is not None
     thread.join()
@@ -440,12 +445,16 @@ def test_pending_tracker_delivers_what_came_before_the_record_was_open() -> None
     with PendingTracker(opening, "there") as tracker:
         tracker.log_metrics({"a": 1.0}, 1)
         tracker.log_metrics({"a": 2.0}, 2)
+        said_by_ms = time.time_ns() // 1_000_000
         assert inner.heard == []
+        time.sleep(0.05)
         gate.set()
         assert tracker.run_id == "inner"
         tracker.log_metrics({"a": 3.0}, 3)
 
     assert inner.heard == [({"a": 1.0}, 1), ({"a": 2.0}, 2), ({"a": 3.0}, 3), "end"]
+    # Not the time at which the record was open.
+    assert max(inner.times_ms[:2]) <= said_by_ms < inner.times_ms[2]
 
 
 def test_pending_tracker_that_cannot_open_raises_at_the_next_word_and_at_the_end() -> None:
@@ -463,14 +472,49 @@ def test_pending_tracker_that_cannot_open_raises_at_the_next_word_and_at_the_end
         raise ZeroDivisionError
 
 
+def test_pending_tracker_with_a_delay_opens_when_something_cannot_wait() -> None:
+    opened, inner = threading.Event(), _Listener()
+
+    def opening() -> Tracker:
+        opened.set()
+        return inner
+
+    with PendingTracker(opening, "there", delay_seconds=60.0) as tracker:
+        tracker.log_metrics({"a": 1.0}, 1)
+        assert not opened.wait(0.2)
+        assert tracker.run_id == "inner"
+    assert inner.heard == [({"a": 1.0}, 1), "end"]
+
+    opened.clear()
+    with PendingTracker(opening, "there", delay_seconds=60.0):
+        pass
+    assert opened.is_set()  # a run that ends at once is recorded all the same
+
+
+def test_pending_tracker_with_a_delay_opens_by_itself() -> None:
+    opened = threading.Event()
+
+    def opening() -> Tracker:
+        opened.set()
+        return _Listener()
+
+    with PendingTracker(opening, "there", delay_seconds=0.05):
+        assert opened.wait(30)
+
+
 class _Listener(Tracker):
     """Keep what is said."""
 
     def __init__(self) -> None:
         self.run_id = "inner"
         self.heard: list[object] = []
+        self.times_ms: list[int] = []
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None
+    ) -> None:
+        assert timestamp_ms is not None
+        self.times_ms.append(timestamp_ms)
         self.heard.append((dict(metrics), step))
 
     def __exit__(self, *details: object) -> None:

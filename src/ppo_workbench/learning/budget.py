@@ -6,26 +6,34 @@ drives the schedules; time stays as the hard stop.
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppo_workbench.config import BudgetConfig
 
 CALIBRATE_AFTER_FRAC = 0.03
-EARLY_EVALUATIONS = 6
+FIRST_EVALUATION_TIMESTEPS = 131_072
 LONG_PART_SECONDS = 30.0
 
 
-def evaluation_fractions(config: BudgetConfig) -> list[float]:
-    """Return the shares of a budget after which the validation split is looked at, ascending.
+def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> int:
+    """Return how many looks at the validation split belong before this point of training.
 
-    `evaluations` equal parts.  Where the first of them takes long (a budget of minutes) it is
-    halved again and again, so that a good model is seen within seconds.
+    `evaluations` equal parts of the budget.  Where one of them takes long (a budget of minutes)
+    also at timestep 131,072 and at each doubling, so that a good model is seen within seconds;
+    by timesteps, so that a slow learner or a busy machine changes nothing about these looks.
+
+    Args:
+        config: The budget.
+        fraction: Share of it that is used.
+        timesteps: Trained so far.
     """
-    parts = [count / config.evaluations for count in range(1, config.evaluations + 1)]
-    if config.minutes is None or config.minutes * 60 * parts[0] < LONG_PART_SECONDS:
+    count = config.evaluations
+    parts = bisect_right(range(1, count + 1), fraction, key=lambda part: part / count)
+    if config.minutes is None or config.minutes * 60 / count < LONG_PART_SECONDS:
         return parts
-    return [parts[0] / 2**halved for halved in range(EARLY_EVALUATIONS, 0, -1)] + parts
+    return parts + (timesteps // FIRST_EVALUATION_TIMESTEPS).bit_length()
 
 
 class Budget:

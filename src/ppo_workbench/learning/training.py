@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -18,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, ModelType, Select
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
-from ppo_workbench.learning.budget import Budget, evaluation_fractions
+from ppo_workbench.learning.budget import Budget, evaluations_due
 from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
 from ppo_workbench.learning.models import build_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
@@ -154,7 +153,6 @@ class _Supervisor(BaseCallback):
         super().__init__()
         self._config, self._budget, self._hooks = config, budget, hooks
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
-        self._evaluation_fractions = evaluation_fractions(config.budget)
         self._evaluations_due = 0
         self._stop = False
         self._pauses = False
@@ -194,7 +192,7 @@ class _Supervisor(BaseCallback):
         metrics |= self._env.statistics.take(self._env.batch.market.space.names)
         metrics["time/passes"] = self._passes()
         validation = None
-        due = bisect_right(self._evaluation_fractions, budget.fraction)
+        due = evaluations_due(self._config.budget, budget.fraction, budget.timesteps)
         if self._stop or due > self._evaluations_due:
             self._evaluations_due = due
             validation = self._evaluate()

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
 
 PATIENCE_SECONDS = 3.0
+ONE_CORE_SECONDS = 5.0
 _LOG = logging.getLogger("ppo_workbench.tracking")
 
 
@@ -30,16 +32,24 @@ class PendingTracker(Tracker):
     `TrackingError` of one that cannot be opened.
     """
 
-    def __init__(self, opening: Callable[[], Tracker], destination: str) -> None:
-        """Begin to open; `destination` says where, without secrets."""
+    def __init__(
+        self, opening: Callable[[], Tracker], destination: str, delay_seconds: float = 0.0
+    ) -> None:
+        """Begin to open; `destination` says where, without secrets.
+
+        With a delay it begins so much later, or when something is asked that cannot wait.
+        """
         self.destination = destination
+        self._delay_seconds = delay_seconds
+        self._wanted = threading.Event()
         self._opened: Tracker | None = None
         self._error: TrackingError | None = None
-        self._waiting: list[tuple[dict[str, float], int]] = []
+        self._waiting: list[tuple[dict[str, float], int, int]] = []
         self._thread = threading.Thread(target=self._open, args=(opening,), name="open record")
         self._thread.start()
 
     def _open(self, opening: Callable[[], Tracker]) -> None:
+        self._wanted.wait(self._delay_seconds)
         try:
             self._opened = opening()
         except TrackingError as error:
@@ -47,6 +57,7 @@ class PendingTracker(Tracker):
 
     def _tracker(self) -> Tracker:
         """Wait for the record and give it the metrics that came before it."""
+        self._wanted.set()
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
             _LOG.warning("waiting for the record at %s ...", self.destination)
@@ -54,8 +65,8 @@ class PendingTracker(Tracker):
         if self._opened is None:
             raise self._error or TrackingError("tracking: the record could not be opened")
         waiting, self._waiting = self._waiting, []
-        for metrics, step in waiting:
-            self._opened.log_metrics(metrics, step)
+        for metrics, step, timestamp_ms in waiting:
+            self._opened.log_metrics(metrics, step, timestamp_ms)
         return self._opened
 
     @property
@@ -71,9 +82,12 @@ class PendingTracker(Tracker):
         """See `Tracker`."""
         self._tracker().set_tags(tags)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None
+    ) -> None:
         """Buffer the metrics of one step, until the record is open and then as it does."""
-        self._waiting.append((dict(metrics), step))
+        now_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
+        self._waiting.append((dict(metrics), step, now_ms))
         if not self._thread.is_alive():
             self._tracker()
 
@@ -100,6 +114,7 @@ class PendingTracker(Tracker):
         trace: TracebackType | None,
     ) -> None:
         """End the run, if there is one."""
+        self._wanted.set()
         self._thread.join()
         if self._opened is not None:
             self._tracker().__exit__(kind, error, trace)
@@ -142,7 +157,7 @@ def open_tracker_beside(
             after.join()
         return open_tracker(config, home, run_name, params, tags, resume_run_id)
 
-    return PendingTracker(opening, destination)
+    return PendingTracker(opening, destination, 0.0 if _has_two_cores() else ONE_CORE_SECONDS)
 
 
 def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
@@ -151,9 +166,9 @@ def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
     What goes wrong there goes wrong again, and is reported, in `open_tracker`.
 
     Returns:
-        The thread, or None where nothing will be recorded.
+        The thread; None where nothing will be recorded, or where nothing runs beside the bars.
     """
-    if not config.enabled:
+    if not (config.enabled and _has_two_cores()):
         return None
     # Two threads that import one package full of circular imports may each see half of it,
     # and the calendars of the bars need pandas too.
@@ -162,6 +177,15 @@ def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
     thread = threading.Thread(target=_load_mlflow, name="import mlflow")
     thread.start()
     return thread
+
+
+def _has_two_cores() -> bool:
+    """Say whether a thread runs beside another; on one core learning begins before the record."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux lets a process be bound to cores
+        cores = os.cpu_count() or 1
+    return cores > 1
 
 
 def _load_mlflow() -> None:

@@ -89,8 +89,13 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Buffer the metrics of one step; they are sent in batches every few seconds."""
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None
+    ) -> None:
+        """Buffer the metrics of one step; they are sent in batches every few seconds.
+
+        `timestamp_ms` is Unix time, now by default.
+        """
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file, or everything in a folder, into `folder` of the run, as it is."""
@@ -156,9 +161,11 @@ class MlflowTracker(Tracker):
         for part in _parts(entities, MAX_PARAMS_PER_BATCH):
             self._attempt(self._client.log_batch, self._run, tags=part)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None
+    ) -> None:
         """Buffer the metrics of one step; they are sent in batches every few seconds."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         self._buffer += [
             MetricPoint(_legal_key(key), float(value), now_ms, step)
             for key, value in metrics.items()
