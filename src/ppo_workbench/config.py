@@ -6,7 +6,7 @@ and names the full key, what was given and what is allowed.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from math import comb
@@ -842,6 +842,21 @@ def known_keys(section: type = Config, prefix: str = "") -> dict[str, Any]:
         if is_dataclass(kind):
             keys |= known_keys(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
     return keys
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return full key -> value of nested values; an empty mapping is a value.
+
+    >>> flatten({"env": {"gamma": 0.9, "levels": [0]}, "extra": {}})
+    {'env.gamma': 0.9, 'env.levels': [0], 'extra': {}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def unknown_key(key: str) -> str:

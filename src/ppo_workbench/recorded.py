@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ppo_workbench.config import flatten
 from ppo_workbench.options import groups
 
 # What decides how a stored model fares; all else is the command's.
@@ -60,15 +61,5 @@ def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:
 
 def _leaves(cfg: DictConfig) -> dict[str, Any]:
     """Flatten the sections to full keys."""
-    leaves: dict[str, Any] = {}
-
-    def collect(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                collect(f"{prefix}.{key}", item)
-        else:
-            leaves[prefix] = value
-
-    for section in SECTIONS:
-        collect(section, OmegaConf.to_container(cfg[section], resolve=False))
-    return leaves
+    values = {name: OmegaConf.to_container(cfg[name], resolve=False) for name in SECTIONS}
+    return flatten(values)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any
 
-from ppo_workbench.config import BudgetConfig, CheckpointConfig, Config, ConfigError
+from ppo_workbench.config import BudgetConfig, CheckpointConfig, Config, ConfigError, flatten
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -93,22 +93,14 @@ def fixed_values(raw: Mapping[str, Any], searched: Sequence[str]) -> dict[str, A
     >>> fixed_values({"data": {"sort": True, "path": "a"}, "seed": 1}, ["data.path"])
     {'data.sort': True}
     """
-    values = _flat({name: raw[name] for name in FIXED if name in raw})
-    return {key: value for key, value in values.items() if not _is_in(key, searched)}
+    values = flatten({name: raw[name] for name in FIXED if name in raw})
+    # Studies of earlier versions recorded no empty mapping.
+    return {k: value for k, value in values.items() if value != {} and not _is_in(k, searched)}
 
 
 def _is_in(key: str, names: Sequence[str]) -> bool:
     """Tell whether a key, or the section or option that it is in, is among names."""
     return any(f"{key}.".startswith(f"{name}.") for name in (*names, *OF_THE_MACHINE))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return found
 
 
 def planned_timesteps(budget: BudgetConfig, speed: Speed) -> int:

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
-from ppo_workbench.config import ActionSet, Config, ConfigError, FeaturesConfig, ScoredSplit
+from ppo_workbench.config import (
+    ActionSet,
+    Config,
+    ConfigError,
+    FeaturesConfig,
+    ScoredSplit,
+    flatten,
+)
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
@@ -112,19 +119,7 @@ def settings_note(config: Config, metadata: Metadata) -> str:
 
 def _leaves(config: Config) -> dict[str, object]:
     """Flatten what decides how a stored model fares, except features, which are always its own."""
-    return {
-        key: value
-        for section in SCORED_WITH
-        for key, value in _flat(section, plain(asdict(getattr(config, section))))
-    }
-
-
-def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}", item)
-    else:
-        yield prefix, value
+    return flatten({name: plain(asdict(getattr(config, name))) for name in SCORED_WITH})
 
 
 def as_trained(config: Config, metadata: Metadata) -> Config:

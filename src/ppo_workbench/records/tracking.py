@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config import TrackingConfig, flatten
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
     artifact_folder,
@@ -350,17 +350,10 @@ def flatten_params(values: Mapping[str, Any]) -> dict[str, str]:
     >>> flatten_params({"env": {"allow_short": True, "exposure_levels": [-1.0, 0.0]}})
     {'env.allow_short': 'true', 'env.exposure_levels': '[-1.0, 0.0]'}
     """
-    return dict(_flat_items("", values))
-
-
-def _flat_items(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat_items(f"{path}.", value)
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield _legal_key(path), text
+    return {
+        _legal_key(key): value if isinstance(value, str) else json.dumps(value, default=str)
+        for key, value in flatten(values).items()
+    }
 
 
 def _legal_tags(tags: Mapping[str, str], redact: Redactor) -> dict[str, str]:
