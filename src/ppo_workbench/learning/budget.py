@@ -13,7 +13,7 @@ from typing import Any
 from ppo_workbench.config import BudgetConfig
 
 CALIBRATE_AFTER_FRAC = 0.03
-FIRST_EVALUATION_TIMESTEPS = 131_072
+EVALUATION_TIMESTEPS = 131_072
 LONG_PART_SECONDS = 30.0
 
 
@@ -21,8 +21,9 @@ def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> in
     """Return how many looks at the validation split belong before this point of training.
 
     `evaluations` equal parts of the budget.  Where one of them takes long (a budget of minutes)
-    also at timestep 131,072 and at each doubling, so that a good model is seen within seconds;
-    by timesteps, so that a slow learner or a busy machine changes nothing about these looks.
+    also every 131,072 timesteps at first and at four points of each doubling later, so that a
+    good model is seen within seconds; by timesteps, so that a slow learner or a busy machine
+    changes nothing about these looks.
 
     Args:
         config: The budget.
@@ -33,7 +34,19 @@ def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> in
     parts = bisect_right(range(1, count + 1), fraction, key=lambda part: part / count)
     if config.minutes is None or config.minutes * 60 / count < LONG_PART_SECONDS:
         return parts
-    return parts + (timesteps // FIRST_EVALUATION_TIMESTEPS).bit_length()
+    return parts + early_evaluations(timesteps)
+
+
+def early_evaluations(timesteps: int) -> int:
+    """Return how many looks belong before this timestep, as the first part of a budget goes.
+
+    At 1, 2 ... 8, 10, 12, 14, 16, 20 ... times 131,072.
+    """
+    units = timesteps // EVALUATION_TIMESTEPS
+    if units < 4:
+        return units
+    doublings = units.bit_length() - 3
+    return 4 * doublings + (units >> doublings)
 
 
 class Budget:
