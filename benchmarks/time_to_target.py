@@ -23,17 +23,18 @@ from typing import Any
 
 from ppo_workbench.scoring.targets import TARGETS
 
+FAST = "model.learning_rate=0.001"
 ARMS = {
     "native": [],
+    "native, learning rate .001": [FAST],
     "sb3": ["model.learner=sb3"],
-    "sb3, 256 environments": [
-        *("model.learner=sb3", "model.n_envs=256", "model.n_steps=64", "model.batch_size=2048"),
+    "sb3, learning rate .001": ["model.learner=sb3", FAST],
+    "sb3, learning rate .001, batch 2048": ["model.learner=sb3", FAST, "model.batch_size=2048"],
+    "sb3, learning rate .001, 3 epochs": ["model.learner=sb3", FAST, "model.n_epochs=3"],
+    "sb3, learning rate .001, 256 environments, batch 2048": [
+        *("model.learner=sb3", FAST),
+        *("model.n_envs=256", "model.n_steps=64", "model.batch_size=2048"),
     ],
-    "sb3, learning rate .001": ["model.learner=sb3", "model.learning_rate=0.001"],
-    "sb3, learning rate .001, 3 epochs": [
-        *("model.learner=sb3", "model.learning_rate=0.001", "model.n_epochs=3"),
-    ],
-    "sb3, batch 2048": ["model.learner=sb3", "model.batch_size=2048"],
 }
 FIGURES = tuple(target.figure for target in TARGETS)
 IN_A_ROW = 3
