@@ -1,6 +1,7 @@
 """The exchange of champions: whole at every moment, killed wherever it may be."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -152,9 +153,10 @@ def test_killed_at_any_step_a_reader_finds_the_old_or_the_new_champion(
     tmp_path: Path, act: str
 ) -> None:
     outcomes, step, done = [], 0, False
+    _two_champions(tmp_path / "before")
     while not done:
         folder = tmp_path / str(step)
-        _two_champions(folder)
+        shutil.copytree(tmp_path / "before", folder)
         new = 3.0 if act == "install" else 1.0
         with _killed_at(step) as calls:
             if act == "install":
@@ -179,10 +181,12 @@ def test_killed_at_any_step_a_reader_finds_the_old_or_the_new_champion(
 
 
 def test_recovery_killed_at_any_step_is_finished_by_the_next(tmp_path: Path) -> None:
+    _two_champions(tmp_path / "before")
+    first_rename = _first_rename(tmp_path / "probe")
     for step in range(40):
         folder = tmp_path / str(step)
-        _two_champions(folder)
-        with _killed_at(_first_rename(tmp_path / f"probe{step}")):
+        shutil.copytree(tmp_path / "before", folder)
+        with _killed_at(first_rename):
             install_champion(folder, NAME, _artifact(3.0))
         with _killed_at(step) as calls:
             recover(folder, NAME)

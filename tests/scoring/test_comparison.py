@@ -41,7 +41,9 @@ def test_worlds_difference_is_the_paired_t_test_of_scipy() -> None:
     x, y = ([run.card["sharpe_annual"] for run in runs] for runs in (a, b))
     expected = stats.ttest_rel(x, y)
 
-    row = MarketComparison([*a, *b], worlds=True).difference("a", "b", "sharpe_annual")
+    row = MarketComparison([*a, *b], worlds=True, resamples=500).difference(
+        "a", "b", "sharpe_annual"
+    )
 
     assert row["method"] == WORLDS
     assert row["p_value"] == pytest.approx(expected.pvalue)
@@ -52,15 +54,19 @@ def test_worlds_difference_is_the_paired_t_test_of_scipy() -> None:
 
 def test_runs_are_paired_by_seed_whatever_their_order() -> None:
     a, b = _runs("a", [0.001, 0.002, 0.003]), _runs("b", [0.0, 0.001, 0.002])
-    ordered = MarketComparison([*a, *b], worlds=True).difference("a", "b", "sharpe_annual")
-    mixed = MarketComparison([b[2], *a[::-1], b[0], b[1]], worlds=True)
+    ordered = MarketComparison([*a, *b], worlds=True, resamples=500).difference(
+        "a", "b", "sharpe_annual"
+    )
+    mixed = MarketComparison([b[2], *a[::-1], b[0], b[1]], worlds=True, resamples=500)
     assert mixed.difference("a", "b", "sharpe_annual") == ordered
 
 
 def test_identical_arms_differ_by_nothing_and_are_not_decided() -> None:
     means = [0.001, 0.0, -0.001]
     for worlds in (True, False):
-        found = MarketComparison([*_runs("a", means), *_runs("b", means)], worlds=worlds)
+        found = MarketComparison(
+            [*_runs("a", means), *_runs("b", means)], worlds=worlds, resamples=500
+        )
         for figure in COMPARED:
             row = found.difference("a", "b", figure)
             assert row["estimate"] == 0.0
@@ -90,7 +96,9 @@ def test_holm_p_values_are_those_of_the_step_down_rule() -> None:
         for arm, mean in (("a", 0.001), ("b", 0.0005), ("c", 0.0), ("d", -0.001))
         for k in range(5)
     ]
-    rows = MarketComparison(runs, worlds=True).differences([["a", "b"], ["a", "c"], ["a", "d"]])
+    rows = MarketComparison(runs, worlds=True, resamples=500).differences(
+        [["a", "b"], ["a", "c"], ["a", "d"]]
+    )
     sharpe = sorted((r["p_value"], r["p_holm"]) for r in rows if r["figure"] == "sharpe_annual")
     expected, largest = [], 0.0
     for rank, (p, _) in enumerate(sharpe):
@@ -100,7 +108,9 @@ def test_holm_p_values_are_those_of_the_step_down_rule() -> None:
 
 
 def test_pairs_with_an_arm_that_is_not_there_are_left_out() -> None:
-    found = MarketComparison([*_runs("a", [0.0, 0.1]), *_runs("b", [0.1, 0.0])], worlds=True)
+    found = MarketComparison(
+        [*_runs("a", [0.0, 0.1]), *_runs("b", [0.1, 0.0])], worlds=True, resamples=500
+    )
     rows = found.differences([["a", "b"], ["a", "threshold"]])
     assert {(row["first"], row["second"]) for row in rows} == {("a", "b")}
 
@@ -116,7 +126,7 @@ def test_target_is_met_or_missed_only_with_its_whole_interval(
         _run("a", k, np.linspace(-0.01, 0.01, SESSIONS), sharpe_annual=value)
         for k, value in enumerate(values)
     ]
-    row = MarketComparison(runs, worlds=True).targets("a", 4.0)[0]
+    row = MarketComparison(runs, worlds=True, resamples=500).targets("a", 4.0)[0]
     assert (row["figure"], row["verdict"]) == ("sharpe_annual", verdict)
     assert (row["years_to_decide"] is None) == (verdict != "not decidable")
 
@@ -127,7 +137,7 @@ def test_years_to_decide_put_the_end_of_the_interval_on_the_target() -> None:
         _run("a", k, np.linspace(-0.01, 0.01, SESSIONS), sharpe_annual=value)
         for k, value in enumerate(values)
     ]
-    row = MarketComparison(runs, worlds=True).targets("a", 4.0)[0]
+    row = MarketComparison(runs, worlds=True, resamples=500).targets("a", 4.0)[0]
     half = row["value"] - row["low"]
     assert half / np.sqrt(row["years_to_decide"] / 4.0) == pytest.approx(row["value"] - 1.5)
 
@@ -137,7 +147,7 @@ def test_drawdown_target_is_met_below_its_bound() -> None:
         _run("a", k, np.linspace(-0.01, 0.01, SESSIONS), max_drawdown_frac=value)
         for k, value in enumerate([0.05, 0.051, 0.049])
     ]
-    rows = MarketComparison(runs, worlds=True).targets("a", 4.0)
+    rows = MarketComparison(runs, worlds=True, resamples=500).targets("a", 4.0)
     assert {row["figure"]: row["verdict"] for row in rows}["max_drawdown_frac"] == "met"
 
 
@@ -150,7 +160,10 @@ def test_target_is_missed_by_an_arm_that_trades_too_little(
 ) -> None:
     card = {"max_drawdown_frac": 0.01, "n_trades": trades, "exposure_mean_abs": exposure}
     runs = [_run("a", k, np.linspace(-0.01, 0.01, SESSIONS), **card) for k in range(3)]
-    rows = {row["figure"]: row for row in MarketComparison(runs, worlds=True).targets("a", 4.0)}
+    rows = {
+        row["figure"]: row
+        for row in MarketComparison(runs, worlds=True, resamples=500).targets("a", 4.0)
+    }
     row = rows["max_drawdown_frac"]
     assert (row["verdict"], row["median_verdict"]) == (verdict, verdict)
     assert row["trades_enough"] == (verdict == "met")
@@ -160,7 +173,7 @@ def test_median_verdict_is_not_moved_by_one_bad_run() -> None:
     values = [2.0, 2.1, 2.2, 2.0, 2.1, 2.2, 2.1, 2.0, 2.2, -9.0]
     returns = np.linspace(-0.01, 0.01, SESSIONS)
     runs = [_run("a", k, returns, sharpe_annual=value) for k, value in enumerate(values)]
-    row = MarketComparison(runs, worlds=True).targets("a", 4.0)[0]
+    row = MarketComparison(runs, worlds=True, resamples=500).targets("a", 4.0)[0]
     assert (row["verdict"], row["median_verdict"]) == ("not decidable", "met")
     assert row["median"] == pytest.approx(2.1)
     assert row["median_low"] >= 2.0
@@ -182,7 +195,7 @@ def test_win_rate_on_one_market_has_the_interval_of_wilson() -> None:
 
 def test_unequal_seeds_are_refused() -> None:
     with pytest.raises(StatisticsError, match="arm b: has the seeds"):
-        MarketComparison([*_runs("a", [0.0, 0.1]), *_runs("b", [0.1])], worlds=True)
+        MarketComparison([*_runs("a", [0.0, 0.1]), *_runs("b", [0.1])], worlds=True, resamples=500)
 
 
 def test_conclusion_on_noise_says_that_nothing_was_found() -> None:
@@ -190,7 +203,7 @@ def test_conclusion_on_noise_says_that_nothing_was_found() -> None:
     runs = [
         _run(arm, k, rng.normal(-0.0005, 0.01, SESSIONS)) for arm in ("a", "b") for k in range(5)
     ]
-    found = MarketComparison(runs, worlds=True)
+    found = MarketComparison(runs, worlds=True, resamples=500)
     said = conclusions(["a", "b"], found.figures(), found.differences([["a", "b"]]))
     assert said[0].startswith("Nothing was found")
     assert all(sentence.endswith("not decided.") for sentence in said[1:])
@@ -202,7 +215,7 @@ def test_conclusion_names_the_better_side_of_a_drawdown() -> None:
         for arm, fall in (("a", 0.05), ("b", 0.25))
         for k in range(5)
     ]
-    found = MarketComparison(runs, worlds=True)
+    found = MarketComparison(runs, worlds=True, resamples=500)
     said = conclusions(["a", "b"], found.figures(), found.differences([["a", "b"]]))
     assert any("drawdown" in sentence and sentence.endswith("better.") for sentence in said)
 
@@ -214,6 +227,6 @@ def test_selection_leaves_out_the_oracle_and_finds_the_better_arm() -> None:
         for arm, mean in (("a", 0.004), ("b", 0.0), ("oracle", 0.1))
         for k in range(2)
     ]
-    found = MarketComparison(runs, worlds=True).selection("b", resamples=200)
+    found = MarketComparison(runs, worlds=True, resamples=500).selection("b", resamples=200)
     assert found["superior_ability"]["best"] == "a"
     assert "oracle" not in found["confidence_set"]["p_values"]
