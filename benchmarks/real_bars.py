@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hourly", type=Path, help="hourly bars of a US share")
     parser.add_argument("--minute", type=Path, help="a week of minute bars of a US fund")
-    parser.add_argument("--timesteps", type=int, default=1_000_000, help="of every training")
+    parser.add_argument("--timesteps", type=int, default=3_000_000, help="of every training")
     parser.add_argument("--jobs", type=int, default=1, help="series side by side")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/real_bars"))
     parser.add_argument("--json", type=Path)
