@@ -41,6 +41,7 @@ ARMS: dict[str, list[str]] = {
     "entropy .02": ["model.ent_coef=0.02"],
     "variance penalty 0": ["reward.variance=0.0"],
     "variance penalty .1": ["reward.variance=0.1"],
+    "learning rate .003": ["model.learning_rate=0.003"],
     "learning rate .001": ["model.learning_rate=0.001"],
     "learning rate .0001": ["model.learning_rate=0.0001"],
     "rollouts of 16,384, batch 2048": ["model.n_envs=128", "model.batch_size=2048"],
