@@ -5,8 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+from numba.core.errors import NumbaError
 
 from ppo_workbench import jit
 
@@ -78,3 +82,29 @@ def test_processes_that_start_together_remove_old_folders_and_compile(tmp_path: 
     assert left.name == f"kernels-{jit.source_hash()}"
     assert list(left.rglob("*.nbc"))
     assert left.stat().st_mode & 0o777 == 0o700
+
+
+def _made(values: npt.NDArray[np.float64]) -> float:
+    return float(np.empty_like(values).size)
+
+
+def _part(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values[1:]
+
+
+@pytest.mark.parametrize("function", [_made, _part])
+def test_lean_kernel_that_makes_or_returns_an_array_does_not_compile(function: Any) -> None:
+    with pytest.raises(NumbaError):
+        jit.lean_kernel(function)(np.zeros(3))
+
+
+def test_lean_kernel_leaves_the_references_of_its_arguments_alone() -> None:
+    @jit.lean_kernel
+    def last(values: npt.NDArray[np.float64]) -> float:
+        part = values[1:]
+        return float(part[-1])
+
+    values = np.arange(3.0)
+    before = sys.getrefcount(values)
+    assert [last(values) for _ in range(1000)] == [2.0] * 1000
+    assert sys.getrefcount(values) == before

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import kernel, lean_kernel
 from ppo_workbench.market.indicators import (
     atr_step,
     deviation_step,
@@ -57,7 +57,7 @@ PLAN_FIELDS = WINDOW + 3
 _SMALLEST_SIGMA = 1e-8
 
 
-@kernel
+@lean_kernel
 def market_step(
     plan: Integers, settings: Floats, state: Floats, bar: Floats, features: Floats, context: Floats
 ) -> None:
@@ -102,7 +102,7 @@ def run_steps(
         market_step(plan, settings, state, bar, features[t], context[t])
 
 
-@kernel
+@lean_kernel
 def _price_feature(
     row: Integers, settings: Floats, bar: Floats, context: Floats, memory: Floats
 ) -> float:
@@ -130,7 +130,7 @@ def _price_feature(
     return trend_step(context[MOVE], memory)
 
 
-@kernel
+@lean_kernel
 def _bar_feature(row: Integers, settings: Floats, bar: Floats, context: Floats) -> float:
     """Return a feature read off the bar and its context."""
     code, value = row[CODE], 0.0
@@ -151,7 +151,7 @@ def _bar_feature(row: Integers, settings: Floats, bar: Floats, context: Floats) 
     return value
 
 
-@kernel
+@lean_kernel
 def _session_feature(code: int, time: float) -> float:
     """Return the fraction of the session that has passed, or its place on the circle."""
     time = min(max(time, 0.0), 1.0)
@@ -162,7 +162,7 @@ def _session_feature(code: int, time: float) -> float:
     return time
 
 
-@kernel
+@lean_kernel
 def _in_units(value: float, unit: float, clip: float) -> float:
     """Return value / unit, clipped; 0 where nothing moves and the unit is 0."""
     if unit == 0:
@@ -172,7 +172,7 @@ def _in_units(value: float, unit: float, clip: float) -> float:
     return clip if ratio > clip else -clip if ratio < -clip else ratio
 
 
-@kernel
+@lean_kernel
 def _return_feature(window: int, clip: float, context: Floats, state: Floats) -> float:
     """Return the log return over n bars in units of sigma * sqrt(n); state (1 + n,)."""
     count = int(state[0])
@@ -181,7 +181,7 @@ def _return_feature(window: int, clip: float, context: Floats, state: Floats) ->
     return _in_units(context[LOG_CLOSE] - before, context[CONTEXT_SIGMA] * math.sqrt(window), clip)
 
 
-@kernel
+@lean_kernel
 def _ema_distance_feature(
     halflife: int, clip: float, gap_frac: float, context: Floats, state: Floats
 ) -> float:
@@ -197,7 +197,7 @@ def _ema_distance_feature(
     return _in_units(price - state[1], context[CONTEXT_SIGMA] * math.sqrt(halflife), clip)
 
 
-@kernel
+@lean_kernel
 def _volume_feature(volume: float, clip: float, state: Floats) -> float:
     """Return the log of volume over its mean of n bars, this one included; state (1 + n,)."""
     push(volume, state)

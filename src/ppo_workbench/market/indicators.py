@@ -9,7 +9,7 @@ read from floats in the state's layout, never stored in it.
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import lean_kernel
 
 Floats = npt.NDArray[np.float64]
 
@@ -19,7 +19,7 @@ ATR_STATE = 3
 MACD_STATE = 1 + 3 * EMA_STATE
 
 
-@kernel
+@lean_kernel
 def push(value: float, state: Floats) -> int:
     """Put `value` into the ring of `state`, shape (1 + n,), and return how many came so far."""
     window = state.size - 1
@@ -29,7 +29,7 @@ def push(value: float, state: Floats) -> int:
     return count + 1
 
 
-@kernel
+@lean_kernel
 def ring_mean(state: Floats) -> float:
     """Return the mean of what the ring holds, at most its n last values; NaN if empty."""
     filled = min(int(state[0]), state.size - 1)
@@ -40,14 +40,14 @@ def ring_mean(state: Floats) -> float:
     return total / filled if filled > 0 else np.nan
 
 
-@kernel
+@lean_kernel
 def sma_step(value: float, state: Floats) -> float:
     """Return the simple moving average; the window is n of the state's shape (1 + n,)."""
     count = push(value, state)
     return ring_mean(state) if count >= state.size - 1 else np.nan
 
 
-@kernel
+@lean_kernel
 def deviation_step(value: float, state: Floats) -> tuple[float, float]:
     """Return mean and population standard deviation over n bars; state shape (1 + n,)."""
     window = state.size - 1
@@ -60,14 +60,14 @@ def deviation_step(value: float, state: Floats) -> tuple[float, float]:
     return mean, np.sqrt(square / window)
 
 
-@kernel
+@lean_kernel
 def bollinger_step(value: float, width: float, state: Floats) -> tuple[float, float, float]:
     """Return upper, middle and lower band, `width` deviations apart; state shape (1 + n,)."""
     mean, deviation = deviation_step(value, state)
     return mean + width * deviation, mean, mean - width * deviation
 
 
-@kernel
+@lean_kernel
 def ema_step(value: float, window: int, state: Floats) -> float:
     """Return the EMA of span `window`, seeded by the mean of its first values; state (2,)."""
     state[0] += 1
@@ -78,7 +78,7 @@ def ema_step(value: float, window: int, state: Floats) -> float:
     return state[1] if state[0] >= window else np.nan
 
 
-@kernel
+@lean_kernel
 def rsi_step(close: float, window: int, state: Floats) -> float:
     """Return Wilder's relative strength index, 0 to 100; 0 while nothing moves; state (4,)."""
     count, change = state[0], close - state[1]
@@ -98,7 +98,7 @@ def rsi_step(close: float, window: int, state: Floats) -> float:
     return 100.0 * state[2] / total if total > 1e-14 else 0.0
 
 
-@kernel
+@lean_kernel
 def atr_step(high: float, low: float, close: float, window: int, state: Floats) -> float:
     """Return Wilder's average true range in price units; state (3,)."""
     count, before = state[0], state[1]
@@ -113,7 +113,7 @@ def atr_step(high: float, low: float, close: float, window: int, state: Floats) 
     return state[2] if count >= window else np.nan
 
 
-@kernel
+@lean_kernel
 def macd_step(
     close: float, fast: int, slow: int, signal: int, state: Floats
 ) -> tuple[float, float, float]:

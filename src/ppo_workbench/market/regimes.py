@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import ConfigError, FeaturesConfig
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import lean_kernel
 from ppo_workbench.market.indicators import push, ring_mean
 
 Floats = npt.NDArray[np.float64]
@@ -101,13 +101,13 @@ def context_warmup_bars(config: FeaturesConfig) -> int:
     )
 
 
-@kernel
+@lean_kernel
 def ema_weight(halflife: float) -> float:
     """Return the weight of the newest value in an EMA with this half-life in bars."""
     return 1.0 - math.pow(0.5, 1.0 / halflife)
 
 
-@kernel
+@lean_kernel
 def detect_market_regime(
     volatility_ratio: float,
     efficiency: float,
@@ -134,7 +134,7 @@ def detect_market_regime(
     return 2 * high + trend
 
 
-@kernel
+@lean_kernel
 def is_large_move(move: float, sigma_before: float, large_move_sigmas: float) -> bool:
     """Return whether a log return exceeds a multiple of the volatility known before it.
 
@@ -144,7 +144,7 @@ def is_large_move(move: float, sigma_before: float, large_move_sigmas: float) ->
     return sigma_before > 0 and abs(move) > large_move_sigmas * sigma_before
 
 
-@kernel
+@lean_kernel
 def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) -> None:
     """Take one closed bar and write what is known after it.
 
@@ -180,7 +180,7 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
     state[_PRICE] = context[LOG_CLOSE]
 
 
-@kernel
+@lean_kernel
 def _measure_move(bar: Floats, settings: Floats, state: Floats, context: Floats) -> None:
     """Split the bar's return into gap and move; history's first bar moves from its open."""
     context[LOG_CLOSE] = math.log(bar[CLOSE])
@@ -194,7 +194,7 @@ def _measure_move(bar: Floats, settings: Floats, state: Floats, context: Floats)
     context[MOVE] = context[LOG_CLOSE] - before
 
 
-@kernel
+@lean_kernel
 def _update_volatility(
     move: float, factor: float, settings: Floats, state: Floats, context: Floats
 ) -> float:
@@ -218,20 +218,20 @@ def _update_volatility(
     return math.sqrt(slow_square)
 
 
-@kernel
+@lean_kernel
 def _average(value: float, step: float, average: Floats) -> None:
     """Move an EMA kept as weighted sum and sum of weights, so that its start is unbiased."""
     average[0] += step * (value - average[0])
     average[1] += step * (1.0 - average[1])
 
 
-@kernel
+@lean_kernel
 def efficiency_step(move: float, state: Floats) -> float:
     """Return Kaufman's efficiency ratio in [0, 1] over n moves; state shape (1 + n,)."""
     return abs(trend_step(move, state))
 
 
-@kernel
+@lean_kernel
 def trend_step(move: float, state: Floats) -> float:
     """Return net over summed absolute moves, in [-1, 1], over n moves; state shape (1 + n,)."""
     filled = min(push(move, state), state.size - 1)
@@ -242,7 +242,7 @@ def trend_step(move: float, state: Floats) -> float:
     return net / path if path > 0 else 0.0
 
 
-@kernel
+@lean_kernel
 def _start_session(season: Floats, slots: int, state: Floats) -> None:
     """Learn from the session that ended, and forget its moves.
 
@@ -261,7 +261,7 @@ def _start_session(season: Floats, slots: int, state: Floats) -> None:
     moves[:] = _UNKNOWN
 
 
-@kernel
+@lean_kernel
 def _learn_levels(moves: Floats, levels: Floats, weight: float) -> None:
     """Move each slot's level towards its share of the session's volatility."""
     moved, expected = 0.0, 0.0
@@ -276,7 +276,7 @@ def _learn_levels(moves: Floats, levels: Floats, weight: float) -> None:
             levels[i] += weight * (moves[i] * expected / moved - levels[i])
 
 
-@kernel
+@lean_kernel
 def _smooth_factors(levels: Floats, factors: Floats) -> None:
     """Average neighbouring slots and scale to a mean square of 1."""
     width = levels.size // _SMOOTHED_SHARE
