@@ -122,6 +122,12 @@ def summary(documents: list[dict[str, Any]], kind: Kind) -> dict[str, Any]:
         "bar_met": kind.least_frac <= share <= kind.most_frac,
         "refusing_gates": dict(refusing.most_common()),
         "test_sharpes": [one["scorecards"]["test"]["sharpe_annual"] for one in documents],
+        "sharpes_less_threshold_rule": [
+            gate["value"]
+            for one in documents
+            for gate in one["gates"]
+            if gate["name"] == "threshold"
+        ],
         "powers": {gate["name"]: gate["power"] for gate in documents[0]["gates"]},
     }
 
