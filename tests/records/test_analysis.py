@@ -12,7 +12,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ppo_workbench.records.analysis import Analysis, analyse, overrides_of
+from ppo_workbench.records.analysis import analyse, overrides_of
+from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.analysis_plateau import find_plateau
 from ppo_workbench.records.analysis_surface import Surface
 from ppo_workbench.records.analysis_trials import Parameter, TrialRow, read_parameters, read_trials

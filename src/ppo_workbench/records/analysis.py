@@ -9,15 +9,15 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.records.analysis_importance import Importance, measure_importances
+from ppo_workbench.records.analysis_findings import Analysis, Recommendation
+from ppo_workbench.records.analysis_importance import measure_importances
 from ppo_workbench.records.analysis_plateau import Plateau, find_plateau
 from ppo_workbench.records.analysis_trials import (
-    Cost,
     Parameter,
     TrialRow,
     count_states,
@@ -25,6 +25,7 @@ from ppo_workbench.records.analysis_trials import (
     read_parameters,
     read_trials,
 )
+from ppo_workbench.records.analysis_words import summarise
 from ppo_workbench.records.study import SWEEP
 
 if TYPE_CHECKING:
@@ -32,62 +33,6 @@ if TYPE_CHECKING:
 
 COMMAND = "python -m ppo_workbench"
 Command = Callable[[Mapping[str, Any]], str] | str
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The setting to train.
-
-    Attributes:
-        number: The trial that had it.
-        params: Its parameters, exactly as sampled.
-        values: What the trial itself reached, one an objective.
-        expected: What the surface expects there, luck taken out.
-        expected_sd: Standard deviation of `expected`.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    values: tuple[float, ...]
-    expected: tuple[float, ...]
-    expected_sd: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What a study tells.
-
-    Attributes:
-        counts: Trials a state, adding up to all trials.
-        best: Number of the trial with the best first objective, None without a complete one.
-        best_value: Its value.
-        best_error: Its recorded standard error.
-        pareto: Numbers of the Pareto front, empty for one objective.
-        importances: Largest first, empty for too few trials.
-        plateau: Trial numbers that cannot be told from the best, best expected first.
-        cost: What pruning saved, None without recorded timesteps.
-        summary: Sentences for a person.
-        command: Trains the recommendation; empty without one.
-    """
-
-    study: str
-    objective_names: tuple[str, ...]
-    directions: tuple[str, ...]
-    written_utc: str
-    counts: Mapping[str, int]
-    best: int | None
-    best_value: float | None
-    best_error: float | None
-    pareto: tuple[int, ...]
-    importances: tuple[Importance, ...]
-    plateau: tuple[int, ...]
-    plateau_definition: str
-    recommended: Recommendation | None
-    cost: Cost | None
-    summary: tuple[str, ...]
-    command: str
-    html_path: Path
-    json_path: Path
 
 
 def analyse(
@@ -227,10 +172,6 @@ def _objective_names(text: str, count: int) -> tuple[str, ...]:
 
 
 def _with_summary(draft: Analysis, plateau: Plateau | None) -> Analysis:
-    from dataclasses import replace
-
-    from ppo_workbench.records.analysis_words import summarise
-
     return replace(draft, summary=summarise(draft, plateau))
 
 

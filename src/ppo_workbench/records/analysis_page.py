@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppo_workbench.records.analysis_figures import (
     Scene,
@@ -14,14 +14,12 @@ from ppo_workbench.records.analysis_figures import (
     pareto_figure,
     slice_figures,
 )
+from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.analysis_plateau import Extent, Plateau
 from ppo_workbench.records.analysis_trials import Parameter, TrialRow
 from ppo_workbench.records.analysis_words import cost_sentence, error_note
 from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.strokes import Figure
-
-if TYPE_CHECKING:
-    from ppo_workbench.records.analysis import Analysis
 
 BORDERS = {
     "": "",
@@ -33,7 +31,7 @@ TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
 
 
 def render_page(
-    analysis: "Analysis",
+    analysis: Analysis,
     rows: Sequence[TrialRow],
     parameters: Sequence[Parameter],
     signs: Sequence[int],
@@ -85,7 +83,7 @@ def _figures(scene: Scene) -> tuple[dict[str, Figure], list[list[str]], list[lis
     return {name: figure for name, figure in found.items() if figure}, slices, contours
 
 
-def _tiles(analysis: "Analysis") -> list[tuple[str, str]]:
+def _tiles(analysis: Analysis) -> list[tuple[str, str]]:
     counts = analysis.counts
     rest = [f"{n} {state}" for state, n in counts.items() if n and state != "complete"]
     tiles = [(str(counts["complete"]), f"complete trials; {', '.join(rest) or 'no others'}")]
@@ -123,7 +121,7 @@ def _extent_cells(extent: Extent, setting: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trial_cells(
-    row: TrialRow, analysis: "Analysis", plateau: Plateau | None, names: Sequence[str]
+    row: TrialRow, analysis: Analysis, plateau: Plateau | None, names: Sequence[str]
 ) -> dict[str, Any]:
     cells: list[str] = []
     for k in range(len(analysis.objective_names)):

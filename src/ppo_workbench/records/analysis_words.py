@@ -1,17 +1,13 @@
 """The analysis in plain sentences."""
 
-from typing import TYPE_CHECKING
-
+from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.analysis_plateau import Plateau
 from ppo_workbench.records.analysis_trials import Cost
-
-if TYPE_CHECKING:
-    from ppo_workbench.records.analysis import Analysis
 
 FEW_TRIALS = 10
 
 
-def summarise(analysis: "Analysis", plateau: Plateau | None) -> tuple[str, ...]:
+def summarise(analysis: Analysis, plateau: Plateau | None) -> tuple[str, ...]:
     """Return what a person should know, the most important first."""
     sentences = [_counts(analysis)]
     if plateau is None or analysis.recommended is None:
@@ -57,13 +53,13 @@ def error_note(plateau: Plateau, complete: int) -> str:
     )
 
 
-def _counts(analysis: "Analysis") -> str:
+def _counts(analysis: Analysis) -> str:
     total = sum(analysis.counts.values())
     parts = [f"{count} {state}" for state, count in analysis.counts.items() if count]
     return f"The study holds {_many(total, 'trial')}: {', '.join(parts) or 'none started'}."
 
 
-def _best(analysis: "Analysis") -> str:
+def _best(analysis: Analysis) -> str:
     error = "" if analysis.best_error is None else f" (standard error {analysis.best_error:.2g})"
     text = (
         f"The best single {analysis.objective_names[0]} is {analysis.best_value:.4g}{error}, of "
@@ -75,7 +71,7 @@ def _best(analysis: "Analysis") -> str:
     return f"{text}; being the best of {complete} it is probably lucky, so expect less."
 
 
-def _recommended(analysis: "Analysis") -> str:
+def _recommended(analysis: Analysis) -> str:
     chosen = analysis.recommended
     assert chosen is not None
     parts = [
@@ -89,7 +85,7 @@ def _recommended(analysis: "Analysis") -> str:
     return f"Recommended: the setting of trial {chosen.number}, expected {', '.join(parts)}.{same}"
 
 
-def _plateau(analysis: "Analysis") -> str:
+def _plateau(analysis: Analysis) -> str:
     inside, complete = len(analysis.plateau), analysis.counts["complete"]
     if inside == 1:
         return f"No other of the {complete} complete trials comes close enough to equal it."
@@ -104,7 +100,7 @@ def _plateau(analysis: "Analysis") -> str:
     )
 
 
-def _importances(analysis: "Analysis") -> list[str]:
+def _importances(analysis: Analysis) -> list[str]:
     if not analysis.importances:
         return ["There are too few trials to tell which parameters matter."]
     if len(analysis.importances) == 1:

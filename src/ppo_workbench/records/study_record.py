@@ -35,7 +35,7 @@ from ppo_workbench.records.tracking import (
 if TYPE_CHECKING:
     import optuna
 
-    from ppo_workbench.records.analysis import Analysis
+    from ppo_workbench.records.analysis_findings import Analysis
 
 _LOG = logging.getLogger("ppo_workbench.tracking")
 FILES = ("config.json", "result.json", "log.txt", NAME)
