@@ -126,6 +126,28 @@ def test_unknown_source_names_the_users_own_beside_the_built_in(
         del sys.modules[name]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = = 1\n", r"SyntaxError in .*faulty\.py, line 1 "),
+        ("import no_such_module\n", r"ModuleNotFoundError in .*faulty\.py, line 1 "),
+        ("def load(config):\n    return 1 / 0\n", r"ZeroDivisionError in .*faulty\.py, line 2 "),
+        ("def load(config):\n    return 42\n", "load returned int; return Bars"),
+    ],
+)
+def test_fault_in_an_own_source_is_one_sentence(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ppo_workbench_sources").mkdir()
+    (tmp_path / "ppo_workbench_sources" / "faulty.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(BarsError, match=f"data.source=faulty: {told}"):
+        load_bars(DataConfig(source="faulty"))
+    for name in [name for name in sys.modules if name.startswith("ppo_workbench_sources")]:
+        del sys.modules[name]
+
+
 @pytest.mark.parametrize("name", ["os", "ppo_workbench.cli", "..jit", ""])
 def test_source_name_reaches_no_other_module(name: str) -> None:
     with pytest.raises(BarsError, match="is unknown"):

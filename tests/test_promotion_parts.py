@@ -10,7 +10,14 @@ import torch
 from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import ConfigError, ForbiddenAction, Interrupted, ModelType
+from ppo_workbench.config import (
+    ArtifactError,
+    ConfigError,
+    ForbiddenAction,
+    Interrupted,
+    ModelType,
+    PromotionProfile,
+)
 from ppo_workbench.delivery.artifact import Artifact, load_metadata
 from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
@@ -26,6 +33,7 @@ from ppo_workbench.pipeline.contender import (
 )
 from ppo_workbench.pipeline.promote import promote, rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
+from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.records.registry import register
@@ -275,3 +283,38 @@ def test_interrupted_promotion_says_what_became_of_the_champion(
         promote(compose(["task=promote", "promote.output=final", "tracking=none"]))
 
     assert f"interrupted: {words}" in capsys.readouterr().out
+
+
+def _gates(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "passed": True, "reason": "", "threshold": 0.0} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("gates", "profile", "refused"),
+    [
+        (["audit"], PromotionProfile.research, False),
+        (["target_sharpe", "audit"], PromotionProfile.research, True),
+        (["target_sharpe", "audit"], PromotionProfile.specification, False),
+        (["threshold", "audit"], PromotionProfile.specification, True),
+        (["threshold", "audit"], PromotionProfile.production, False),
+    ],
+)
+def test_champion_is_not_replaced_by_a_weaker_profile(
+    gates: list[str], profile: PromotionProfile, refused: bool
+) -> None:
+    reigning = _model(gates=_gates(*gates)).metadata
+    bars = Mock(instrument=reigning.data.instrument, bar_seconds=reigning.data.bar_seconds)
+    if not refused:
+        check_succession(reigning, bars, profile, "final")
+        return
+    with pytest.raises(ArtifactError, match=rf"promote.profile={profile.value}: .* final passed"):
+        check_succession(reigning, bars, profile, "final")
+
+
+@pytest.mark.parametrize("other", [{"instrument": "OTHER"}, {"bar_seconds": 86_400}])
+def test_champion_is_not_replaced_by_a_model_of_other_bars(other: dict[str, Any]) -> None:
+    reigning = _model().metadata
+    own = {"instrument": reigning.data.instrument, "bar_seconds": reigning.data.bar_seconds}
+    bars = Mock(**{**own, **other})
+    with pytest.raises(ArtifactError, match=r"the reigning champion trades .* choose another"):
+        check_succession(reigning, bars, PromotionProfile.production, "final")

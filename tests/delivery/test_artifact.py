@@ -193,6 +193,12 @@ def test_save_artifact_name_taken_after_the_check_is_refused_and_kept(
     assert (tmp_path / "model.pth").read_text() == "precious"
 
 
+def test_check_free_name_that_differs_by_case_alone_is_refused(tmp_path: Path) -> None:
+    _save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"output=MODEL: .*model\.pth differs by its case"):
+        check_free(tmp_path, "MODEL", overwrite=True)
+
+
 def test_save_artifact_overwrite_replaces_both(tmp_path: Path) -> None:
     _save(tmp_path, seed=1)
     check_free(tmp_path, "model", overwrite=True)

@@ -61,6 +61,12 @@ def _without_close() -> bytes:
     return "\n".join(line.rsplit(",", 2)[0] for line in _lines()).encode()
 
 
+def _with_close_twice() -> bytes:
+    return "\n".join(
+        f"{line},{'close' if k == 0 else 100}" for k, line in enumerate(_lines())
+    ).encode()
+
+
 FILES: list[tuple[str, bytes, str]] = [
     ("empty", b"", "bars.csv"),
     ("header_only", HEADER.encode(), "bars.csv"),
@@ -77,6 +83,8 @@ FILES: list[tuple[str, bytes, str]] = [
     ("no_time_zone", _without_zone(), "data.timezone"),
     ("mixed_time_zones", _mixed_zone(), "row 4"),
     ("unreadable_stamp", _changed(6, "timestamp", "yesterday"), "row 6"),
+    ("price_beyond_all_sense", _changed(6, "high", "1e300"), "data row 6 "),
+    ("column_twice", _with_close_twice(), "'close' is there twice"),
     ("too_few_bars", "\n".join(_lines()).encode(), "split"),
 ]
 

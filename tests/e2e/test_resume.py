@@ -186,3 +186,16 @@ def test_rules_that_leave_nothing_to_trade_are_named(
     assert result.code == 0
     assert "no policy could trade" in result.out
     assert "liquidity" in result.out
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_diverged_training_leaves_no_checkpoint_and_its_name_is_free(
+    workbench: Workbench,
+) -> None:
+    diverged = workbench.run(*RUN, "reward.log_return=1e308", "tracking=none")
+    assert diverged.code == 2
+    assert "the training diverged; lower model.learning_rate" in diverged.err
+    assert "resume" not in diverged.err
+
+    assert not [path for path in workbench.files() if path.endswith(".ckpt")]
+    assert workbench.run(*RUN, "tracking=none").code == 0

@@ -97,6 +97,12 @@ def test_file_columns_other_case_and_mapped_names_are_found(tmp_path: Path) -> N
     assert bars.fingerprint == load(minutes(), tmp_path).fingerprint
 
 
+def test_file_prices_that_share_a_column_are_noted(tmp_path: Path) -> None:
+    bars = load(minutes(), tmp_path, columns={"close": "open"})
+    assert "open and close are the same column 'open'" in bars.notes
+    assert not any("same column" in note for note in load(minutes(), tmp_path).notes)
+
+
 def test_file_naive_stamps_are_read_in_the_configured_zone(tmp_path: Path) -> None:
     table = minutes()
     table["timestamp"] = table["timestamp"].str[:-6]

@@ -435,6 +435,13 @@ def test_check_store_names_what_cannot_be_written(in_the_way: str, tmp_path: Pat
         check_store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
 
 
+def test_run_begins_when_it_is_said_to_have_begun(home: Path) -> None:
+    began_ms = 1_700_000_000_000
+    with open_tracker(TrackingConfig(), home, "early", start_time_ms=began_ms) as tracker:
+        pass
+    assert _run(home, tracker).info.start_time == began_ms
+
+
 def test_pending_tracker_delivers_what_came_before_the_record_was_open() -> None:
     gate, inner = threading.Event(), _Listener()
 

@@ -17,6 +17,10 @@ class ArtifactError(WorkbenchError):
     """A model file is missing, damaged, foreign or would be overwritten."""
 
 
+class DivergedError(ArtifactError):
+    """A training ended in weights that are no numbers."""
+
+
 class PromotionError(WorkbenchError):
     """A promotion step cannot be carried out."""
 

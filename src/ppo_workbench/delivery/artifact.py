@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import torch
 from pydantic import ValidationError
 
-from ppo_workbench.config import ArtifactError
+from ppo_workbench.config import ArtifactError, DivergedError
 from ppo_workbench.delivery.golden import Level, find_golden, replay_network
 from ppo_workbench.delivery.metadata import FORMAT_VERSION, Metadata
 
@@ -98,8 +98,20 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
     """
     paths = artifact_paths(folder, name)
     _check_not_taken(paths, name, overwrite)
+    _check_case(folder, name)
     check_writable(folder)
     return paths
+
+
+def _check_case(folder: Path, name: str) -> None:
+    """Refuse a name that another model has but for its case: some disks hold one of the two."""
+    known = {path.stem for path in folder.glob("*.pth")}
+    for other in sorted(known - {name}):
+        if other.casefold() == name.casefold():
+            raise ArtifactError(
+                f"output={name}: {folder / other}.pth differs by its case alone, and some disks "
+                "and every application would take one for the other; choose another output"
+            )
 
 
 def check_writable(folder: Path) -> None:
@@ -295,9 +307,9 @@ def _plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
         raise ArtifactError(f"tensor {key!r} is not a dense tensor; an artefact holds no others")
     plain = tensor.detach().cpu().contiguous().clone()
     if not bool(torch.isfinite(plain).all()):
-        raise ArtifactError(
+        raise DivergedError(
             f"tensor {key!r} holds NaN or infinite values, so the training diverged; lower "
-            "model.learning_rate and train again"
+            "model.learning_rate or the reward's weights and train again"
         )
     return plain
 

@@ -24,6 +24,7 @@ Describe = Callable[[int], str]
 NS_PER_SECOND = 1_000_000_000
 NS_PER_DAY = 86_400 * NS_PER_SECOND
 MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC = 0.05
+HIGHEST_PRICE = 1e12  # beyond it squares and products of prices mean nothing
 _RELATIVE_TOLERANCE = 1e-9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_BAR = (
@@ -218,6 +219,7 @@ def _value_rules(
         values = prices[name]
         rules.append((~np.isfinite(values), f"{name} must be a finite number", (name,)))
         rules.append((values <= 0, f"{name} must be above 0", (name,)))
+        rules.append((values > HIGHEST_PRICE, f"{name} must be {HIGHEST_PRICE:g} or less", (name,)))
     volume = prices["volume"]
     rules.append((~np.isfinite(volume), "volume must be a finite number", ("volume",)))
     rules.append((volume < 0, "volume must not be negative", ("volume",)))

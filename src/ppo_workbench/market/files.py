@@ -146,6 +146,7 @@ def _read_rows(label: str, table: "pd.DataFrame", config: DataConfig) -> _Rows:
     stamps = parse_stamps(label, table[names["timestamp"]], config.timezone, allow_dates=True)
     prices = {name: numbers(label, table[names[name]], name) for name in PRICES}
     half_spread_bps, notes = _half_spread(label, table, names)
+    notes += _shared_columns(names)
     zeros = int((prices["volume"] == 0).sum())
     if zeros:
         notes.append(f"{zeros} bars have zero volume")
@@ -181,6 +182,19 @@ def _column_names(label: str, table: "pd.DataFrame", config: DataConfig) -> dict
         remedy = f"add it or set data.columns={{{name}: NAME_IN_THE_FILE}}"
         names[name] = find_column(label, table, theirs, remedy)
     return names
+
+
+def _shared_columns(names: dict[str, str]) -> list[str]:
+    """Note prices that are read from one column: a series of closes has no others, a slip has."""
+    readers: dict[str, list[str]] = {}
+    for ours, theirs in names.items():
+        if ours in PRICES:
+            readers.setdefault(theirs, []).append(ours)
+    return [
+        f"{' and '.join(ours)} are the same column {theirs!r}"
+        for theirs, ours in readers.items()
+        if len(ours) > 1
+    ]
 
 
 def _stamp_name(label: str, table: "pd.DataFrame") -> str:

@@ -12,12 +12,13 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_workbench.config import BarsError, DataConfig
+from ppo_workbench.config import BarsError, DataConfig, WorkbenchError
 from ppo_workbench.market.bars import Bars, validate_bars
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def load_bars(config: DataConfig) -> Bars:
     Raises:
         BarsError: If the source is unknown, or its bars break a rule.
     """
-    bars = _find(config.source)(config)
+    bars = _load(config)
     if config.instrument is not None:
         bars = replace(bars, instrument=config.instrument)
     validate_bars(bars)
@@ -42,6 +43,38 @@ def load_bars(config: DataConfig) -> Bars:
 
         bars = add_events(bars, config.events_path)
     return bars
+
+
+def _load(config: DataConfig) -> Bars:
+    """Call the source; a fault in one of the user's own is told as such."""
+    load = _find(config.source)
+    if config.source in SOURCES:
+        return load(config)
+    try:
+        bars = load(config)
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        raise _fault(config.source, error) from error
+    if not isinstance(bars, Bars):
+        kind = type(bars).__name__
+        raise BarsError(
+            f"data.source={config.source}: load returned {kind}; return Bars, as "
+            "market.files.bars_from_table makes them"
+        )
+    return bars
+
+
+def _fault(name: str, error: Exception) -> BarsError:
+    """Name what went wrong in a user's own source, and its last line that was reached there."""
+    own = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.endswith(f"{name}.py")
+    ]
+    line = getattr(error, "lineno", None) or (own[-1] if own else None)
+    where = f"{OWN}/{name}.py" + (f", line {line}" if line else "")
+    return BarsError(f"data.source={name}: {type(error).__name__} in {where} ({error}); mend it")
 
 
 def _find(name: str) -> Source:
@@ -56,7 +89,11 @@ def _find(name: str) -> Source:
             f"data.source={name!r} is unknown; use one of {', '.join(known)}"
             f"{f' (did you mean {near[0]}?)' if near else ''}"
         )
-    load: Source | None = getattr(importlib.import_module(f"{OWN}.{name}"), "load", None)
+    try:
+        module = importlib.import_module(f"{OWN}.{name}")
+    except Exception as error:
+        raise _fault(name, error) from error
+    load: Source | None = getattr(module, "load", None)
     if load is None:
         raise BarsError(f"data.source={name!r}: {OWN}/{name}.py has no function load; define it")
     return load

@@ -91,7 +91,13 @@ def _read(path: str, suffix: str) -> "pd.DataFrame":
     with warnings.catch_warnings():
         # pandas only warns of rows that are longer than the header, and drops their end.
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(path, index_col=False, low_memory=False)
+        table = pd.read_csv(path, index_col=False, low_memory=False)
+    # pandas renames the second of two columns of one name.
+    header = [str(name) for name in pd.read_csv(path, header=None, nrows=1, dtype=str).loc[0]]
+    twice = next((name for name in header if header.count(name) > 1 and name != "nan"), None)
+    if twice is not None:
+        raise ValueError(f"column {twice!r} is there twice")
+    return table
 
 
 def find_column(label: str, table: "pd.DataFrame", name: str, remedy: str | None = None) -> str:

@@ -8,7 +8,13 @@ from typing import Any
 import numba
 import torch
 
-from ppo_workbench.config import CHANGES_ON_RESUME, ArtifactError, BudgetConfig, CheckpointConfig
+from ppo_workbench.config import (
+    CHANGES_ON_RESUME,
+    ArtifactError,
+    BudgetConfig,
+    CheckpointConfig,
+    DivergedError,
+)
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
     artifact_paths,
@@ -166,9 +172,15 @@ class Keeper:
         metadata: Metadata,
         overwrite: bool,
     ) -> ArtifactPaths:
-        """Write the artefact; where it cannot be written, say that the run is not lost."""
+        """Write the artefact; where it cannot be written, say that the run is not lost.
+
+        A run that has diverged is: its checkpoint goes, since it would only diverge again.
+        """
         try:
             return save_artifact(folder, self.name, tensors, metadata, overwrite)
+        except DivergedError:
+            self.path.unlink(missing_ok=True)
+            raise
         except ArtifactError as error:
             if not self.path.exists():
                 raise

@@ -64,6 +64,7 @@ from ppo_workbench.pipeline.promotion_evidence import (
 )
 from ppo_workbench.pipeline.promotion_report import describe, write_reports
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
+from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
 from ppo_workbench.records.registry import (
     CHALLENGER,
@@ -114,8 +115,9 @@ def promote(
     Raises:
         ConfigError: The study cannot be promoted from, or `output` is given; before anything is
             trained.
-        ArtifactError: `promote.output` is a model that is no champion, or trained_models/ or
-            promotions/ cannot be written; before anything is trained.
+        ArtifactError: `promote.output` is a model that is no champion, or a champion of other
+            bars or of a stronger profile, or trained_models/ or promotions/ cannot be written;
+            before anything is trained.
         PromotionError: Another promotion of this name is under way.
         Interrupted: Ctrl-C; what is true then has been said.
         LedgerError: The look at the test cannot be recorded.
@@ -304,7 +306,8 @@ class _Promotion:
             )
         self.config, self.options, self.profile = config, options, options.profile
         self._home, self._console, self._name = home, console, options.output
-        self._reigns = self._champion() is not None
+        reigning = self._champion()
+        self._reigns = reigning is not None
         self.study: StudyTrials = read_study(
             config.trial.storage, home, options.study, options.top_k
         )
@@ -315,6 +318,9 @@ class _Promotion:
             for candidate in self.study.candidates
         }
         check_same_bars(self._contenders, self.study.name)
+        if reigning is not None:
+            bars = next(iter(self._contenders.values())).bars
+            check_succession(reigning, bars, self.profile, self._name)
 
     def _champion(self) -> Metadata | None:
         try:

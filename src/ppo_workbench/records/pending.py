@@ -152,10 +152,12 @@ def open_tracker_beside(
     check_store(uri, home.absolute())
     destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
 
+    began_ms = time.time_ns() // 1_000_000
+
     def opening() -> Tracker:
         if after is not None:
             after.join()
-        return open_tracker(config, home, run_name, params, tags, resume_run_id)
+        return open_tracker(config, home, run_name, params, tags, resume_run_id, began_ms)
 
     return PendingTracker(opening, destination, 0.0 if _has_two_cores() else ONE_CORE_SECONDS)
 

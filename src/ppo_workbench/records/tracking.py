@@ -305,6 +305,7 @@ def open_tracker(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
+    start_time_ms: int | None = None,
 ) -> Tracker:
     """Create the record of one run, or go on with an existing one.
 
@@ -316,6 +317,7 @@ def open_tracker(
         params: The unresolved configuration.
         tags: Tags of the run, such as `mlflow.parentRunId`.
         resume_run_id: Go on with this run instead of creating one.
+        start_time_ms: When the run began, Unix time; now by default.
 
     Raises:
         TrackingError: The store cannot be reached or used; nothing was trained yet.
@@ -330,7 +332,9 @@ def open_tracker(
     try:
         if resume_run_id is None:
             legal = _legal_tags(tags or {}, redact)
-            client, run_id = _create_run(uri, redact(experiment), home, redact(run_name), legal)
+            client, run_id = _create_run(
+                uri, redact(experiment), home, redact(run_name), legal, start_time_ms
+            )
             _send_params(client, run_id, params or {}, redact)
         else:
             client, run_id = open_client(uri), resume_run_id
@@ -361,7 +365,12 @@ def _legal_tags(tags: Mapping[str, str], redact: Redactor) -> dict[str, str]:
 
 
 def _create_run(
-    uri: str, experiment: str, home: Path, run_name: str, tags: Mapping[str, str]
+    uri: str,
+    experiment: str,
+    home: Path,
+    run_name: str,
+    tags: Mapping[str, str],
+    start_time_ms: int | None,
 ) -> tuple[Any, str]:
     """Open the store, create the experiment if need be, and start a run in it.
 
@@ -380,7 +389,7 @@ def _create_run(
             if found
             else client.create_experiment(experiment, artifact_location=location)
         )
-        run = client.create_run(identity, run_name=run_name, tags=dict(tags))
+        run = client.create_run(identity, start_time_ms, dict(tags), run_name)
     return client, run.info.run_id
 
 

@@ -1,6 +1,6 @@
 """Which gates a profile asks for, and the evidence that they judge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ppo_workbench.config import PromotionProfile
@@ -83,6 +83,15 @@ def judge(profile: PromotionProfile, evidence: Evidence) -> list[Gate]:
     if profile is PromotionProfile.production:
         own = _production(evidence)
     return [*own, *_protocol(evidence)]
+
+
+def profile_of(names: Collection[str]) -> PromotionProfile:
+    """Return the profile whose gates have these names."""
+    if THRESHOLD in names:
+        return PromotionProfile.production
+    if any(name.startswith("target_") for name in names):
+        return PromotionProfile.specification
+    return PromotionProfile.research
 
 
 def _protocol(evidence: Evidence) -> list[Gate]:
