@@ -91,8 +91,8 @@ class BudgetConfig:
     """
 
     minutes: Annotated[float | None, Field(gt=0, le=100_000)] = None
-    episodes: Annotated[int | None, Field(gt=0)] = None
-    timesteps: Annotated[int | None, Field(gt=0)] = None
+    episodes: Annotated[int | None, Field(gt=0, le=10**12)] = None
+    timesteps: Annotated[int | None, Field(gt=0, le=10**12)] = None
     evaluations: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 

@@ -107,7 +107,7 @@ def settings_note(config: Config, metadata: Metadata) -> str:
     here = _leaves(config)
     apart = [
         # Texts are left out: one taken from the environment may be a secret.
-        key if isinstance(value, str) else f"{key}={value} (trained with {own.get(key)})"
+        key if isinstance(value, str | dict) else f"{key}={value} (trained with {own.get(key)})"
         for key, value in here.items()
         if own.get(key) != value
     ]

@@ -58,7 +58,7 @@ def recorded_by(run: str, tracking: TrackingConfig) -> Mapping[str, Any] | None:
     name = _name_of(tracking, run)
     if _comparison(name) is not None:
         return None
-    folder, name = find_artifact(name)
+    folder, name = _model(name)
     return load_metadata(folder, name).config
 
 
@@ -108,9 +108,24 @@ def _name_of(tracking: TrackingConfig, run: str) -> str:
     return found.tags.get("comparison") or found.tags.get("mlflow.runName") or run
 
 
+def _model(name: str) -> tuple[Path, str]:
+    """Return folder and name of a model.
+
+    Raises:
+        ConfigError: Nothing has that name.
+    """
+    try:
+        return find_artifact(name)
+    except ConfigError:
+        raise ConfigError(
+            f"run={name}: no comparison, no model and no recorded run has that name; look into "
+            "comparisons/, trained_models/ and baselines/"
+        ) from None
+
+
 def _draw_model(config: Config, name: str, console: WorkbenchConsole) -> ReportFiles:
     """Score a stored model and write reports/NAME."""
-    find_artifact(name)  # refuses names of nothing
+    _model(name)  # refuses names of nothing
     found = evaluate_artifact(config, name, config.split)
     title = f"{name} on {config.split.value} of {found.experiment.bars.instrument}"
     for note in found.notes():
