@@ -222,7 +222,7 @@ def test_report_is_drawn_again_from_the_name_and_from_the_run(
 
 
 def test_report_of_nothing_is_refused(workbench: Workbench) -> None:
-    for name, words in (("ghost", "artifact=ghost"), ("../up", "../up")):
+    for name, words in (("ghost", "run=ghost: no comparison"), ("../up", "../up")):
         result = workbench.run("task=report", f"run={name}", "tracking=none")
         assert result.code == 2
         assert words in result.err

@@ -24,7 +24,7 @@ Describe = Callable[[int], str]
 NS_PER_SECOND = 1_000_000_000
 NS_PER_DAY = 86_400 * NS_PER_SECOND
 MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC = 0.05
-HIGHEST_PRICE = 1e12  # beyond it squares and products of prices mean nothing
+HIGHEST_PRICE = 1e150  # beyond it the square of a price is no number
 _RELATIVE_TOLERANCE = 1e-9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_BAR = (
