@@ -1,5 +1,6 @@
 """Exit codes, one-sentence refusals, secrets, and Hydra's own commands."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -14,6 +15,7 @@ import hydra
 import pytest
 
 import ppo_workbench
+from ppo_workbench import cli
 from ppo_workbench.cli import command, compose
 from ppo_workbench.config import (
     BarsError,
@@ -405,3 +407,17 @@ def test_process_with_bad_input_exits_2_with_one_sentence_and_writes_nothing(
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_garbage_is_collected_while_modules_load_and_more_often_after() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(cli.OBJECTS_WHILE_IMPORTING)
+        cli._collect_garbage_as_usual()
+        assert gc.get_threshold()[0] == cli.OBJECTS_BETWEEN_COLLECTIONS
+        gc.set_threshold(7)  # another's choice, such as a notebook's, is left alone
+        cli._collect_garbage_as_usual()
+        assert gc.get_threshold()[0] == 7
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)

@@ -45,6 +45,7 @@ FLAGS_OF_OLD = {
 }
 
 
+OBJECTS_WHILE_IMPORTING = 1_000_000
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
 NOTHING_KEPT = "interrupted before there was a model to keep"
@@ -100,7 +101,7 @@ def main() -> None:
     """Run one command of the command line and exit with its code."""
     # Imports make a million objects that all stay: looking for garbage among them every 700
     # new ones was measured to take a sixth of a warm start, every 100,000 a tenth.
-    gc.disable()
+    gc.set_threshold(OBJECTS_WHILE_IMPORTING)
     sys.exit(command(sys.argv[1:]))
 
 
@@ -148,7 +149,7 @@ def _run(cfg: DictConfig) -> float:
     # Late: refusing bad input must not wait for torch.
     from ppo_workbench import pipeline
 
-    _collect_garbage_from_here()
+    _collect_garbage_as_usual()
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(pipeline.run(config, raw, choices))
     from ppo_workbench.launching import LauncherJobs
@@ -156,12 +157,11 @@ def _run(cfg: DictConfig) -> float:
     return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
 
 
-def _collect_garbage_from_here() -> None:
-    """Begin what `main` put off: what is there by now was imported and stays."""
-    if not gc.isenabled():
+def _collect_garbage_as_usual() -> None:
+    """End what `main` began: what is there by now was imported and stays."""
+    if gc.get_threshold()[0] == OBJECTS_WHILE_IMPORTING:
         gc.freeze()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-        gc.enable()
 
 
 def _checked(

@@ -94,7 +94,8 @@ def check_free(folder: Path, name: str, overwrite: bool) -> ArtifactPaths:
     """Refuse, before any work is done, a name that is taken or a folder that is not writable.
 
     Raises:
-        ArtifactError: Either of it, or a name that `check_output_name` refuses.
+        ArtifactError: Either of it, a name that differs from a model's by case alone, or one
+            that `check_output_name` refuses.
     """
     paths = artifact_paths(folder, name)
     _check_not_taken(paths, name, overwrite)

@@ -38,7 +38,7 @@ def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> in
 
 
 def early_evaluations(timesteps: int) -> int:
-    """Return how many looks belong before this timestep, as the first part of a budget goes.
+    """Return how many looks by timesteps belong before this one.
 
     At 1, 2 ... 8, 10, 12, 14, 16, 20 ... times 131,072.
     """

@@ -70,9 +70,9 @@ def _fault(name: str, error: Exception) -> BarsError:
     own = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.endswith(f"{name}.py")
+        if Path(frame.filename).name == f"{name}.py"
     ]
-    line = getattr(error, "lineno", None) or (own[-1] if own else None)
+    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
     where = f"{OWN}/{name}.py" + (f", line {line}" if line else "")
     return BarsError(f"data.source={name}: {type(error).__name__} in {where} ({error}); mend it")
 

@@ -96,7 +96,7 @@ def _read(path: str, suffix: str) -> "pd.DataFrame":
     header = [str(name) for name in pd.read_csv(path, header=None, nrows=1, dtype=str).loc[0]]
     twice = next((name for name in header if header.count(name) > 1 and name != "nan"), None)
     if twice is not None:
-        raise ValueError(f"column {twice!r} is there twice")
+        raise BarsError(f"{path}: column {twice!r} is there twice; rename or remove one of them")
     return table
 
 

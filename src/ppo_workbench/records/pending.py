@@ -60,7 +60,9 @@ class PendingTracker(Tracker):
         self._wanted.set()
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
-            _LOG.warning("waiting up to a minute for the record at %s ...", self.destination)
+            _LOG.warning(
+                "waiting for the record at %s, as a rule under a minute ...", self.destination
+            )
             self._thread.join()
         if self._opened is None:
             raise self._error or TrackingError("tracking: the record could not be opened")
