@@ -23,6 +23,7 @@ from ppo_workbench.config.choices import (
     Severity,
     Task,
     TimestampConvention,
+    Volume,
 )
 from ppo_workbench.config.errors import (
     ArtifactError,
@@ -38,6 +39,7 @@ from ppo_workbench.config.market import (
     CostsConfig,
     DataConfig,
     FeaturesConfig,
+    MarketConfig,
     SplitsConfig,
     SyntheticConfig,
 )
@@ -127,6 +129,7 @@ __all__ = [
     "LocateRule",
     "MaintenanceMarginRule",
     "MarketArms",
+    "MarketConfig",
     "ModelConfig",
     "ModelType",
     "ObjectiveConfig",
@@ -156,6 +159,7 @@ __all__ = [
     "TrackingConfig",
     "TrialConfig",
     "VolatilityRule",
+    "Volume",
     "WorkbenchError",
     "flatten",
     "known_keys",

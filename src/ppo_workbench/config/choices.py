@@ -36,6 +36,14 @@ class TimestampConvention(Enum):
     bar_end = "bar_end"
 
 
+class Volume(Enum):
+    """What the volume of a series counts; only what was traded says how much can be."""
+
+    traded = "traded"
+    ticks = "ticks"
+    none = "none"
+
+
 class ActionSet(Enum):
     """How action indices move the position (DESIGN: "Words")."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ppo_workbench.config.choices import Protocol, TimestampConvention
+from ppo_workbench.config.choices import Protocol, TimestampConvention, Volume
 from ppo_workbench.config.ranges import (
     Bps,
     Count,
@@ -88,6 +88,7 @@ class DataConfig:
     timezone: str | None = None
     timestamp: TimestampConvention = TimestampConvention.bar_start
     calendar: str = "XNYS"
+    volume: Volume = Volume.traded
     feature_columns: list[str] = field(default_factory=list)
     feature_lag_bars: CountOrZero = 1
     events_path: str | None = None
@@ -95,6 +96,25 @@ class DataConfig:
     drop_duplicates: bool = False
     high_volatility_cost_multiplier: Annotated[float, Field(ge=1, le=100)] = 1.0
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+
+@dataclass
+class MarketConfig:
+    """How orders are counted in a market; conf/market/ names the markets there are.
+
+    A position is counted in units of what the price is quoted for: shares, coins, units of a
+    base currency, ounces; a future's contracts times `contract_multiplier`.
+
+    Attributes of note: `lot` is the step of an order, in contracts, shares or coins, 0 = any
+    fraction; `minimum_order` the smallest order, in the same; `tick` the price step, in
+    currency: a spread is never narrower, 0 = not known.
+    """
+
+    name: str = "synthetic"
+    lot: NonNegative = 1.0
+    minimum_order: NonNegative = 0.0
+    tick: NonNegative = 0.0
+    contract_multiplier: Positive = 1.0
 
 
 @dataclass

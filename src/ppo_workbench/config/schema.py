@@ -7,7 +7,13 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import Field
 
 from ppo_workbench.config.choices import ScoredSplit, Select, Task
-from ppo_workbench.config.market import CostsConfig, DataConfig, FeaturesConfig, SplitsConfig
+from ppo_workbench.config.market import (
+    CostsConfig,
+    DataConfig,
+    FeaturesConfig,
+    MarketConfig,
+    SplitsConfig,
+)
 from ppo_workbench.config.rules import RiskConfig
 from ppo_workbench.config.tasks import (
     CompareConfig,
@@ -47,6 +53,7 @@ class Config:
     resume: str | None = None
     study: str | None = None
     run: str | None = None
+    market: MarketConfig = field(default_factory=MarketConfig)
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
