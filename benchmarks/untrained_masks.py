@@ -25,6 +25,7 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, trading_market
+from ppo_workbench.trading.rewards import with_volatility
 
 PRESETS = ("conservative", "moderate", "aggressive", "unconstrained", "every rule")
 LADDERS = {"step": "[-1,0,1]", "target": "[-1,-0.5,0,0.5,1]"}
@@ -64,9 +65,11 @@ def vec_env(config: Config, envs: int) -> tuple[TradingVecEnv, np.ndarray]:
     bars = load_bars(config.data)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
+    split = Split("all", table.warmup_bars, len(bars))
+    config = with_volatility(config, bars, (split,))
     market = trading_market(bars, table, config, scaler)
     length = config.env.episode_bars
-    starts = legal_starts(bars, Split("all", table.warmup_bars, len(bars)), length)
+    starts = legal_starts(bars, split, length)
     return TradingVecEnv(TradingBatch(market, starts, length, envs, 0)), bars.bars_left
 
 

@@ -47,6 +47,8 @@ def _config(*overrides: str) -> Config:
         "risk=unconstrained",
         "env.episode_bars=390",
         "splits.gap_bars=0",
+        "reward.bar_volatility_frac=0.0005",
+        "reward.annual_volatility_frac=0.16",
     ]
     return compose([*base, *overrides])
 

@@ -26,6 +26,8 @@ FREE = {
     "costs.quoted_spread": False,
     "env.no_open_last_bars": 0,
     "env.flat_last_bars": 0,
+    "reward.bar_volatility_frac": 0.001,
+    "reward.annual_volatility_frac": 0.001,
 }
 
 

@@ -43,6 +43,8 @@ def _config(kind: ActionSet = ActionSet.step) -> Config:
             f"env.action_set={kind.value}",
             "env.episode_bars=390",
             "splits.gap_bars=0",
+            "reward.bar_volatility_frac=0.0005",
+            "reward.annual_volatility_frac=0.16",
         ]
     )
     for rule in vars(config.risk).values():

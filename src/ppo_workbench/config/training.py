@@ -41,16 +41,20 @@ class EnvConfig:
 class RewardConfig:
     """Weights of the reward components (docs/metrics.md gives each formula).
 
-    `extra` weighs components by name that have no field here (docs/extending.md).
+    `variance` is the annual Sharpe ratio above which holding pays.  `extra` weighs components
+    by name that have no field here (docs/extending.md).  The two volatilities are units: null
+    is that of the training bars, of one bar and of a year.
     """
 
     log_return: NonNegative = 1.0
-    variance: NonNegative = 0.03
+    variance: NonNegative = 0.0
     differential_sharpe: NonNegative = 0.0
     differential_sharpe_halflife_bars: Positive = 390.0
     drawdown: NonNegative = 0.0
     turnover: NonNegative = 0.0
     extra: dict[str, NonNegative] = field(default_factory=dict)
+    bar_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    annual_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 from ppo_workbench.config import (
     Config,
     ConfigError,
+    RewardConfig,
 )
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
@@ -125,6 +126,7 @@ def resolved_choices(
         *(("  note", note) for note in unfitting_env(choices.get("env"), bars.bar_seconds)),
         ("observation", ", ".join(experiment.market.feature_names) + " + account"),
         ("actions", f"{', '.join(space.names)} on {[float(x) for x in space.levels]}"),
+        ("reward", reward_words(config.reward)),
         (
             "learning",
             f"{model.n_envs} environments x {model.n_steps} steps, batch {model.batch_size}, "
@@ -135,6 +137,16 @@ def resolved_choices(
         ("model file", f"{folder.name}/{name}.pth"),
         ("record", tracker.destination),
     ]
+
+
+def reward_words(reward: RewardConfig) -> str:
+    """Say what rewards are counted in, and what holding has to bring to be worth it."""
+    unit = reward.bar_volatility_frac or 0.0
+    year = reward.annual_volatility_frac or 0.0
+    return (
+        f"in bar volatilities of {unit * 1e4:.3g} bp ({year:.1%} a year); holding pays above an "
+        f"annual Sharpe ratio of {reward.variance:g} (reward.variance)"
+    )
 
 
 def warn_if_nothing_trades(console: WorkbenchConsole, scores: Scores) -> None:

@@ -38,6 +38,7 @@ ACCOUNT_DTYPE = np.dtype(
         ("session", "i8"),
         ("session_equity", "f8"),  # equity at the close before this session
         ("session_opens", "i8"),
+        ("session_bars", "i8"),  # bars marked in this session
         ("opened_session", "i8"),  # session in which the open position was opened
         ("day_trades", "i8", (5,)),  # per session, the current one first
         ("unsettled_cash", "f8"),
@@ -216,6 +217,7 @@ def begin_session(a: Any, session: int) -> None:
     a.session = session
     a.session_equity = a.equity
     a.session_opens = 0
+    a.session_bars = 0
     a.unsettled_cash = 0.0
     for i in range(DAY_TRADE_SESSIONS - 1, 0, -1):
         a.day_trades[i] = a.day_trades[i - 1]

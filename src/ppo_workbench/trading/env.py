@@ -19,7 +19,7 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
-from ppo_workbench.trading.rewards import REWARD_NAMES
+from ppo_workbench.trading.rewards import REWARD_NAMES, with_volatility
 from ppo_workbench.trading.rules import rules_in
 
 ENV_ID = "MaskableTrading-v0"
@@ -30,7 +30,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     Observation: float32 (F + S,), scaled market features then account features.
     Action: an index of the action set; `action_masks()` says which are allowed now.
-    Reward: sum of weighted components, in units of 10 bp.
+    Reward: sum of weighted components, in volatilities of a training bar.
     An episode is truncated after `episode_bars` decisions and terminated by ruin.
     """
 
@@ -148,8 +148,8 @@ def make_env(config: Config | None = None, seed: int = 0) -> MaskableTradingEnv:
     bars = load_bars(config.data)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
-    market = trading_market(bars, table, config, scaler)
     split = Split("all", table.warmup_bars, len(bars))
+    market = trading_market(bars, table, with_volatility(config, bars, (split,)), scaler)
     starts = legal_starts(bars, split, config.env.episode_bars)
     return MaskableTradingEnv(market, starts, config.env.episode_bars, seed)
 

@@ -12,6 +12,7 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Fold, Split, cut, legal_starts_of, time_splits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
+from ppo_workbench.trading.rewards import with_volatility
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _assemble(
 ) -> Experiment:
     table = compute_market(bars, config.features)
     ranges = train_ranges or (splits["train"],)
+    config = with_volatility(config, bars, ranges)
     scaler = Scaler.fit(_rows_of(table.features, ranges), config.features.clip)
     market = trading_market(bars, table, config, scaler)
     return Experiment(config, bars, table, splits, market, test_range, ranges)

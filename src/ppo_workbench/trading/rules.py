@@ -92,7 +92,7 @@ _FLOATS = (
     "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
     "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
-    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay", "observation_clip",
+    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay", "bar_volatility", "annual_volatility", "observation_clip",
 )  # fmt: skip
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
@@ -206,8 +206,15 @@ def _risk_params(config: Config) -> dict[str, float]:
 
 def _reward_params(config: Config) -> dict[str, float]:
     weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
-    halflife = config.reward.differential_sharpe_halflife_bars
-    return weights | {"sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife)}
+    reward = config.reward
+    # `rewards.with_volatility` has filled them before anything is traded.
+    assert reward.bar_volatility_frac is not None
+    assert reward.annual_volatility_frac is not None
+    return weights | {
+        "sharpe_decay": 1.0 - 0.5 ** (1.0 / reward.differential_sharpe_halflife_bars),
+        "bar_volatility": reward.bar_volatility_frac,
+        "annual_volatility": reward.annual_volatility_frac,
+    }
 
 
 @kernel
