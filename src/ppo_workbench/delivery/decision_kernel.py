@@ -13,7 +13,7 @@ from ppo_workbench.market.regimes import (
     HIGH,
     LARGE_MOVE,
     LOW,
-    MEAN_VOLUME,
+    MEAN_NOTIONAL,
     OPEN,
     RATIO,
     REGIME,
@@ -93,7 +93,7 @@ def take_bar(
     facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
     row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
     row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
-    row.mean_volume, row.session = context[MEAN_VOLUME], facts.session
+    row.mean_notional, row.session = context[MEAN_NOTIONAL], facts.session
     row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)
     scale_rows(features, means, stds, clip, scaled[1:2])
     return _count_outside(features[0], ranges, outside)

@@ -33,7 +33,7 @@ class Decisions:
         close: float64, its close.
         session: int64, its session.
         half_spread_bps: float64, its quote, NaN where there is none.
-        sigma, ratio, mean_volume: float64, see `MarketFacts`.
+        sigma, ratio, mean_notional: float64, see `MarketFacts`.
         equity: float64, recorded equity at this close.
     """
 
@@ -43,7 +43,7 @@ class Decisions:
     half_spread_bps: Floats
     sigma: Floats
     ratio: Floats
-    mean_volume: Floats
+    mean_notional: Floats
     equity: Floats
 
 
@@ -83,7 +83,7 @@ def decisions(trace: Trace, bars: Bars, facts: MarketFacts, first_row: int) -> D
         half_spread_bps=bars.half_spread_bps[row],
         sigma=facts.sigma[row],
         ratio=facts.ratio[row],
-        mean_volume=facts.mean_volume[row],
+        mean_notional=facts.mean_notional[row],
         equity=trace.equity_curve()[:-1],
     )
 
@@ -102,7 +102,8 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     prices = bars.close if config.env.fill is Fill.next_close else bars.open
     price = prices[at.row + 1]
     sizes = np.abs(quantity)
-    cost = sizes * price * cost_rate(at, config.costs, participation(sizes, at.mean_volume))
+    notional = sizes * price
+    cost = notional * cost_rate(at, config.costs, participation(notional, at.mean_notional))
     cost += commission(sizes, config.costs)
     spent = np.cumsum(quantity * price + cost)
     before = trace.initial_equity_usd - np.concatenate(([0.0], spent[:-1]))
@@ -124,10 +125,10 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     )
 
 
-def participation(sizes: Floats, mean_volume: Floats) -> Floats:
-    """Return order size over mean volume, 0 where no volume is known."""
-    known = mean_volume > 0
-    return np.divide(sizes, mean_volume, out=np.zeros_like(mean_volume), where=known)
+def participation(notional: Floats, mean_notional: Floats) -> Floats:
+    """Return what an order trades over what a bar does, 0 where no volume is known."""
+    known = mean_notional > 0
+    return np.divide(notional, mean_notional, out=np.zeros_like(mean_notional), where=known)
 
 
 def cost_rate(at: Decisions, costs: CostsConfig, taken: Floats) -> Floats:
@@ -368,7 +369,7 @@ def _target_shares(
     costs, held, price, equity = config.costs, books.held, books.price, books.fill_equity
     rate = cost_rate(at, costs, np.zeros_like(held))
     largest = np.abs(sized(exposure, equity, price, rate, config) - held)
-    rate = cost_rate(at, costs, participation(largest, at.mean_volume))
+    rate = cost_rate(at, costs, participation(largest * price, at.mean_notional))
     closing = np.abs(held) * (price * rate + costs.fee_per_share_usd)
     equity = equity - np.where(exposure * held < 0.0, closing, 0.0)
     target = sized(exposure, equity, price, rate, config)

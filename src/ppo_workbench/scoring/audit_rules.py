@@ -321,10 +321,10 @@ def _event(case: Case) -> Iterator[Finding]:
 
 
 def _liquidity(case: Case) -> Iterator[Finding]:
-    frac, volume = case.config.risk.liquidity.max_volume_frac, case.at.mean_volume
-    asked = np.abs(case.orders.shares_at_close - case.books.held)
-    limit = np.where(volume > 0, frac * volume, np.inf)
-    yield _order_above(case, "order of shares", asked, limit)
+    frac, traded = case.config.risk.liquidity.max_volume_frac, case.at.mean_notional
+    asked = np.abs(case.orders.shares_at_close - case.books.held) * case.at.close
+    limit = np.where(traded > 0, frac * traded, np.inf)
+    yield _order_above(case, "order notional", asked, limit)
 
 
 def _order_rate(case: Case) -> Iterator[Finding]:
