@@ -65,6 +65,7 @@ def bar_rows(
     rows["close"] = closes
     rows["open"] = closes if opens is None else opens
     rows["half_spread_bps"], rows["volatility_ratio"], rows["mean_notional"] = np.nan, 1.0, 1e14
+    rows["trades"] = 1
     for name, values in fields.items():
         rows[name] = values
     return rows

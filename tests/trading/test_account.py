@@ -248,3 +248,24 @@ def test_cash_and_position_are_equity_and_log_returns_add_up(data: st.DataObject
         if account["shares"] >= 0 and out["fill_quantity"] > 0:
             assert account["cash"] >= -1e-6  # unlevered: an order is never paid with debt
     assert logs == pytest.approx(math.log(account["equity"] / 100_000.0), rel=1e-9, abs=1e-12)
+
+
+def test_order_that_meets_a_bar_without_volume_lapses_and_may_be_given_again() -> None:
+    account = Account(configure(), bar_rows(CLOSES, OPENS, trades=[1, 0, 1, 0, 1]))
+    out = account.step(BUY)
+    assert (out["fill_quantity"], out["cost"], out["violated"]) == (0.0, 0.0, 0)
+    assert (account["shares"], account["cash"]) == (0.0, 100_000.0)
+    account.step(BUY)
+    assert account["shares"] == math.floor(100_000 / 103.0)
+    held = account["shares"]
+    account.step(SELL)
+    assert account["shares"] == held
+    account.step(SELL)
+    assert account["shares"] == 0.0
+
+
+def test_nothing_can_be_opened_after_twenty_bars_without_volume() -> None:
+    config = configure(risk__liquidity__enabled=True)
+    account = Account(config, bar_rows(CLOSES, OPENS, mean_notional=0.0))
+    assert account.blocked(BUY) == {"liquidity"}
+    assert account.blocked(SELL) == {"liquidity"}

@@ -1,5 +1,6 @@
 """Masks: what is legal in any state (DESIGN, rule 3), and why it is not."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,7 +74,7 @@ def _states(draw: st.DrawFn) -> tuple[Config, Account]:
         [price],
         sigma=draw(st.just(1e-3) | st.floats(0, 0.5)),
         volatility_ratio=draw(st.floats(0, 5)),
-        mean_notional=draw(st.just(1e11) | st.floats(0, 1e8)),
+        mean_notional=draw(st.just(1e11) | st.floats(0, 1e8) | st.just(math.inf)),
         rule_bits=draw(st.just(0) | _ANY_BITS),
     )
     account = Account(config, rows)
@@ -238,7 +239,7 @@ def test_rule_switched_off_lets_the_same_action_pass(rule: str) -> None:
         ("position", {"changes": {"risk__position__max_notional_usd": 100_000.0}}),
         ("concentration", {"changes": {"risk__concentration__max_exposure": 1.0}}),
         ("liquidity", {"bar": {"mean_notional": 1_000_000.0}}),
-        ("liquidity", {"bar": {"mean_notional": 0.0}}),  # no volume in the data: no rule
+        ("liquidity", {"bar": {"mean_notional": math.inf}}),  # no volume in the data: no rule
         ("order_rate", {"state": {"session_opens": 3}}),
         ("cooldown", {"state": {"cooldown_left": 0}}),
     ],

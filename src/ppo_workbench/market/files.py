@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppo_workbench.config import BarsError, DataConfig, TimestampConvention
+from ppo_workbench.config import BarsError, DataConfig, TimestampConvention, Volume
 from ppo_workbench.market.bars import (
     NS_PER_DAY,
     NS_PER_SECOND,
@@ -144,11 +144,14 @@ def _read_rows(label: str, table: "pd.DataFrame", config: DataConfig) -> _Rows:
     """Parse the columns that are needed and check every row by itself."""
     names = _column_names(label, table, config)
     stamps = parse_stamps(label, table[names["timestamp"]], config.timezone, allow_dates=True)
-    prices = {name: numbers(label, table[names[name]], name) for name in PRICES}
+    prices = {
+        name: numbers(label, table[names[name]], name) if name in names else np.zeros(len(table))
+        for name in PRICES
+    }
     half_spread_bps, notes = _half_spread(label, table, names)
     notes += _shared_columns(names)
     zeros = int((prices["volume"] == 0).sum())
-    if zeros:
+    if zeros and config.volume is Volume.traded:
         notes.append(f"{zeros} bars have zero volume")
     rows = _Rows(
         stamps=stamps,
@@ -179,7 +182,10 @@ def _column_names(label: str, table: "pd.DataFrame", config: DataConfig) -> dict
             theirs = _stamp_name(label, table)
         if name in QUOTES and name not in config.columns and not has_column(table, theirs):
             continue
+        if name == "volume" and config.volume is Volume.none:
+            continue
         remedy = f"add it or set data.columns={{{name}: NAME_IN_THE_FILE}}"
+        remedy += ", or data.volume=none" if name == "volume" else ""
         names[name] = find_column(label, table, theirs, remedy)
     return names
 

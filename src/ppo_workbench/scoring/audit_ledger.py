@@ -33,6 +33,7 @@ class Decisions:
         close: float64, its close.
         session: int64, its session.
         half_spread_bps: float64, its quote, NaN where there is none.
+        traded: bool, an order could be filled in the bar after it.
         sigma, ratio, mean_notional: float64, see `MarketFacts`.
         equity: float64, recorded equity at this close.
     """
@@ -41,6 +42,7 @@ class Decisions:
     close: Floats
     session: Ints
     half_spread_bps: Floats
+    traded: Bools
     sigma: Floats
     ratio: Floats
     mean_notional: Floats
@@ -81,6 +83,7 @@ def decisions(trace: Trace, bars: Bars, facts: MarketFacts, first_row: int) -> D
         close=bars.close[row],
         session=bars.session[row],
         half_spread_bps=bars.half_spread_bps[row],
+        traded=facts.traded[row + 1],
         sigma=facts.sigma[row],
         ratio=facts.ratio[row],
         mean_notional=facts.mean_notional[row],
@@ -126,9 +129,9 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
 
 
 def participation(notional: Floats, mean_notional: Floats) -> Floats:
-    """Return what an order trades over what a bar does, 0 where no volume is known."""
-    known = mean_notional > 0
-    return np.divide(notional, mean_notional, out=np.zeros_like(mean_notional), where=known)
+    """Return what an order trades over what a bar does; the whole where bars traded nothing."""
+    whole = (notional > 0).astype(np.float64)
+    return np.divide(notional, mean_notional, out=whole, where=mean_notional > 0)
 
 
 def cost_rate(at: Decisions, costs: CostsConfig, taken: Floats) -> Floats:
@@ -311,7 +314,7 @@ def orders(
         config: Gives levels, action set, costs and whole or fractional shares.
     """
     levels = exposure_levels(config)
-    before, wanted = _rungs(trace, books.shares, flatten, levels, config)
+    before, wanted = _rungs(trace, books.shares, flatten, at.traded, levels, config)
     moved = before != wanted
     exposure = levels[wanted] * size
     home = int(np.flatnonzero(levels == 0.0)[0])
@@ -328,17 +331,19 @@ def orders(
 
 
 def _rungs(
-    trace: Trace, shares: Floats, flatten: Bools, levels: Floats, config: Config
+    trace: Trace, shares: Floats, flatten: Bools, traded: Bools, levels: Floats, config: Config
 ) -> tuple[Ints, Ints]:
     """Return the rung before each decision and the one that its order goes to, int64 (n,)."""
     step = config.env.action_set is ActionSet.step
     home, hold = int(np.flatnonzero(levels == 0.0)[0]), 1 if step else 0
     action, rejected = trace.action.tolist(), (trace.rejected != 0).tolist()
-    at_home, must = (shares == 0.0).tolist(), flatten.tolist()
+    at_home, must, filled = (shares == 0.0).tolist(), flatten.tolist(), traded.tolist()
     rung, before, wanted = home, [], []
     for i in range(len(action)):
         target = rung
-        if rejected[i]:
+        if not filled[i]:
+            pass
+        elif rejected[i]:
             target = home if must[i] and at_home[i] else rung
         elif action[i] != hold:
             target = rung + action[i] - 1 if step else action[i] - 1

@@ -276,7 +276,7 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     if shares == 0.0 or a.equity <= 0.0:
         bits |= CAPITAL
     order = abs(shares - a.shares) * price
-    if bar.mean_notional > 0 and order > p.max_volume_frac * bar.mean_notional:
+    if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
         bits |= LIQUIDITY
     if exposure < 0 or exposure > 1.0:
         bits |= _margin_bits(a, shares, price, p)
