@@ -394,7 +394,7 @@ def _extremes(
 def _log_volume(m: _Model, regime: int, slot: int, move: float, h: float, noise: float) -> float:
     """Return log shares at a price of 100; moves beyond the clip (jumps) add no more volume."""
     load = m.volume_loadings
-    value = m.log_volume + noise + load[3] * h
+    value: float = m.log_volume + noise + load[3] * h
     value += load[0] * math.log(m.season[slot]) + load[1] * math.log(m.scale[regime] / m.scale[0])
     value += load[2] * min(move, _VOLUME_MOVE_CLIP)
     return value
