@@ -42,7 +42,7 @@ def _all_features() -> list[str]:
 def _market_arrays(bars: Bars) -> Arrays:
     table = compute_market(bars, FeaturesConfig(names=_all_features()))
     features = {name: table.features[:, i] for i, name in enumerate(table.names)}
-    context = ("sigma", "volatility_ratio", "efficiency", "regime", "large_move", "mean_volume")
+    context = ("sigma", "volatility_ratio", "efficiency", "regime", "large_move", "mean_notional")
     return {**features, **{f"context {name}": getattr(table, name) for name in context}}
 
 

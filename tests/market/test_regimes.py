@@ -186,11 +186,12 @@ def test_efficiency_and_trend_step_known_paths_give_known_ratios(
     assert [trend_step(move, second) for move in moves][-1] == trend
 
 
-def test_mean_volume_is_that_of_the_last_twenty_bars() -> None:
+def test_mean_notional_is_that_of_the_last_twenty_bars() -> None:
     bars = _market(0).bars.slice(0, 100)
-    mean = compute_market(bars, FeaturesConfig()).mean_volume
-    assert mean[5] == pytest.approx(bars.volume[:6].mean(), rel=1e-12)
-    assert mean[99] == pytest.approx(bars.volume[80:].mean(), rel=1e-12)
+    mean = compute_market(bars, FeaturesConfig()).mean_notional
+    notional = bars.volume * bars.close
+    assert mean[5] == pytest.approx(notional[:6].mean(), rel=1e-12)
+    assert mean[99] == pytest.approx(notional[80:].mean(), rel=1e-12)
 
 
 def test_seasonal_volatility_off_and_on_agree_before_a_session_has_ended() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppo_workbench.config import BarsError, DataConfig, Fill, TimestampConvention
+from ppo_workbench.config import BarsError, DataConfig, Fill, TimestampConvention, Volume
 from ppo_workbench.market.bars import (
     Bars,
     check_fill,
@@ -218,6 +218,26 @@ def test_file_zero_volume_is_allowed_and_counted(tmp_path: Path) -> None:
     bars = load(minutes().assign(volume=[0, 0, 1, 2, 3, 4]), tmp_path)
 
     assert "2 bars have zero volume" in bars.notes
+    assert bars.has_volume
+
+
+@pytest.mark.parametrize(
+    ("kind", "volume", "why"),
+    [
+        ("traded", 0.0, "no bar has"),
+        ("ticks", 9.0, "counts ticks"),
+        ("none", None, "has no volume"),
+    ],
+)
+def test_file_volume_that_was_not_traded_is_said_to_be_silent(
+    tmp_path: Path, kind: str, volume: float | None, why: str
+) -> None:
+    table = minutes().drop(columns="volume")
+    if volume is not None:
+        table["volume"] = volume
+    bars = load(table, tmp_path, volume=Volume(kind))
+    assert not bars.has_volume
+    assert any(why in note and "silent" in note for note in bars.notes)
 
 
 @pytest.mark.parametrize(

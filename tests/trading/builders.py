@@ -66,7 +66,8 @@ def bar_rows(
     rows = np.zeros(len(closes), dtype=BAR_DTYPE)
     rows["close"] = closes
     rows["open"] = closes if opens is None else opens
-    rows["half_spread_bps"], rows["volatility_ratio"], rows["mean_volume"] = np.nan, 1.0, 1e12
+    rows["half_spread_bps"], rows["volatility_ratio"], rows["mean_notional"] = np.nan, 1.0, 1e14
+    rows["trades"] = 1
     for name, values in fields.items():
         rows[name] = values
     return rows
@@ -184,7 +185,7 @@ def quiet_table(bars: Bars, **fields: Any) -> MarketTable:
         "efficiency": np.zeros(n),
         "regime": np.zeros(n, dtype=np.int8),
         "large_move": np.zeros(n, dtype=np.bool_),
-        "mean_volume": np.full(n, 1e6),
+        "mean_notional": np.full(n, 1e8),
         "warmup_bars": 0,
     }
     return MarketTable(**(values | fields))

@@ -146,6 +146,7 @@ def _data(experiment: Experiment) -> Data:
         timezone=bars.timezone,
         bar_seconds=bars.bar_seconds,
         bars_per_session=bars.bars_per_session,
+        has_volume=bars.has_volume,
         splits={name: DateRange(start=utc(a), stop=utc(b)) for name, (a, b) in spans.items()},
     )
 

@@ -77,6 +77,8 @@ class Bars:
         end_ns: int64, UTC nanoseconds of the bar's end: start + bar_seconds, or the
             session's close where that comes earlier (known beforehand). Filled in when
             left out.
+        has_volume: `volume` says what was traded (`data.volume`): a bar of volume 0 fills no
+            order. False where it counts ticks, or is never above 0.
     """
 
     instrument: str
@@ -103,6 +105,7 @@ class Bars:
     events_ahead: Int64Array
     notes: tuple[str, ...]
     end_ns: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    has_volume: bool = True
 
     def __post_init__(self) -> None:
         """Derive the ends of the bars where they were left out."""

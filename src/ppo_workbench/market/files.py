@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppo_workbench.config import BarsError, DataConfig, TimestampConvention
+from ppo_workbench.config import BarsError, DataConfig, TimestampConvention, Volume
 from ppo_workbench.market.bars import (
     NS_PER_DAY,
     NS_PER_SECOND,
@@ -125,7 +125,11 @@ def bars_from_table(
         bars_per_session=placement.bars_per_session,
         sessions_per_year=sessions.sessions_per_year,
         start_ns=placement.start_ns,
-        **rows.prices,
+        open=rows.prices["open"],
+        high=rows.prices["high"],
+        low=rows.prices["low"],
+        close=rows.prices["close"],
+        volume=rows.prices["volume"],
         half_spread_bps=rows.half_spread_bps,
         session=placement.session,
         bar_of_session=placement.bar_of_session,
@@ -144,11 +148,14 @@ def _read_rows(label: str, table: "pd.DataFrame", config: DataConfig) -> _Rows:
     """Parse the columns that are needed and check every row by itself."""
     names = _column_names(label, table, config)
     stamps = parse_stamps(label, table[names["timestamp"]], config.timezone, allow_dates=True)
-    prices = {name: numbers(label, table[names[name]], name) for name in PRICES}
+    prices = {
+        name: numbers(label, table[names[name]], name) if name in names else np.zeros(len(table))
+        for name in PRICES
+    }
     half_spread_bps, notes = _half_spread(label, table, names)
     notes += _shared_columns(names)
     zeros = int((prices["volume"] == 0).sum())
-    if zeros:
+    if zeros and config.volume is Volume.traded:
         notes.append(f"{zeros} bars have zero volume")
     rows = _Rows(
         stamps=stamps,
@@ -179,7 +186,10 @@ def _column_names(label: str, table: "pd.DataFrame", config: DataConfig) -> dict
             theirs = _stamp_name(label, table)
         if name in QUOTES and name not in config.columns and not has_column(table, theirs):
             continue
+        if name == "volume" and config.volume is Volume.none:
+            continue
         remedy = f"add it or set data.columns={{{name}: NAME_IN_THE_FILE}}"
+        remedy += ", or data.volume=none" if name == "volume" else ""
         names[name] = find_column(label, table, theirs, remedy)
     return names
 

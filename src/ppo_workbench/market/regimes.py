@@ -28,14 +28,14 @@ REGIME_NAMES = (
     "range_high_volatility",
     "trend_high_volatility",
 )
-VOLUME_BARS = 20
+NOTIONAL_BARS = 20
 
 # Fields of one bar as the step takes it; the user's own columns follow.
 OPEN, HIGH, LOW, CLOSE, VOLUME, SESSION, SLOT = range(7)
 BAR_FIELDS = 7
 
 # What a bar leaves for the features and for the trading rules.
-SIGMA, RATIO, EFFICIENCY, REGIME, LARGE_MOVE, MEAN_VOLUME, LOG_CLOSE, GAP, MOVE = range(9)
+SIGMA, RATIO, EFFICIENCY, REGIME, LARGE_MOVE, MEAN_NOTIONAL, LOG_CLOSE, GAP, MOVE = range(9)
 CONTEXT_FIELDS = 9
 
 # Settings: parameters of the step, made once by `context_settings`.
@@ -53,7 +53,7 @@ _UNKNOWN = -1.0
 # Scalars at the head of the state; the rings and the seasonal arrays follow.
 _BARS, _SESSION, _SESSIONS, _FAST, _FAST_WEIGHT, _SLOW, _SLOW_WEIGHT, _PRICE = range(8)
 _SCALARS = 8
-_VOLUMES_STOP = _SCALARS + 1 + VOLUME_BARS
+_NOTIONALS_STOP = _SCALARS + 1 + NOTIONAL_BARS
 
 
 def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
@@ -84,7 +84,7 @@ def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
 
 def context_state_size(settings: Floats) -> int:
     """Return how many floats of state `context_step` needs, zeros at the start."""
-    return int(_VOLUMES_STOP + 1 + settings[EFFICIENCY_BARS] + 3 * settings[SLOTS])
+    return int(_NOTIONALS_STOP + 1 + settings[EFFICIENCY_BARS] + 3 * settings[SLOTS])
 
 
 def context_warmup_bars(config: FeaturesConfig) -> int:
@@ -97,7 +97,7 @@ def context_warmup_bars(config: FeaturesConfig) -> int:
         config.volatility_slow_bars,
         10 * config.volatility_fast_bars,
         config.efficiency_bars + 1,
-        VOLUME_BARS,
+        NOTIONAL_BARS,
     )
 
 
@@ -154,11 +154,12 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
         settings: Of `context_settings`.
         state: float64 (context_state_size,), carried from bar to bar.
         context: float64 (CONTEXT_FIELDS,), written: volatility per bar (fraction),
-            volatility ratio, efficiency, regime, large move (0, 1), mean volume, log close,
-            log overnight gap (0 but on a session's first bar), log return without the gap.
+            volatility ratio, efficiency, regime, large move (0, 1), mean notional a bar
+            (volume times close), log close, log overnight gap (0 but on a session's first
+            bar), log return without the gap.
     """
     slots = int(settings[SLOTS])
-    efficiency_stop = _VOLUMES_STOP + 1 + int(settings[EFFICIENCY_BARS])
+    efficiency_stop = _NOTIONALS_STOP + 1 + int(settings[EFFICIENCY_BARS])
     season = state[efficiency_stop : efficiency_stop + 3 * slots]
     slot = min(max(int(bar[SLOT]), 0), slots - 1)
 
@@ -169,12 +170,12 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
 
     cut_move = _update_volatility(context[MOVE], factor, settings, state, context)
     season[slot] = cut_move * factor
-    context[EFFICIENCY] = efficiency_step(context[MOVE], state[_VOLUMES_STOP:efficiency_stop])
+    context[EFFICIENCY] = efficiency_step(context[MOVE], state[_NOTIONALS_STOP:efficiency_stop])
     context[REGIME] = detect_market_regime(
         context[RATIO], context[EFFICIENCY], settings[HIGH_RATIO], settings[TREND_EFFICIENCY]
     )
-    push(bar[VOLUME], state[_SCALARS:_VOLUMES_STOP])
-    context[MEAN_VOLUME] = ring_mean(state[_SCALARS:_VOLUMES_STOP])
+    push(bar[VOLUME] * bar[CLOSE], state[_SCALARS:_NOTIONALS_STOP])
+    context[MEAN_NOTIONAL] = ring_mean(state[_SCALARS:_NOTIONALS_STOP])
     state[_BARS] += 1
     state[_SESSION] = bar[SESSION]
     state[_PRICE] = context[LOG_CLOSE]

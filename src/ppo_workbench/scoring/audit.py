@@ -90,7 +90,8 @@ class AuditReport:
         decisions: Rows of the trace.
         rejected: Decisions that the trace says were rejected.
         held_overnight: Sessions that ended with a position, under the session rule, without
-            a decision in their last bars (holes in the data, halts): passive, no violation.
+            a decision in their last bars that could be filled (holes in the data, halts, no
+            volume): passive, no violation.
     """
 
     violations: tuple[Violation, ...]
@@ -251,8 +252,20 @@ def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Fin
     ]
     for name, recorded, expected, slack in pairs:
         yield name, _equal(recorded, expected, slack)
+    yield "no_volume", _no_volume(case)
     yield from _mask_record(case, masked)
     yield from _answer_record(case, enforced)
+
+
+def _no_volume(case: Case) -> Finding:
+    """Nothing is filled in a bar in which nothing was traded."""
+    filled = case.books.quantity != 0.0
+    return Finding(
+        broken=filled & ~case.at.traded,
+        looked=int(np.count_nonzero(filled)),
+        in_force=int(np.count_nonzero(~case.at.traded)),
+        what=lambda row: f"{case.books.quantity[row]:g} shares in a bar without volume",
+    )
 
 
 def _share(case: Case) -> Floats:
@@ -310,7 +323,8 @@ def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
     trace, books = case.trace, case.books
     reasons = trace.blocked_by[np.arange(len(trace)), trace.action]
     rejected = trace.rejected != 0
-    wrong = np.where(rejected, trace.rejected != reasons, trace.violated != reasons)
+    due = np.where(case.at.traded, reasons, 0)  # what moves nothing violates nothing
+    wrong = np.where(rejected, trace.rejected != reasons, trace.violated != due)
     if enforced and case.config.env.forbidden_action is ForbiddenAction.reject:
         wrong |= trace.violated != 0
     yield (
@@ -392,7 +406,7 @@ def _held_overnight(case: Case) -> int:
     if not case.config.risk.session.enabled or count == 0:
         return 0
     ends = case.trace.session_ends()[:-1]
-    due = last_bars(case.bars, case.at.row, count) & ~case.stopped
+    due = last_bars(case.bars, case.at.row, count) & ~case.stopped & case.at.traded
     return int(np.count_nonzero((case.books.shares[ends] != 0.0) & ~due[ends]))
 
 

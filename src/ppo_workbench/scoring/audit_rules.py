@@ -101,7 +101,7 @@ def _no_increase(case: Case, forbidden: Bools, state: Words) -> Finding:
 
 def _must_be_flat(case: Case, flatten: Bools, state: Words) -> Finding:
     """No position may be left by the fill where `flatten` and the market trades."""
-    due = flatten & ~case.stopped
+    due = flatten & ~case.stopped & case.at.traded
     return Finding(
         broken=due & (case.books.shares != 0.0),
         looked=len(case.trace),
@@ -321,10 +321,10 @@ def _event(case: Case) -> Iterator[Finding]:
 
 
 def _liquidity(case: Case) -> Iterator[Finding]:
-    frac, volume = case.config.risk.liquidity.max_volume_frac, case.at.mean_volume
-    asked = np.abs(case.orders.shares_at_close - case.books.held)
-    limit = np.where(volume > 0, frac * volume, np.inf)
-    yield _order_above(case, "order of shares", asked, limit)
+    frac, traded = case.config.risk.liquidity.max_volume_frac, case.at.mean_notional
+    asked = np.abs(case.orders.shares_at_close - case.books.held) * case.at.close
+    yield _order_above(case, "order notional", asked, frac * traded)
+    yield _no_increase(case, traded == 0.0, lambda row: "nothing was traded in 20 bars")
 
 
 def _order_rate(case: Case) -> Iterator[Finding]:

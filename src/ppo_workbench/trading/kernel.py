@@ -131,7 +131,8 @@ def trading_market(
     table["open"], table["close"] = bars.open, bars.close
     table["half_spread_bps"] = bars.half_spread_bps
     table["sigma"], table["volatility_ratio"] = market.sigma, market.volatility_ratio
-    table["mean_volume"] = market.mean_volume
+    table["mean_notional"] = market.mean_notional if bars.has_volume else np.inf
+    table["trades"] = bars.volume > 0 if bars.has_volume else 1
     table["years"][1:] = np.diff(bars.start_ns) / YEAR_NS
     table["session"] = bars.session
     table["rule_bits"] = market_rule_bits(bars, market, config)
@@ -227,9 +228,9 @@ def desired_shares(
         return 0.0
     equity = a.cash + a.shares * price
     rate = cost_rate(decided, p, 0.0)
-    if p.impact_volatility_frac > 0.0 and decided.mean_volume > 0:
+    if p.impact_volatility_frac > 0.0:
         largest = abs(sized_shares(exposure, equity, price, rate, p) - a.shares)
-        rate = cost_rate(decided, p, largest / decided.mean_volume)
+        rate = cost_rate(decided, p, largest * price)
     if exposure * a.shares < 0.0:
         equity -= abs(a.shares) * (price * rate + p.fee_per_share)
     shares = sized_shares(exposure, equity, price, rate, p)
@@ -291,6 +292,8 @@ def step_one(
     decided, bar = bars[a.t], bars[a.t + 1]
     clear_outcome(out)
     rung = resolve_action(a, decided, action, reasons, p, out)
+    if bar.trades == 0:
+        rung, out.violated = a.rung, 0
     if bar.session != a.session:
         begin_session(a, bar.session)
     out.carry = accrue(a, bar, p)

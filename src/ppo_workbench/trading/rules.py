@@ -282,7 +282,8 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     bits = _size_bits(exposure, abs(shares) * price, p)
     if shares == 0.0 or a.equity <= 0.0:
         bits |= CAPITAL
-    if bar.mean_volume > 0 and abs(shares - a.shares) > p.max_volume_frac * bar.mean_volume:
+    order = abs(shares - a.shares) * price
+    if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
         bits |= LIQUIDITY
     if exposure < 0 or exposure > 1.0:
         bits |= _margin_bits(a, shares, price, p)
