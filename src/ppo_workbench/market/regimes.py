@@ -52,7 +52,8 @@ _UNKNOWN = -1.0
 
 # Scalars at the head of the state; the rings and the seasonal arrays follow.
 _BARS, _SESSION, _SESSIONS, _FAST, _FAST_WEIGHT, _SLOW, _SLOW_WEIGHT, _PRICE = range(8)
-_SCALARS = 8
+_REFERENCE = 8
+_SCALARS = 9
 _NOTIONALS_STOP = _SCALARS + 1 + NOTIONAL_BARS
 
 
@@ -155,8 +156,8 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
         state: float64 (context_state_size,), carried from bar to bar.
         context: float64 (CONTEXT_FIELDS,), written: volatility per bar (fraction),
             volatility ratio, efficiency, regime, large move (0, 1), mean notional a bar
-            (volume times close), log close, log overnight gap (0 but on a session's first
-            bar), log return without the gap.
+            (volume times close), log of close over history's first open, log overnight gap (0
+            but on a session's first bar), log return without the gap.
     """
     slots = int(settings[SLOTS])
     efficiency_stop = _NOTIONALS_STOP + 1 + int(settings[EFFICIENCY_BARS])
@@ -183,15 +184,19 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
 
 @lean_kernel
 def _measure_move(bar: Floats, settings: Floats, state: Floats, context: Floats) -> None:
-    """Split the bar's return into gap and move; history's first bar moves from its open."""
-    context[LOG_CLOSE] = math.log(bar[CLOSE])
+    """Split the bar's return into gap and move; history's first bar moves from its open.
+
+    Prices count in that first open, so that a price in other units gives the same bits.
+    """
+    if state[_BARS] == 0:
+        state[_REFERENCE] = bar[OPEN]
+    context[LOG_CLOSE] = math.log(bar[CLOSE] / state[_REFERENCE])
     context[GAP] = 0.0
     before = state[_PRICE]
-    if state[_BARS] == 0:
-        before = math.log(bar[OPEN])
-    elif settings[SLOTS] > 1 and bar[SESSION] != state[_SESSION]:
-        context[GAP] = math.log(bar[OPEN]) - before
-        before = math.log(bar[OPEN])
+    if settings[SLOTS] > 1 and state[_BARS] > 0 and bar[SESSION] != state[_SESSION]:
+        opened = math.log(bar[OPEN] / state[_REFERENCE])
+        context[GAP] = opened - before
+        before = opened
     context[MOVE] = context[LOG_CLOSE] - before
 
 

@@ -90,15 +90,11 @@ def with_volatility(config: Config, bars: Bars, ranges: Sequence[Split]) -> Conf
     return replace(config, reward=filled)
 
 
-def _volatilities(
-    bars: Bars, ranges: Sequence[Split], *, overnight: bool
-) -> tuple[float, float]:
+def _volatilities(bars: Bars, ranges: Sequence[Split], *, overnight: bool) -> tuple[float, float]:
     """Return the volatility of one bar and of a year, fractions."""
     squares, sessions = [], 0
     for split in ranges:
-        close, session = (
-            values[split.start : split.stop] for values in (bars.close, bars.session)
-        )
+        close, session = (values[split.start : split.stop] for values in (bars.close, bars.session))
         moves = np.log(close[1:] / close[:-1])
         held = np.ones(len(moves), np.bool_) if overnight else np.diff(session) == 0
         squares.append(moves[held] ** 2)

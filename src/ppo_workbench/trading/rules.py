@@ -92,7 +92,8 @@ _FLOATS = (
     "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
     "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
-    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay", "bar_volatility", "annual_volatility", "observation_clip",
+    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
+    "bar_volatility", "annual_volatility", "observation_clip",
 )  # fmt: skip
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
