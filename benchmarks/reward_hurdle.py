@@ -11,18 +11,13 @@ is the true one to the last digits, and no bar tells of the next.  Asked: a mean
 validation bars above .8 over the hurdle, below .1 under it.  Cells are kept in --work.
 """
 
-import argparse
-import itertools
-import json
 import os
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 BARS = 600_000
 FIRST_SEED = 510
