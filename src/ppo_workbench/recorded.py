@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ppo_workbench.config import flatten
+from ppo_workbench.config import ConfigError, flatten
 from ppo_workbench.options import groups
 
 # What decides how a stored model fares; all else is the command's.
-SECTIONS = ("data", "features", "env", "costs", "risk", "reward", "splits")
+SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,29 @@ def under_overrides(
             if key not in groups() and "/" not in key and key.partition(".")[0] in SECTIONS:
                 OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
     return merged
+
+
+def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:
+    """Refuse a file of bars or events that is no longer where the model recorded it.
+
+    Args:
+        cfg: Of `under_overrides`; a file that the command names is not looked at.
+        recorded: As there.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    written = OmegaConf.to_container(cfg.data, resolve=False)
+    assert isinstance(written, dict)
+    for name in ("path", "events_path") if cfg.data.source == "file" else ("events_path",):
+        place = written[name]
+        recorded_there = place is not None and place == recorded.get("data", {}).get(name)
+        if recorded_there and not Path(cfg.data[name]).exists():
+            # As it is written: what it takes from the environment may be a secret.
+            raise ConfigError(
+                f"data.{name}={place}: the model was trained with this file and it is not there; "
+                f"name its place, data.{name}=FILE"
+            )
 
 
 def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:
