@@ -26,7 +26,18 @@ PROBE_FRAC = 0.03
 PROBE_SECONDS = (2.0, 15.0)
 SHARED = ("budget", "objective")  # sections whose change makes values incomparable
 # The same of sections of which a sweep may search a part.
-FIXED = ("data", "splits", "features", "env", "costs", "risk", "reward", "model", "select")
+FIXED = (
+    "market",
+    "data",
+    "splits",
+    "features",
+    "env",
+    "costs",
+    "risk",
+    "reward",
+    "model",
+    "select",
+)
 OF_THE_MACHINE = ("model.device",)
 
 

@@ -27,7 +27,7 @@ from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
-SCORED_WITH = ("data", "env", "costs", "risk", "splits")
+SCORED_WITH = ("market", "data", "env", "costs", "risk", "splits")
 MOST_NAMED = 4
 
 
