@@ -17,7 +17,9 @@ from ppo_workbench.config import (
     ModelType,
     Severity,
     Volume,
+    flatten,
 )
+from ppo_workbench.market.horizons import KEYS
 from ppo_workbench.options import CONF, groups
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
@@ -172,45 +174,37 @@ def test_command_composes_to_its_values(command: str, expected: dict[str, object
 
 @pytest.mark.parametrize("source", ["sp500", "nasdaq"])
 @pytest.mark.parametrize("way", ["data", "experiment"])
-def test_daily_data_alone_brings_daily_settings(way: str, source: str) -> None:
+def test_daily_data_alone_names_its_market(way: str, source: str) -> None:
     config = _compose(f"{way}={source}")
 
     assert config.data.source == source
     assert config.env.fill is Fill.next_close
-    assert (config.env.no_open_last_bars, config.env.flat_last_bars) == (0, 0)
-    assert config.env.episode_bars == 252
-    assert config.splits.gap_bars == 20
-    assert config.risk.drawdown.pause_bars == 20
+    assert config.market.name == "index"
     assert config.costs == _compose("costs=us_etf").costs
-    assert config.features == _compose("features=daily").features
+    assert config.env.episode_bars is None  # follows from the bars
 
 
 @pytest.mark.parametrize("way", ["data=sp500", "experiment=sp500"])
 def test_command_line_wins_over_what_the_data_brings(way: str) -> None:
-    config = _compose(way, "env=hourly", "costs=us_futures", "splits.gap_bars=7")
+    config = _compose(way, "env.episode_bars=60", "costs=us_futures", "splits.gap_bars=7")
 
     assert config.data.source == "sp500"
-    assert config.env.episode_bars == 441
     assert config.costs == _compose("costs=us_futures").costs
-    assert config.features == _compose("features=hourly").features
-    assert config.splits.gap_bars == 7
+    assert (config.env.episode_bars, config.splits.gap_bars) == (60, 7)
 
 
-def test_command_line_features_win_over_what_the_bar_length_brings() -> None:
-    config = _compose("env=daily", "features=minute")
+@pytest.mark.parametrize("preset", ["", *(f"risk={name}" for name in groups()["risk"])])
+def test_no_preset_counts_in_bars_of_a_length(preset: str) -> None:
+    values = flatten(dataclasses.asdict(_compose(*filter(None, [preset]))))
 
-    assert config.features == _compose().features
-    assert config.env.episode_bars == 252
+    assert {key: values[key] for key in KEYS} == dict.fromkeys(KEYS)
 
 
-def test_user_file_takes_bar_length_columns_and_costs() -> None:
-    config = _compose(
-        "data=file", "market=us_etf", "env=hourly", "data.columns={close: Last, open: First}"
-    )
+def test_user_file_takes_columns_and_the_costs_of_its_market() -> None:
+    config = _compose("data=file", "market=us_etf", "data.columns={close: Last, open: First}")
 
     assert config.data.path == "bars.csv"
     assert config.data.columns == {"close": "Last", "open": "First"}
-    assert config.features == _compose("features=hourly").features
     assert config.costs == _compose("costs=us_etf").costs
 
 
@@ -308,8 +302,7 @@ def test_short_sales_of_crypto_are_free_of_securities_law() -> None:
     assert config.costs.fee_bps == 10.0
 
 
-def test_discount_rate_follows_the_bar_length_unless_given() -> None:
-    assert _compose("env=hourly").model.gamma == _compose("env=hourly").env.gamma == 0.97
+def test_discount_rate_of_the_learner_is_that_of_the_environment_unless_given() -> None:
     assert _compose("env.gamma=0.9").model.gamma == 0.9
     assert _compose("model.gamma=0.8").model.gamma == 0.8
 

@@ -10,25 +10,6 @@ from ppo_workbench import pipeline
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError
 from ppo_workbench.pipeline import default_name, find_artifact, fitting, home_folder
-from ppo_workbench.pipeline.outcome import unfitting_env
-
-
-@pytest.mark.parametrize(
-    ("option", "seconds", "told"),
-    [
-        ("minute", 60, None),
-        ("daily", 60, "env=minute is made for them"),
-        ("minute", 3600, "env=hourly is made for them"),
-        ("hourly", 23_400, "env=daily is made for them"),
-        ("my_own", 60, None),
-        (None, 60, None),
-    ],
-)
-def test_env_made_for_other_bars_is_told(
-    option: str | None, seconds: int, told: str | None
-) -> None:
-    found = list(unfitting_env(option, seconds))
-    assert (len(found) == 1 and told in found[0]) if told else found == []
 
 
 def test_default_name_is_model_type_time_and_a_short_id() -> None:

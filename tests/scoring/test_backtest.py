@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.trading.builders import of_minutes
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ActionSet, Activation, Config
@@ -48,7 +49,7 @@ def _config(*overrides: str) -> Config:
         "env.episode_bars=390",
         "splits.gap_bars=0",
     ]
-    return compose([*base, *overrides])
+    return of_minutes(compose([*base, *overrides]))
 
 
 @cache

@@ -20,6 +20,7 @@ from ppo_workbench.config import (
     ForbiddenAction,
     RiskConfig,
     Severity,
+    settled,
 )
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
@@ -196,7 +197,7 @@ def _risk_params(config: Config) -> dict[str, float]:
         "daily_loss_flatten": risk.daily_loss.flatten,
         "drawdown_caution": risk.drawdown.caution_frac,
         "drawdown_flatten": risk.drawdown.flatten_frac,
-        "drawdown_pause": risk.drawdown.pause_bars,
+        "drawdown_pause": settled(risk.drawdown.pause_bars),
         "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
         "max_volume_frac": risk.liquidity.max_volume_frac,
         "max_opens": risk.order_rate.max_opens_per_session,
@@ -206,7 +207,7 @@ def _risk_params(config: Config) -> dict[str, float]:
 
 def _reward_params(config: Config) -> dict[str, float]:
     weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
-    halflife = config.reward.differential_sharpe_halflife_bars
+    halflife = settled(config.reward.differential_sharpe_halflife_bars)
     return weights | {"sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife)}
 
 
