@@ -10,6 +10,7 @@ from ppo_workbench.cli import compose
 from ppo_workbench.config import Config, Protocol, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold, Split
 from ppo_workbench.trading.experiment import (
     Experiment,
@@ -40,7 +41,7 @@ def _config(source: str, protocol: Protocol = Protocol.holdout) -> Config:
 def _folds(source: str, protocol: Protocol) -> tuple[Bars, list[Fold]]:
     config = _config(source, protocol)
     bars, warmup = usable_bars(config)
-    return bars, evaluation_folds(bars, config.splits, warmup)
+    return bars, evaluation_folds(bars, derived(config, bars).splits, warmup)
 
 
 def _made(source: str, protocol: Protocol, number: int) -> tuple[Bars, Fold, Experiment]:
