@@ -83,6 +83,7 @@ def drift_bars(cell: Cell) -> Any:
         events=never,
         events_ahead=never.copy(),
         notes=(),
+        has_volume=False,
     )
 
 
@@ -103,7 +104,10 @@ def run_cell(cell: Cell) -> dict[str, float]:
         [
             *("risk=unconstrained", "market.lot=0", "env.fill=next_close", "env.allow_short=false"),
             *("env.exposure_levels=[0.0,1.0]", "env.flat_last_bars=0", "env.no_open_last_bars=0"),
-            *(f"reward.variance={cell.kappa}", f"costs.half_spread_bps={sigma * COST_SIGMAS * 1e4}"),
+            *(
+                f"reward.variance={cell.kappa}",
+                f"costs.half_spread_bps={sigma * COST_SIGMAS * 1e4}",
+            ),
             *("costs.high_volatility_multiplier=1", "budget.evaluations=1", f"seed={cell.seed}"),
             *(f"budget.timesteps={cell.timesteps}", "checkpoint.every_seconds=null"),
             *("splits.train_frac=0.6", "splits.validation_frac=0.2", "splits.test_frac=0.2"),

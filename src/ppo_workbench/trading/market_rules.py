@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, RiskConfig
+from ppo_workbench.config import Config, ConfigError, RiskConfig, settled
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
@@ -144,14 +144,14 @@ def rule_settings(config: Config, bar_seconds: int) -> npt.NDArray[np.void]:
         "pause_bars": max(1, int(risk.halt.luld_pause_seconds // bar_seconds)),
         "market_wide": risk.halt.market_wide,
         "quarter_hour_bars": max(1, 900 // bar_seconds),
-        "flat_last_bars": env.flat_last_bars,
-        "no_open_last_bars": env.no_open_last_bars,
+        "flat_last_bars": settled(env.flat_last_bars),
+        "no_open_last_bars": settled(env.no_open_last_bars),
         "fall_frac": risk.short_sale_restriction.fall_frac,
         "max_ratio": risk.volatility.max_ratio,
         "blocked_regimes": _blocked_regimes(risk) if enabled & REGIME else 0,
         "large_move_bars": risk.event.large_move_bars,
-        "event_before_bars": risk.event.event_before_bars,
-        "event_after_bars": risk.event.event_after_bars,
+        "event_before_bars": settled(risk.event.event_before_bars),
+        "event_after_bars": settled(risk.event.event_after_bars),
     }
     for name, value in values.items():
         settings[name] = value
