@@ -33,7 +33,6 @@ class SessionTable:
     Attributes:
         name: Calendar name.
         timezone: IANA name.
-        sessions_per_year: 252, or 365 for "24/7".
         day: int64, days since 1970-01-01 of the session's date.
         open_ns: int64, UTC nanoseconds.
         close_ns: int64, UTC nanoseconds.
@@ -45,7 +44,6 @@ class SessionTable:
 
     name: str
     timezone: str
-    sessions_per_year: int
     day: Int64Array
     open_ns: Int64Array
     close_ns: Int64Array
@@ -197,7 +195,6 @@ def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
     return SessionTable(
         name=name,
         timezone=timezone,
-        sessions_per_year=365 if name == ALWAYS_OPEN else 252,
         day=dates.as_unit("ns").asi8 // NS_PER_DAY,
         open_ns=opens,
         close_ns=closes,

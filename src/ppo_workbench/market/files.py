@@ -39,6 +39,7 @@ from ppo_workbench.market.tables import (
     parse_stamps,
     read_table,
 )
+from ppo_workbench.market.years import sessions_per_year
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +124,9 @@ def bars_from_table(
         timezone=sessions.timezone,
         bar_seconds=placement.bar_seconds,
         bars_per_session=placement.bars_per_session,
-        sessions_per_year=sessions.sessions_per_year,
+        sessions_per_year=sessions_per_year(
+            sessions.name, sessions.day[np.unique(placement.calendar_session)]
+        ),
         start_ns=placement.start_ns,
         **rows.prices,
         half_spread_bps=rows.half_spread_bps,
