@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.config import DataConfig
-from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.bars import NS_PER_DAY, Bars
 from ppo_workbench.market.calendar import load_sessions
 from ppo_workbench.market.files import bars_from_table
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
@@ -24,7 +24,7 @@ from ppo_workbench.scoring.trace import Trace
 
 TraceMaker = Callable[..., Trace]
 
-CALENDARS = ("XNYS", "XTKS", "CMES", "us_futures", "24/5", "24/7")
+CALENDARS = ("XNYS", "XTKS", "CMES", "us_futures", "24/5", "24/7", "FX", "GLOBEX")
 # From a Tuesday to the session before an anniversary of it.
 WHOLE_YEARS = (
     ("2005-06-07", "2006-06-06", 1),
@@ -35,10 +35,10 @@ WHOLE_YEARS = (
 
 def daily(calendar: str, first: str, last: str, without: int = 0) -> Bars:
     """Load daily bars of every session, but for every `without`-th; the last is kept."""
-    ns = [pd.Timestamp(day).value for day in (first, last)]
-    table = load_sessions(calendar, *ns)
-    dates = pd.DatetimeIndex(pd.to_datetime(table.day, unit="D"))
-    dates = dates[(dates >= first) & (dates <= last)]
+    begin, end = (np.datetime64(day).astype(np.int64) for day in (first, last))
+    table = load_sessions(calendar, int(begin) * NS_PER_DAY, int(end) * NS_PER_DAY)
+    days = table.day[(table.day >= begin) & (table.day <= end)]
+    dates = pd.DatetimeIndex(days * NS_PER_DAY)
     if without:
         at = np.arange(len(dates))
         dates = dates[(at % without != without // 2) | (at == at[-1])]

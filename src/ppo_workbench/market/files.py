@@ -30,6 +30,7 @@ from ppo_workbench.market.calendar import (
     local_days,
     place_daily,
     place_intraday,
+    session_days,
 )
 from ppo_workbench.market.tables import (
     Stamps,
@@ -289,6 +290,7 @@ def _place(
     day = local_days(rows.stamps.ns, sessions.timezone)
     bar_seconds = find_bar_seconds(label, rows.stamps.ns, day)
     if bar_seconds * NS_PER_SECOND >= NS_PER_DAY:
+        day = session_days(rows.stamps.ns, sessions, ends=is_end)
         note = f"daily bars, dates of the stamps in {sessions.timezone}"
         return place_daily(label, day, sessions, rows.describe), [note]
     start_ns = rows.stamps.ns - bar_seconds * NS_PER_SECOND * int(is_end)
