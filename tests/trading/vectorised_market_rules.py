@@ -79,14 +79,16 @@ def bars_since(flag: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def previous_session_close(bars: Bars) -> npt.NDArray[np.float64]:
-    """Return the close of the session before each bar's session, NaN in the first."""
+    """Return the last regular close before each bar's session, NaN where there is none."""
     first = bars.session_starts
-    closes = np.r_[np.nan, bars.close[first[1:] - 1]]
+    rows = np.flatnonzero(bars.regular)
+    before = np.searchsorted(rows, first) - 1
+    closes = np.r_[bars.close[rows], np.nan][before]
     return np.repeat(closes, np.diff(np.r_[first, len(bars)]))
 
 
 def _fall(bars: Bars) -> npt.NDArray[np.float64]:
-    """Fall of the low from the prior session's close, a fraction; 7 % is 7 % in floats too."""
+    """Fall of the low from the last regular close, a fraction; 7 % is 7 % in floats too."""
     return 1.0 - bars.low / previous_session_close(bars) + 1e-12
 
 

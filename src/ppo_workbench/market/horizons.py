@@ -30,8 +30,6 @@ KEYS = (
     "risk.event.event_before_bars",
     "risk.event.event_after_bars",
     "reward.differential_sharpe_halflife_bars",
-    "reward.bar_volatility_frac",  # these two by `trading.rewards.with_volatility`
-    "reward.annual_volatility_frac",
     "features.names",
     "features.volatility_fast_bars",
     "features.volatility_slow_bars",
@@ -39,6 +37,9 @@ KEYS = (
     "features.efficiency_bars",
     "features.gap_ema_frac",
 )
+
+# Beside them, filled in by `trading.rewards.with_volatility`.
+VOLATILITIES = ("reward.bar_volatility_frac", "reward.annual_volatility_frac")
 
 T = TypeVar("T")
 
@@ -64,14 +65,15 @@ def horizons(bars: Bars) -> dict[str, Any]:
 
 
 def recorded_horizons(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Return an unresolved configuration with its null horizons as they were resolved.
+    """Return an unresolved configuration with what follows from the bars as it was resolved.
 
     Args:
         raw: Nested plain values, interpolations as they are written.
-        config: The same, `derived`.
+        config: The same, of an `Experiment`.
     """
     given, resolved = flatten(raw), flatten(asdict(config))
-    missing = {key: resolved[key] for key in KEYS if key in given and given[key] is None}
+    keys = (*KEYS, *VOLATILITIES)
+    missing = {key: resolved[key] for key in keys if key in given and given[key] is None}
     return dict(_merged(raw, missing))
 
 

@@ -226,8 +226,9 @@ def rows_since(flag: Bools) -> Floats:
 
 
 def _fall(bars: Bars) -> Floats:
-    """Fall of the low from the prior session's close, a fraction, NaN in the first session."""
-    closes = pd.Series(bars.close).groupby(bars.session).last().shift(1)
+    """Fall of the low from the last regular close of the sessions before, a fraction, or NaN."""
+    in_hours = pd.Series(bars.close).where(bars.regular)
+    closes = in_hours.groupby(bars.session).last().ffill().shift(1)
     prior = closes.reindex(bars.session).to_numpy()
     fall: Floats = (prior - bars.low) / prior
     return fall
