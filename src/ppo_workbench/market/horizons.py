@@ -194,7 +194,7 @@ def _of_days(bars: Bars) -> dict[str, Any]:
 
 def _volume(bars: Bars) -> list[str]:
     """Return the feature of the volume, none where the series has none."""
-    return ["volume_20"] if bars.has_volume else []
+    return ["volume_20"] if bars.volume.any() else []
 
 
 def _session_rule(config: Config, found: dict[str, Any]) -> dict[str, Any]:

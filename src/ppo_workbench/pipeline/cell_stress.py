@@ -6,7 +6,6 @@ from typing import Any
 
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.delivery.artifact import load_artifact
-from ppo_workbench.market.horizons import derived
 from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import MODEL, cell_folder, cell_name
 from ppo_workbench.pipeline.stored import rescaled, stored_policy
@@ -32,7 +31,6 @@ def stressed(config: Config, home: Path) -> dict[str, Any]:
     assert cell.arm is not None
     assert cell.market is not None
     bars, folds = folds_of(config)
-    config = derived(config, bars)
     open_tests(config, bars, folds)  # the look that the comparison has recorded
     stretches = []
     for number, fold in enumerate(folds):
