@@ -94,7 +94,7 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
         scored = splits[split.value]
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
     market = rescaled(experiment, stored.tensors)
-    trace = backtest(policy, experiment.bars, market, scored, config)
+    trace = backtest(policy, experiment.bars, market, scored, experiment.config)
     return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
 
 
