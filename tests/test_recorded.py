@@ -21,6 +21,7 @@ def recorded() -> dict[str, Any]:
         "data.synthetic.seed=7",
         "data.columns={close: Last}",
         "env.gamma=0.5",
+        "env.flat_last_bars=5",
         "splits.train_frac=0.3",
     ]
     values = OmegaConf.to_container(_composed(trained).cfg, resolve=False, enum_to_str=True)
@@ -40,6 +41,7 @@ def test_recorded_sections_stand_where_the_command_names_nothing(recorded: dict[
     assert merged.costs == OmegaConf.create(recorded)["costs"]
     assert merged.risk.daily_loss.max_loss_frac == 0.5
     assert (merged.env.gamma, merged.splits.train_frac) == (0.5, 0.3)
+    assert merged.env.flat_last_bars == 5
     assert (merged.run, merged.model.learning_rate) == ("first", 0.5)
 
 
@@ -73,8 +75,9 @@ def test_option_brings_its_sections_along_and_an_experiment_its_values(
     assert daily.data.source == "sp500"
     assert daily.env == _composed(["data=sp500"]).cfg.env
     assert daily.splits.train_frac == 0.3
+    assert daily.env.flat_last_bars is None  # days have no last five minutes to be flat for
     assert (other.data.synthetic.seed, other.data.synthetic.sessions) == (300, 5040)
-    assert other.env.gamma == 0.5
+    assert (other.env.gamma, other.risk.daily_loss.max_loss_frac) == (None, 0.5)
 
 
 def test_recording_of_an_older_version_is_filled_with_defaults(recorded: dict[str, Any]) -> None:

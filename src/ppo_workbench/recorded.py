@@ -28,7 +28,8 @@ def under_overrides(
     """Return the command's configuration with the sections that a model recorded.
 
     What the command names wins: a value for itself, the option of a group for its whole
-    section, and whatever an option or an experiment brings along.
+    section, and whatever an option or an experiment brings along.  Horizons follow anew from
+    the bars of another `data=`.
 
     Args:
         recorded: Unresolved sections of the model's training, older ones possibly lacking.
@@ -39,19 +40,33 @@ def under_overrides(
     merged = given.cfg.copy()
     keys = [text.lstrip("+").partition("=")[0] for text in overrides if text[0] != "~"]
     for section in SECTIONS:
-        named = section in keys or given.choices.get(section) != bare.choices.get(section)
-        if section not in recorded or named:
+        if section not in recorded or _is_named(section, given, bare, keys):
             continue
         own: Any = OmegaConf.merge(bare.cfg[section], recorded[section])
         for container in ("columns", "extra"):  # of the user's own keys: replaced, not merged
             if container in recorded[section]:
                 own[container] = recorded[section][container]
         merged[section] = own
+    follow = _follow_from_bars() if _is_named("data", given, bare, keys) else ()
     with open_dict(merged):
+        for key in follow:
+            OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
         for key in [*_changed(bare.cfg, given.cfg), *keys]:
             if key not in groups() and "/" not in key and key.partition(".")[0] in SECTIONS:
                 OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
     return merged
+
+
+def _is_named(section: str, given: Composed, bare: Composed, keys: Sequence[str]) -> bool:
+    """Tell whether the command names the option of a whole section, directly or by another."""
+    return section in keys or given.choices.get(section) != bare.choices.get(section)
+
+
+def _follow_from_bars() -> tuple[str, ...]:
+    """Return the full keys that a model recorded as they followed from its own bars."""
+    from ppo_workbench.market.horizons import KEYS, VOLATILITIES  # late: most commands need none
+
+    return (*KEYS, *VOLATILITIES)
 
 
 def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:
