@@ -9,6 +9,17 @@ from tests.e2e.workbench import BUDGET, TINY, Result, Workbench
 from ppo_workbench import compose, train
 
 CANARY = "canary-7f3a9c"
+STUDY = [
+    *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=leak", "hydra.sweeper.n_trials=2"),
+    *("data.synthetic.sessions=70", "model.n_envs=4", "budget.timesteps=1024"),
+]
+PROMOTE = ["task=promote", "promote.study=leak", "promote.seeds=[11,12]", "promote.top_k=1"]
+COMPARE = [
+    *("task=compare", *TINY, *BUDGET, "data.synthetic.sessions=70", "splits.gap_bars=0"),
+    *("features.volatility_slow_bars=390", "compare.resamples=200", "compare.seeds=[0]"),
+    *(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true")),
+    "compare.pairs=[[masked,flat]]",
+]
 # SQLite has no passwords; SQLAlchemy says so, naming the key only.
 pytestmark = pytest.mark.filterwarnings("ignore:Query string argument")
 
@@ -85,3 +96,19 @@ def test_canary_in_a_python_configuration_is_in_no_file(
 
     out, err = capsys.readouterr()
     _check_clean(Result(0, out, err), recording.home)
+
+
+def test_canaries_of_a_study_its_promotion_and_a_comparison_are_nowhere(
+    recording: Workbench, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = recording.home
+    storage = f"'sqlite:///{home}/study.db?password={CANARY}'"
+    record = [f"tracking.uri='{_uri(home, 'token')}'", "tracking.plots=false"]
+
+    with caplog.at_level(logging.INFO):
+        _check_clean(recording.run(*STUDY, f"hydra.sweeper.storage={storage}", *record), home)
+        promotion = recording.run(*PROMOTE, f"trial.storage={storage}", *record)
+        _check_clean(promotion, home, code=3)
+        _check_clean(recording.run(*COMPARE, *record), home)
+
+    assert {path.name for path in home.iterdir()} >= {"sweeps", "promotions", "comparisons"}
