@@ -38,7 +38,8 @@ class Step:
 def _compared(market: str, seeds: str) -> Step:
     arguments = f"data={market} ~compare.markets.no_edge compare.seeds=[{seeds}] output={market}"
     copied = f"{RESULTS}/comparison_{market}.json"
-    return Step(market, f"-m ppo_workbench task=compare compare=reporting {arguments}", (copied,), 12)
+    command = f"-m ppo_workbench task=compare compare=reporting {arguments}"
+    return Step(market, command, (copied,), 12)
 
 
 STEPS = (

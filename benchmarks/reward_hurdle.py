@@ -24,7 +24,6 @@ FIRST_SEED = 510
 HIGH, LOW = 0.8, 0.1
 LENGTHS = {"day": (86_400, 1), "hour": (3_600, 7), "quarter": (900, 26)}
 SESSIONS_A_YEAR = 252
-COST_SIGMAS = 0.0  # a side
 
 
 class Cell(NamedTuple):
@@ -83,6 +82,7 @@ def drift_bars(cell: Cell) -> Any:
         events=never,
         events_ahead=never.copy(),
         notes=(),
+        has_volume=False,
     )
 
 
@@ -98,16 +98,15 @@ def run_cell(cell: Cell) -> dict[str, float]:
     from ppo_workbench.trading.experiment import prepare
 
     bars = drift_bars(cell)
-    sigma = cell.volatility / np.sqrt(SESSIONS_A_YEAR * LENGTHS[cell.length][1])
     config = compose(
         [
-            *("risk=unconstrained", "market.lot=0", "env.fill=next_close", "env.allow_short=false"),
+            *("risk=unconstrained", "market.lot=0", "env.allow_short=false"),
             *("env.exposure_levels=[0.0,1.0]", "env.flat_last_bars=0", "env.no_open_last_bars=0"),
-            *(f"reward.variance={cell.kappa}", f"costs.half_spread_bps={sigma * COST_SIGMAS * 1e4}"),
-            *("costs.high_volatility_multiplier=1", "budget.evaluations=1", f"seed={cell.seed}"),
-            *(f"budget.timesteps={cell.timesteps}", "checkpoint.every_seconds=null"),
+            *(f"reward.variance={cell.kappa}", "costs.half_spread_bps=0.0", f"seed={cell.seed}"),
+            *(f"budget.timesteps={cell.timesteps}", "budget.evaluations=1"),
+            *("checkpoint.every_seconds=null", "costs.high_volatility_multiplier=1"),
             *("splits.train_frac=0.6", "splits.validation_frac=0.2", "splits.test_frac=0.2"),
-            *OVERRIDES[cell.length],
+            *("features.names=[return_1,volatility_ratio]", "env.gamma=0.3", "model.n_epochs=3"),
         ]
     )
     warmup = BARS // 10
@@ -129,6 +128,3 @@ def run_cell(cell: Cell) -> dict[str, float]:
             moves.mean() / moves.std() * np.sqrt(SESSIONS_A_YEAR * LENGTHS[cell.length][1])
         )
     return found
-
-
-OVERRIDES = {"day": ["env=daily"], "hour": ["env=hourly"], "quarter": ["env=hourly"]}

@@ -187,14 +187,14 @@ def test_file_daily_stamps_with_zone_keep_their_date(
     assert bars.periods == "2013-12-02 to 2013-12-04"
 
 
-def test_file_always_open_calendar_has_utc_days_and_365_sessions(tmp_path: Path) -> None:
+def test_file_always_open_calendar_has_utc_days_all_year(tmp_path: Path) -> None:
     table = minutes(48)
     stamps = pd.date_range("2024-01-06", periods=48, freq="h", tz="UTC")
     table["timestamp"] = [stamp.isoformat() for stamp in stamps]
 
     bars = load(table, tmp_path, calendar="24/7")
 
-    assert (bars.sessions_per_year, bars.bars_per_session, bars.timezone) == (365, 24, "UTC")
+    assert (bars.sessions_per_year, bars.bars_per_session, bars.timezone) == (366, 24, "UTC")
     np.testing.assert_array_equal(bars.session, np.repeat([0, 1], 24))
     np.testing.assert_array_equal(bars.bars_left, np.tile(np.arange(23, -1, -1), 2))
     assert bars.regular.all()

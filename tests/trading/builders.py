@@ -12,6 +12,7 @@ from ppo_workbench.cli import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, begin_episode, step_one
@@ -33,7 +34,12 @@ FREE = {
 
 @cache
 def _preset(risk: str) -> Config:
-    return compose([f"risk={risk}", "tracking=none"])
+    return of_minutes(compose([f"risk={risk}", "tracking=none"]))
+
+
+def of_minutes(config: Config) -> Config:
+    """Return a configuration with the horizons of minute bars in sessions of 390."""
+    return derived(config, hand_bars([100.0] * 390, 390))
 
 
 def configure(risk: str = "unconstrained", **changes: Any) -> Config:

@@ -124,7 +124,9 @@ def test_volatility_is_of_training_bars_without_nights_that_are_not_held() -> No
     moves = np.array([0.0, 0.01, -0.02, 0.05, 0.01, 0.02, 0.5, 0.01])  # the fourth over night
     bars = hand_bars(list(100.0 * np.exp(np.cumsum(moves))), bars_per_session=3)
     train = (Split("train", 0, 6),)
-    by_day = configure(reward__bar_volatility_frac=None, env__flat_last_bars=1)
+    by_day = configure(
+        reward__bar_volatility_frac=None, env__flat_last_bars=1, risk__session__enabled=True
+    )
     found = with_volatility(by_day, bars, train).reward
     bar = math.sqrt((0.01**2 + 0.02**2 + 0.01**2 + 0.02**2) / 4)
     assert found.bar_volatility_frac == pytest.approx(bar)

@@ -12,6 +12,7 @@ from ppo_workbench.cli import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.batch import TradingBatch
@@ -19,7 +20,7 @@ from ppo_workbench.trading.kernel import Scaler, trading_market
 from ppo_workbench.trading.rewards import with_volatility
 
 RISKS = ("conservative", "moderate", "aggressive", "unconstrained")
-COSTS = ("synthetic", "us_etf", "crypto", "futures")
+COSTS = ("synthetic", "us_etf", "crypto", "us_futures")
 TRAIN = slice(2000, 4000)
 # Dollars by law or tariff: the named exceptions.
 IN_DOLLARS = {
@@ -45,13 +46,14 @@ def _bars() -> Bars:
 @cache
 def _config(risk: str, costs: str) -> Config:
     exceptions = [f"{key}={value}" for key, value in IN_DOLLARS.items()]
-    return compose(
+    config = compose(
         [
             *(f"risk={risk}", f"costs={costs}", f"features.names=[{NAMES}]", "tracking=none"),
             *("env.fractional_shares=true", "features.volatility_slow_bars=390"),
             *("risk.halt.enabled=true", "risk.halt.market_wide=true", *exceptions),
         ]
     )
+    return derived(config, _bars())
 
 
 def _scaled(bars: Bars, factor: float) -> Bars:

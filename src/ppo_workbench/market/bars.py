@@ -57,7 +57,8 @@ class Bars:
         timezone: IANA name of the calendar's time zone.
         bar_seconds: Nominal length of a bar; 86400 for daily bars.
         bars_per_session: Nominal number of bars of a full session; 1 for daily bars.
-        sessions_per_year: 252, or 365 for "24/7".
+        sessions_per_year: Sessions that hold bars in a year of calendar time (`market.years`);
+            of a slice, that of the whole series.
         start_ns: int64, UTC nanoseconds of the bar's start (daily: the session's open).
         open: float64, price.
         high: float64, price.
@@ -87,7 +88,7 @@ class Bars:
     timezone: str
     bar_seconds: int
     bars_per_session: int
-    sessions_per_year: int
+    sessions_per_year: float
     start_ns: Int64Array
     open: FloatArray
     high: FloatArray

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ConfigError, FeaturesConfig
+from ppo_workbench.config import ConfigError, FeaturesConfig, settled
 from ppo_workbench.market import feature_kernels as kernels
 from ppo_workbench.market import regimes
 from ppo_workbench.market.bars import Bars
@@ -198,7 +198,7 @@ def feature_spec(
     Raises:
         ConfigError: A name is unknown or given twice, or a window is out of range.
     """
-    names = list(config.names)
+    names = list(settled(config.names))
     names += [x for name in extra_names if (x := EXTRA_PREFIX + name) not in names]
     settings = regimes.context_settings(config, bars_per_session)
     size, warmup = regimes.context_state_size(settings), regimes.context_warmup_bars(config)

@@ -30,6 +30,7 @@ from ppo_workbench.market.calendar import (
     local_days,
     place_daily,
     place_intraday,
+    session_days,
 )
 from ppo_workbench.market.tables import (
     Stamps,
@@ -39,6 +40,7 @@ from ppo_workbench.market.tables import (
     parse_stamps,
     read_table,
 )
+from ppo_workbench.market.years import sessions_per_year
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +125,9 @@ def bars_from_table(
         timezone=sessions.timezone,
         bar_seconds=placement.bar_seconds,
         bars_per_session=placement.bars_per_session,
-        sessions_per_year=sessions.sessions_per_year,
+        sessions_per_year=sessions_per_year(
+            sessions.name, sessions.day[np.unique(placement.calendar_session)]
+        ),
         start_ns=placement.start_ns,
         open=rows.prices["open"],
         high=rows.prices["high"],
@@ -296,6 +300,7 @@ def _place(
     day = local_days(rows.stamps.ns, sessions.timezone)
     bar_seconds = find_bar_seconds(label, rows.stamps.ns, day)
     if bar_seconds * NS_PER_SECOND >= NS_PER_DAY:
+        day = session_days(rows.stamps.ns, sessions, ends=is_end)
         note = f"daily bars, dates of the stamps in {sessions.timezone}"
         return place_daily(label, day, sessions, rows.describe), [note]
     start_ns = rows.stamps.ns - bar_seconds * NS_PER_SECOND * int(is_end)

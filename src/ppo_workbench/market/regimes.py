@@ -16,7 +16,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ConfigError, FeaturesConfig
+from ppo_workbench.config import ConfigError, FeaturesConfig, settled
 from ppo_workbench.jit import lean_kernel
 from ppo_workbench.market.indicators import push, ring_mean
 
@@ -63,7 +63,7 @@ def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
     Raises:
         ConfigError: The fast volatility is not faster than the slow one.
     """
-    fast, slow = config.volatility_fast_bars, config.volatility_slow_bars
+    fast, slow = settled(config.volatility_fast_bars), settled(config.volatility_slow_bars)
     if fast >= slow:
         raise ConfigError(
             f"features.volatility_fast_bars={fast}: must be less than "
@@ -72,14 +72,14 @@ def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
     settings = np.zeros(SETTING_FIELDS)
     settings[FAST_STEP] = ema_weight(fast)
     settings[SLOW_STEP] = ema_weight(slow)
-    settings[SEASONAL] = config.seasonal_volatility and bars_per_session > 1
+    settings[SEASONAL] = settled(config.seasonal_volatility) and bars_per_session > 1
     settings[SLOTS] = bars_per_session
     settings[HIGH_RATIO] = config.high_volatility_ratio
-    settings[EFFICIENCY_BARS] = config.efficiency_bars
+    settings[EFFICIENCY_BARS] = settled(config.efficiency_bars)
     settings[TREND_EFFICIENCY] = config.trend_efficiency
     settings[LARGE_SIGMAS] = config.large_move_sigmas
     settings[CLIP] = config.clip
-    settings[GAP_EMA_FRAC] = config.gap_ema_frac
+    settings[GAP_EMA_FRAC] = settled(config.gap_ema_frac)
     return settings
 
 
@@ -95,9 +95,9 @@ def context_warmup_bars(config: FeaturesConfig) -> int:
     what was seen from the first bar on), ten of the fast one, and the full windows.
     """
     return max(
-        config.volatility_slow_bars,
-        10 * config.volatility_fast_bars,
-        config.efficiency_bars + 1,
+        settled(config.volatility_slow_bars),
+        10 * settled(config.volatility_fast_bars),
+        settled(config.efficiency_bars) + 1,
         NOTIONAL_BARS,
     )
 

@@ -41,7 +41,7 @@ from ppo_workbench.market.calendar import load_sessions
 Floats = npt.NDArray[np.float64]
 
 BARS_PER_SESSION = 390
-SESSIONS_PER_YEAR = 252
+SESSIONS_PER_YEAR = 252.0
 BAR_NS = 60_000_000_000
 ORACLE_COST_BPS = 1.0
 """Cost a side, in basis points, for which `SyntheticMarket.oracle_exposure` is made."""

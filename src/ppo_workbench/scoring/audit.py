@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity
+from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
     carry_scale,
@@ -216,7 +216,7 @@ def _case(trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool) -
     state = ladder(at.equity, config)
     flatten = np.zeros(len(trace), dtype=np.bool_)
     if risk.session.enabled:
-        flatten |= last_bars(bars, at.row, config.env.flat_last_bars)
+        flatten |= last_bars(bars, at.row, settled(config.env.flat_last_bars))
     if risk.drawdown.enabled:
         flatten |= state.paused
     if risk.daily_loss.enabled and risk.daily_loss.flatten:
@@ -402,7 +402,7 @@ def _severity(risk: RiskConfig, name: str) -> str:
 
 def _held_overnight(case: Case) -> int:
     """Sessions that end in a position though the session rule is on and no bar was left."""
-    count = case.config.env.flat_last_bars
+    count = settled(case.config.env.flat_last_bars)
     if not case.config.risk.session.enabled or count == 0:
         return 0
     ends = case.trace.session_ends()[:-1]

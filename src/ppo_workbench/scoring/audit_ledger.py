@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ppo_workbench.config import ActionSet, Config, CostsConfig, Fill, ForbiddenAction
+from ppo_workbench.config import ActionSet, Config, CostsConfig, Fill, ForbiddenAction, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_market import MarketFacts
 from ppo_workbench.scoring.trace import Trace
@@ -230,7 +230,7 @@ def ladder(equity: Floats, config: Config) -> Ladder:
             if value >= recover:
                 recover = 0.0
             if fall >= rule.flatten_frac:
-                pause = rule.pause_bars
+                pause = settled(rule.pause_bars)
         paused.append(pause > 0)
         reduced.append(recover > 0.0)
     return Ladder(np.array(paused), np.array(reduced))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ppo_workbench.config import Config, FeaturesConfig, HaltRule
+from ppo_workbench.config import Config, FeaturesConfig, HaltRule, settled
 from ppo_workbench.market.bars import Bars
 
 Floats = npt.NDArray[np.float64]
@@ -70,7 +70,9 @@ def market_facts(bars: Bars, config: Config) -> MarketFacts:
     risk, features = config.risk, config.features
     sigma, ratio, large_move = volatility(bars, features)
     high = ratio > features.high_volatility_ratio
-    trend = efficiency(bar_moves(bars), features.efficiency_bars) > features.trend_efficiency
+    trend = (
+        efficiency(bar_moves(bars), settled(features.efficiency_bars)) > features.trend_efficiency
+    )
     none = np.zeros(len(bars), dtype=np.bool_)
     fall = risk.short_sale_restriction.fall_frac
     return MarketFacts(
@@ -160,7 +162,8 @@ class _Averages:
 def volatility(bars: Bars, features: FeaturesConfig) -> tuple[Floats, Floats, Bools]:
     """Return volatility, volatility ratio and large moves, each (T,)."""
     moves = bar_moves(bars)
-    averages = _Averages(features.volatility_fast_bars, features.volatility_slow_bars)
+    fast_bars, slow_bars = features.volatility_fast_bars, features.volatility_slow_bars
+    averages = _Averages(settled(fast_bars), settled(slow_bars))
     if features.seasonal_volatility and bars.bars_per_session > 1:
         factors, table = _by_session(bars, moves, averages)
     else:
@@ -223,8 +226,9 @@ def rows_since(flag: Bools) -> Floats:
 
 
 def _fall(bars: Bars) -> Floats:
-    """Fall of the low from the prior session's close, a fraction, NaN in the first session."""
-    closes = pd.Series(bars.close).groupby(bars.session).last().shift(1)
+    """Fall of the low from the last regular close of the sessions before, a fraction, or NaN."""
+    in_hours = pd.Series(bars.close).where(bars.regular)
+    closes = in_hours.groupby(bars.session).last().ffill().shift(1)
     prior = closes.reindex(bars.session).to_numpy()
     fall: Floats = (prior - bars.low) / prior
     return fall

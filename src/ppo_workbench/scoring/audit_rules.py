@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
     Decisions,
@@ -149,7 +149,7 @@ def _closed_session(case: Case) -> Iterator[Finding]:
 
 
 def _session_flatten(case: Case) -> Iterator[Finding]:
-    count = case.config.env.flat_last_bars
+    count = settled(case.config.env.flat_last_bars)
     left = case.bars.bars_left[case.at.row]
     flatten = last_bars(case.bars, case.at.row, count)
     yield _must_be_flat(
@@ -158,7 +158,7 @@ def _session_flatten(case: Case) -> Iterator[Finding]:
 
 
 def _session_no_open(case: Case) -> Iterator[Finding]:
-    count = case.config.env.no_open_last_bars
+    count = settled(case.config.env.no_open_last_bars)
     left = case.bars.bars_left[case.at.row]
     late = last_bars(case.bars, case.at.row, count)
     yield _no_increase(
@@ -315,8 +315,10 @@ def _regime(case: Case) -> Iterator[Finding]:
 def _event(case: Case) -> Iterator[Finding]:
     rule, bars, row = case.config.risk.event, case.bars, case.at.row
     near = rows_since(case.facts.large_move)[row] < rule.large_move_bars
-    near |= (bars.events[row] >= 0) & (bars.events[row] < rule.event_after_bars)
-    near |= (bars.events_ahead[row] >= 0) & (bars.events_ahead[row] <= rule.event_before_bars)
+    near |= (bars.events[row] >= 0) & (bars.events[row] < settled(rule.event_after_bars))
+    near |= (bars.events_ahead[row] >= 0) & (
+        bars.events_ahead[row] <= settled(rule.event_before_bars)
+    )
     yield _no_increase(case, near, lambda row: "a large move or an event was near")
 
 

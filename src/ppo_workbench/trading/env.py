@@ -12,8 +12,9 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig
+from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig, settled
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
@@ -146,12 +147,14 @@ def make_env(config: Config | None = None, seed: int = 0) -> MaskableTradingEnv:
     """
     config = config or _demo_config()
     bars = load_bars(config.data)
+    config = derived(config, bars)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
     split = Split("all", table.warmup_bars, len(bars))
     market = trading_market(bars, table, with_volatility(config, bars, (split,)), scaler)
-    starts = legal_starts(bars, split, config.env.episode_bars)
-    return MaskableTradingEnv(market, starts, config.env.episode_bars, seed)
+    episode_bars = settled(config.env.episode_bars)
+    starts = legal_starts(bars, split, episode_bars)
+    return MaskableTradingEnv(market, starts, episode_bars, seed)
 
 
 def _demo_config() -> Config:

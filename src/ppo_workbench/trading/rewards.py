@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import literal_unroll
 
-from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig
+from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig, settled
 from ppo_workbench.jit import inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
@@ -76,7 +76,8 @@ def with_volatility(config: Config, bars: Bars, ranges: Sequence[Split]) -> Conf
     reward = config.reward
     if reward.bar_volatility_frac is not None and reward.annual_volatility_frac is not None:
         return config
-    bar, annual = _volatilities(bars, ranges, overnight=not config.env.flat_last_bars)
+    flat_overnight = config.risk.session.enabled and settled(config.env.flat_last_bars) > 0
+    bar, annual = _volatilities(bars, ranges, overnight=not flat_overnight)
     if not bar > 0.0:
         raise BarsError(
             f"bars of {bars.instrument}: no training bar moves, but rewards are counted in the "

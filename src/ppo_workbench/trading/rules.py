@@ -20,6 +20,7 @@ from ppo_workbench.config import (
     ForbiddenAction,
     RiskConfig,
     Severity,
+    settled,
 )
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
@@ -197,7 +198,7 @@ def _risk_params(config: Config) -> dict[str, float]:
         "daily_loss_flatten": risk.daily_loss.flatten,
         "drawdown_caution": risk.drawdown.caution_frac,
         "drawdown_flatten": risk.drawdown.flatten_frac,
-        "drawdown_pause": risk.drawdown.pause_bars,
+        "drawdown_pause": settled(risk.drawdown.pause_bars),
         "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
         "max_volume_frac": risk.liquidity.max_volume_frac,
         "max_opens": risk.order_rate.max_opens_per_session,
@@ -208,13 +209,11 @@ def _risk_params(config: Config) -> dict[str, float]:
 def _reward_params(config: Config) -> dict[str, float]:
     weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
     reward = config.reward
-    # `rewards.with_volatility` has filled them before anything is traded.
-    assert reward.bar_volatility_frac is not None
-    assert reward.annual_volatility_frac is not None
+    halflife = settled(reward.differential_sharpe_halflife_bars)
     return weights | {
-        "sharpe_decay": 1.0 - 0.5 ** (1.0 / reward.differential_sharpe_halflife_bars),
-        "bar_volatility": reward.bar_volatility_frac,
-        "annual_volatility": reward.annual_volatility_frac,
+        "sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife),
+        "bar_volatility": settled(reward.bar_volatility_frac),
+        "annual_volatility": settled(reward.annual_volatility_frac),
     }
 
 
