@@ -5,9 +5,10 @@ TORCH_PIP_ARGS ?=
 MINUTES ?= 1
 # For a small trial; benchmarks/deliverables.py --help lists them.
 DELIVERABLES_ARGS ?=
+EVIDENCE_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: train test lint type ui lock deliverables verify-deliverables
+.PHONY: train test lint type ui lock evidence deliverables verify-deliverables
 
 train: .venv/.installed
 	$(BIN)/python -m ppo_workbench model=maskable_ppo budget.minutes=$(MINUTES)
@@ -22,6 +23,10 @@ lint: .venv/.installed
 
 type: .venv/.installed
 	$(BIN)/mypy
+
+# Every figure about trading on README and pages; killed, the same command goes on.
+evidence: .venv/.installed
+	$(BIN)/python benchmarks/evidence.py $(EVIDENCE_ARGS)
 
 # Hours; killed, the same command goes on. Code 3 (make says Error 3): the gates refuse.
 deliverables: .venv/.installed

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, settled
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
@@ -54,11 +55,12 @@ def prepare_market(bars_wanted: int) -> tuple[TradingMarket, npt.NDArray[np.int6
     """Return the market, its legal starts and the length of an episode."""
     config = every_rule_on(bars_wanted)
     bars = load_bars(config.data)
+    config = derived(config, bars)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
     market = trading_market(bars, table, config, scaler)
     split = Split("all", table.warmup_bars, len(bars))
-    length = config.env.episode_bars
+    length = settled(config.env.episode_bars)
     return market, legal_starts(bars, split, length), length
 
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.cli import compose
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
@@ -80,6 +81,7 @@ def test_traces(sessions: int) -> tuple[dict[str, Trace], Any]:
                 f"env.forbidden_action={mode}",
             ]
         )
+        own = derived(own, bars)
         market = trading_market(bars, experiment.table, own, experiment.market.scaler)
         traces[name] = backtest(policy, bars, market, splits["test"], own)
     return traces, bars

@@ -18,13 +18,15 @@ import torch
 from sb3_contrib import MaskablePPO
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, settled
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, trading_market
+from ppo_workbench.trading.rewards import with_volatility
 
 PRESETS = ("conservative", "moderate", "aggressive", "unconstrained", "every rule")
 LADDERS = {"step": "[-1,0,1]", "target": "[-1,-0.5,0,0.5,1]"}
@@ -62,11 +64,14 @@ def configurations(sessions: int) -> Iterator[tuple[str, Config]]:
 def vec_env(config: Config, envs: int) -> tuple[TradingVecEnv, np.ndarray]:
     """Return the batched environment over all bars, and the bars left at each bar."""
     bars = load_bars(config.data)
+    config = derived(config, bars)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
+    split = Split("all", table.warmup_bars, len(bars))
+    config = with_volatility(config, bars, (split,))
     market = trading_market(bars, table, config, scaler)
-    length = config.env.episode_bars
-    starts = legal_starts(bars, Split("all", table.warmup_bars, len(bars)), length)
+    length = settled(config.env.episode_bars)
+    starts = legal_starts(bars, split, length)
     return TradingVecEnv(TradingBatch(market, starts, length, envs, 0)), bars.bars_left
 
 

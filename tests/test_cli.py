@@ -86,7 +86,11 @@ REFUSED_COMMANDS = [
     ("model.learning_rate=abc", "model.learning_rate=abc: must be a number, > 0, <= 1"),
     ("budget.minutes=0", "budget.minutes=0.0: input should be greater than 0"),
     ("model.batch_size=500", "model.batch_size=500: must divide n_envs * n_steps = 64 * 128"),
-    ("data=file", "data.path=None: data=file reads a file, write data.path=FILE"),
+    ("data=file market=fx", "data.path=None: data=file reads a file, write data.path=FILE"),
+    (
+        "data=file data.path=a.csv",
+        "market: bars of a file need a market, write market=X with X one",
+    ),
     ("output=a=b", "output=a=b: cannot be read as key=value; quote a value"),
     ("tracking.uri=${oc.env:UNSET_X}", "tracking.uri=${oc.env:UNSET_X}: KeyError raised while"),
     ("--model-type ppo", "--model-type: is not a flag here, write model=ppo"),

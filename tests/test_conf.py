@@ -9,11 +9,31 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config, Fill, ModelType, Severity
+from ppo_workbench.config import (
+    Config,
+    ConfigError,
+    Fill,
+    MarketConfig,
+    ModelType,
+    Severity,
+    Volume,
+    flatten,
+)
+from ppo_workbench.market.horizons import KEYS
 from ppo_workbench.options import CONF, groups
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
+MARKETS = [name for name in groups()["market"] if name != "synthetic"]
+# What governs US securities and nothing else.
+SECURITIES_LAW = {
+    "initial_margin",
+    "settlement",
+    "maintenance_margin",
+    "intraday_margin",
+    "short_sale_restriction",
+    "pattern_day_trader",
+}
 CHOOSING = ("data", "experiment")  # groups whose presets choose other groups' presets
 EACH_FOLD = "task=compare"  # other protocols than holdout are not for task=train
 APART = (*CHOOSING, "sweep", "compare")
@@ -23,6 +43,8 @@ REST = {group: options for group, options in groups().items() if group not in AP
 @functools.cache
 def _compose(*overrides: str) -> Config:
     path = ["data.path=bars.csv"] if READS_A_FILE & set(overrides) else []
+    if "data=file" in overrides and not any(text.startswith("market=") for text in overrides):
+        path.append("market=us_equity")
     return compose([*overrides, *path])
 
 
@@ -79,7 +101,9 @@ def test_sweep_preset_composes_and_runs_on_timesteps(sweep: str) -> None:
 
 
 def test_conf_holds_every_promised_group() -> None:
-    promised = "data features env costs risk reward model budget splits sweep tracking experiment"
+    promised = (
+        "market data features env costs risk reward model budget splits sweep tracking experiment"
+    )
     sections = {field.name for field in dataclasses.fields(Config)}
 
     assert set(promised.split()) <= groups().keys()
@@ -150,58 +174,135 @@ def test_command_composes_to_its_values(command: str, expected: dict[str, object
 
 @pytest.mark.parametrize("source", ["sp500", "nasdaq"])
 @pytest.mark.parametrize("way", ["data", "experiment"])
-def test_daily_data_alone_brings_daily_settings(way: str, source: str) -> None:
+def test_daily_data_alone_names_its_market(way: str, source: str) -> None:
     config = _compose(f"{way}={source}")
 
     assert config.data.source == source
     assert config.env.fill is Fill.next_close
-    assert (config.env.no_open_last_bars, config.env.flat_last_bars) == (0, 0)
-    assert config.env.episode_bars == 252
-    assert config.splits.gap_bars == 20
-    assert config.risk.drawdown.pause_bars == 20
+    assert config.market.name == "index"
     assert config.costs == _compose("costs=us_etf").costs
-    assert config.features == _compose("features=daily").features
+    assert config.env.episode_bars is None  # follows from the bars
 
 
 @pytest.mark.parametrize("way", ["data=sp500", "experiment=sp500"])
 def test_command_line_wins_over_what_the_data_brings(way: str) -> None:
-    config = _compose(way, "env=hourly", "costs=futures", "splits.gap_bars=7")
+    config = _compose(way, "env.episode_bars=60", "costs=us_futures", "splits.gap_bars=7")
 
     assert config.data.source == "sp500"
-    assert config.env.episode_bars == 441
-    assert config.costs == _compose("costs=futures").costs
-    assert config.features == _compose("features=hourly").features
-    assert config.splits.gap_bars == 7
+    assert config.costs == _compose("costs=us_futures").costs
+    assert (config.env.episode_bars, config.splits.gap_bars) == (60, 7)
 
 
-def test_command_line_features_win_over_what_the_bar_length_brings() -> None:
-    config = _compose("env=daily", "features=minute")
+@pytest.mark.parametrize("preset", ["", *(f"risk={name}" for name in groups()["risk"])])
+def test_no_preset_counts_in_bars_of_a_length(preset: str) -> None:
+    values = flatten(dataclasses.asdict(_compose(*filter(None, [preset]))))
 
-    assert config.features == _compose().features
-    assert config.env.episode_bars == 252
+    assert {key: values[key] for key in KEYS} == dict.fromkeys(KEYS)
 
 
-def test_user_file_takes_bar_length_columns_and_costs() -> None:
-    config = _compose("data=file", "env=hourly", "data.columns={close: Last, open: First}")
+def test_user_file_takes_columns_and_the_costs_of_its_market() -> None:
+    config = _compose("data=file", "market=us_etf", "data.columns={close: Last, open: First}")
 
     assert config.data.path == "bars.csv"
     assert config.data.columns == {"close": "Last", "open": "First"}
-    assert config.features == _compose("features=hourly").features
-    assert config.costs == _compose("costs=us_equity").costs
+    assert config.costs == _compose("costs=us_etf").costs
 
 
-def test_crypto_trades_around_the_clock_without_securities_rules() -> None:
+@pytest.mark.parametrize("way", [("data=file", "data.path=bars.csv"), ("data.source=acme",)])
+def test_bars_of_a_file_or_an_own_source_need_a_market(way: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose(way)
+
+    assert str(refused.value) == (
+        f"market: bars of a file need a market, write market=X with X one of {', '.join(MARKETS)}"
+    )
+    assert compose([*way, "market=us_equity"]).market.name == "us_equity"
+
+
+# Market: costs, calendar, what volume counts, lot, price step, contract, are laws of securities on.
+BY_MARKET = [
+    ("us_equity", "us_equity", "XNYS", "traded", 1.0, 0.01, 1.0, True),
+    ("us_etf", "us_etf", "XNYS", "traded", 1.0, 0.01, 1.0, True),
+    ("index", "us_etf", "XNYS", "none", 1.0, 0.01, 1.0, True),
+    ("fx", "fx", "FX", "ticks", 1000.0, 1e-5, 1.0, False),
+    ("metal_cfd", "metal_cfd", "GLOBEX", "ticks", 1.0, 0.01, 1.0, False),
+    ("crypto", "crypto", "24/7", "traded", 0.0, 0.01, 1.0, False),
+    ("crypto_perp", "crypto_perp", "24/7", "traded", 0.001, 0.1, 1.0, False),
+    ("us_futures", "us_futures", "GLOBEX", "traded", 1.0, 0.25, 50.0, False),
+    ("synthetic", "synthetic", "XNYS", "traded", 1.0, 0.0, 1.0, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "costs", "calendar", "volume", "lot", "tick", "multiplier", "securities"), BY_MARKET
+)
+def test_market_brings_costs_hours_units_and_laws(
+    name: str,
+    costs: str,
+    calendar: str,
+    volume: str,
+    lot: float,
+    tick: float,
+    multiplier: float,
+    securities: bool,
+) -> None:
+    config = _compose(*(() if name == "synthetic" else ("data=file", f"market={name}")))
+    on = {rule for rule, enabled, _ in _rules(config) if enabled}
+
+    assert config.market == MarketConfig(name, lot, config.market.minimum_order, tick, multiplier)
+    assert (config.data.calendar, config.data.volume) == (calendar, Volume(volume))
+    assert config.costs == _compose(f"costs={costs}").costs
+    assert config.env.fill is (Fill.next_open if name == "synthetic" else Fill.next_close)
+    usual = {rule for rule, enabled, _ in _rules(_compose()) if enabled}
+    assert on == (usual if securities else usual - SECURITIES_LAW)
+
+
+def test_every_market_is_in_the_table() -> None:
+    assert {row[0] for row in BY_MARKET} == set(groups()["market"])
+
+
+@pytest.mark.parametrize("market", groups()["market"])
+def test_market_switches_no_rule_on(market: str) -> None:
+    config = _compose("data=file", f"market={market}", "risk=unconstrained")
+    free = {name for name, enabled, _ in _rules(_compose("risk=unconstrained")) if enabled}
+
+    assert {name for name, enabled, _ in _rules(config) if enabled} <= free
+
+
+def test_command_line_wins_over_what_the_market_brings() -> None:
+    given = ("costs=us_etf", "data.calendar=24/5", "env.fill=next_open", "market.lot=100")
+    config = _compose("data=file", "market=fx", *given)
+
+    assert config.costs == _compose("costs=us_etf").costs
+    assert config.data.calendar == "24/5"
+    assert config.env.fill is Fill.next_open
+    assert (config.market.name, config.market.lot) == ("fx", 100.0)
+    assert _compose("data=sp500", "market=us_etf").market.name == "us_etf"
+
+
+@pytest.mark.parametrize(
+    ("preset", "market"),
+    [
+        ("experiment=crypto", "crypto"),
+        ("experiment=us_hourly", "us_equity"),
+        ("experiment=us_minute_short", "us_etf"),
+        ("data=sp500", "index"),
+        ("data=nasdaq", "index"),
+        ("data=null", "synthetic"),
+    ],
+)
+def test_preset_names_its_market(preset: str, market: str) -> None:
+    assert _compose(preset).market.name == market
+
+
+def test_short_sales_of_crypto_are_free_of_securities_law() -> None:
     config = _compose("experiment=crypto")
 
-    assert config.data.calendar == "24/7"
+    assert (config.data.calendar, config.data.timezone) == ("24/7", "UTC")
     assert config.costs.fee_bps == 10.0
-    assert not config.risk.session.enabled
-    assert not config.risk.short_sale_restriction.enabled
-    assert (config.env.no_open_last_bars, config.env.flat_last_bars) == (0, 0)
 
 
-def test_discount_rate_follows_the_bar_length_unless_given() -> None:
-    assert _compose("env=hourly").model.gamma == _compose("env=hourly").env.gamma == 0.97
+def test_discount_rate_of_the_learner_is_that_of_the_environment_unless_given() -> None:
     assert _compose("env.gamma=0.9").model.gamma == 0.9
     assert _compose("model.gamma=0.8").model.gamma == 0.8
 

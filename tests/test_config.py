@@ -51,7 +51,10 @@ def test_budget_with_one_limit_keeps_the_others_null(limit: dict[str, Any]) -> N
         ({"seed": -1}, "seed=-1: input should be greater than or equal to 0"),
         ({"env": {"exposure_levels": [1, 0, -1]}}, "env.exposure_levels=[1.0, 0.0, -1.0]: must"),
         ({"env": {"exposure_levels": [0.5, 1]}}, "env.exposure_levels=[0.5, 1.0]: must contain 0"),
-        ({"env": {"flat_last_bars": 99}}, "env.flat_last_bars=99: must not exceed"),
+        (
+            {"env": {"flat_last_bars": 99, "no_open_last_bars": 15}},
+            "env.flat_last_bars=99: must not exceed",
+        ),
         ({"env": {"initial_cash_usd": float("inf")}}, "env.initial_cash_usd=inf: "),
         ({"splits": {"train_frac": 0.9}}, "splits: train_frac + validation_frac + test_frac"),
         ({"splits": {"protocol": "kfold"}}, "splits.protocol='kfold': input should be 'holdout'"),

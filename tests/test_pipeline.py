@@ -1,34 +1,18 @@
 """What the tasks decide by themselves; tests/e2e runs them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ppo_workbench import pipeline
 from ppo_workbench.cli import compose
-from ppo_workbench.config import ConfigError
+from ppo_workbench.config import ConfigError, flatten
+from ppo_workbench.market.horizons import KEYS
 from ppo_workbench.pipeline import default_name, find_artifact, fitting, home_folder
-from ppo_workbench.pipeline.outcome import unfitting_env
-
-
-@pytest.mark.parametrize(
-    ("option", "seconds", "told"),
-    [
-        ("minute", 60, None),
-        ("daily", 60, "env=minute is made for them"),
-        ("minute", 3600, "env=hourly is made for them"),
-        ("hourly", 23_400, "env=daily is made for them"),
-        ("my_own", 60, None),
-        (None, 60, None),
-    ],
-)
-def test_env_made_for_other_bars_is_told(
-    option: str | None, seconds: int, told: str | None
-) -> None:
-    found = list(unfitting_env(option, seconds))
-    assert (len(found) == 1 and told in found[0]) if told else found == []
 
 
 def test_default_name_is_model_type_time_and_a_short_id() -> None:
@@ -91,6 +75,34 @@ def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
     second = torch.load(without.paths.pth, weights_only=True)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert without.scorecards == with_warm_up.scorecards
+
+
+def test_model_and_checkpoint_record_what_followed_from_the_bars(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
+    headers: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(
+        fitting, "write_checkpoint", lambda path, state, header: headers.append(header)
+    )
+    overrides = [
+        "data.synthetic.sessions=40",
+        "env.gamma=0.9",
+        "features.volatility_slow_bars=195",
+        *("model.n_envs=4", "model.n_steps=32", "model.batch_size=64", "budget.timesteps=256"),
+        *("tracking.enabled=false", "checkpoint.every_seconds=0", "output=recorded"),
+    ]
+
+    outcome = pipeline.train(compose(overrides))
+
+    assert headers
+    for recorded in (outcome.metadata.config, headers[-1]["config"]):
+        values = flatten(recorded)
+        assert [key for key in KEYS if values[key] is None] == []
+        assert (values["env.episode_bars"], values["splits.gap_bars"]) == (1950, 390)
+        assert (values["env.gamma"], values["model.gamma"]) == (0.9, 0.9)
+        assert values["features.volatility_slow_bars"] == 195
+    assert pipeline.backtest(compose(overrides), "recorded").initial_equity_usd == 100_000.0
 
 
 def test_artifact_path_is_found_from_home_and_from_here(

@@ -50,7 +50,9 @@ def test_file_that_has_gone_since_it_was_checked_is_refused(
         stamp = datetime.fromtimestamp(int(start) // 10**9, UTC).isoformat()
         rows.append(f"{stamp},{','.join(repr(float(value)) for value in values)}")
     path.write_text("\n".join(rows), encoding="utf-8")
-    own = compose([*TINY, "objective.windows=1", "data=file", f"data.path={path}"])
+    own = compose(
+        [*TINY, "objective.windows=1", "data=file", "market=synthetic", f"data.path={path}"]
+    )
     check_market(own)
     path.unlink()
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ppo_workbench.config import (
     CHANGES_ON_RESUME,
+    SOURCES_WITHOUT_FILE,
     Config,
     ConfigError,
     Task,
@@ -50,6 +51,7 @@ OBJECTS_WHILE_IMPORTING = 1_000_000
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
 NOTHING_KEPT = "interrupted before there was a model to keep"
+SYNTHETIC = "synthetic"  # the market that is chosen unless one is named
 DEFAULT_COMPARISON = "compare=quick"
 
 
@@ -90,6 +92,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     try:
         _check_overrides(overrides)
         given = _composed(overrides)
+        _check_market(given)
         return _checked(_with_recorded(given, overrides), given.choices)[0]
     except Exception as error:
         refused = refusal(error, overrides)
@@ -143,6 +146,7 @@ def _job(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig) -> float:
     given = Composed(cfg, dict(HydraConfig.get().runtime.choices))
+    _check_market(given)
     cfg = _with_recorded(given, HydraConfig.get().overrides.task)
     config, raw, choices = _checked(cfg, given.choices)
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
@@ -187,6 +191,18 @@ def _checked(
         if option is not None and not group.startswith("hydra/")
     }
     return config, masked(raw), own
+
+
+def _check_market(given: Composed) -> None:
+    """Refuse bars of a file, or of a source of the user's own, whose market nobody named."""
+    if given.cfg.data.source in SOURCES_WITHOUT_FILE:
+        return
+    market, named = given.choices.get("market"), given.choices.get("data") == "file"
+    if market is None or (market == SYNTHETIC and not named):
+        markets = ", ".join(name for name in groups()["market"] if name != SYNTHETIC)
+        raise ConfigError(
+            f"market: bars of a file need a market, write market=X with X one of {markets}"
+        )
 
 
 def _with_null_options(overrides: Sequence[str]) -> list[str]:
@@ -255,6 +271,7 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
     Raises:
         WorkbenchError: The sample, its bars, or what trials are judged by, is not allowed.
     """
+    _check_market(Composed(cfg, choices))
     config, _, _ = _checked(cfg, choices)
     if config.output is not None:
         raise ConfigError(

@@ -10,7 +10,7 @@ from ppo_workbench.config import flatten
 from ppo_workbench.options import groups
 
 # What decides how a stored model fares; all else is the command's.
-SECTIONS = ("data", "features", "env", "costs", "risk", "reward", "splits")
+SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.trading.builders import of_minutes
 
 from ppo_workbench.config import Config, Select, validate_config
 from ppo_workbench.delivery import artifact as artifact_module
@@ -36,7 +37,8 @@ Tensors = dict[str, torch.Tensor]
 def settings(**sections: dict[str, Any]) -> Config:
     """Return the small configuration with some sections' values changed."""
     names = {*SETTINGS, *sections}
-    return validate_config({k: SETTINGS.get(k, {}) | sections.get(k, {}) for k in names})
+    values = {k: SETTINGS.get(k, {}) | sections.get(k, {}) for k in names}
+    return of_minutes(validate_config(values))
 
 
 def lay_out(config: Config) -> Experiment:

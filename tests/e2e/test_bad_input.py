@@ -109,7 +109,9 @@ def test_bad_file_is_refused_and_nothing_written(
     path = tmp_path / "bars.csv"
     path.write_bytes(content)
 
-    result = workbench.run("data=file", f"data.path={path}", *FEATURES, *SMALL_MODEL, *BUDGET)
+    bars = ("data=file", "market=us_equity", f"data.path={path}")
+
+    result = workbench.run(*bars, *FEATURES, *SMALL_MODEL, *BUDGET)
 
     _check_refused(result, "bars.csv" if word != "split" else "bars", word)
     assert workbench.files() == set()
@@ -122,7 +124,7 @@ def test_path_that_is_no_file_is_refused_and_never_becomes_synthetic_data(
 ) -> None:
     path = tmp_path if kind == "folder" else tmp_path / "nowhere.csv"
 
-    result = workbench.run("data=file", f"data.path={path}", *BUDGET)
+    result = workbench.run("data=file", "market=us_equity", f"data.path={path}", *BUDGET)
 
     _check_refused(result, "data.path", str(path))
     assert workbench.files() == set()
@@ -150,13 +152,13 @@ def test_path_that_is_no_file_is_refused_and_never_becomes_synthetic_data(
         ("splits.train_frac=0.9", "splits"),
         ("task=evaluate", "artifact"),
         ("features.names=[astrology]", "astrology"),
-        ("data.source=syntetic", "did you mean synthetic"),
+        ("data.source=syntetic market=index", "did you mean synthetic"),
     ],
 )
 def test_bad_value_is_refused_and_nothing_written(
     override: str, words: str, workbench: Workbench
 ) -> None:
-    _check_refused(workbench.train(override), words)
+    _check_refused(workbench.train(*override.split()), words)
     assert workbench.files() == set()
 
 

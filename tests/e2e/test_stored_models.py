@@ -83,7 +83,7 @@ def test_training_never_holds_a_bar_of_the_test_split(
 
     split = outcome.metadata.data.splits
     closed = int(split["test"].start.timestamp()) * 1_000_000_000
-    assert seen == [int(np.searchsorted(every.start_ns, closed)) - config.splits.gap_bars]
+    assert seen == [int(np.searchsorted(every.start_ns, closed)) - 390]
     assert not (home / "mlruns" / "test_openings.jsonl").exists()
     assert outcome.metadata.scorecards.test is None
 

@@ -89,9 +89,12 @@ def test_same_study_of_another_market_is_refused_and_left_as_it_was(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data.source=nosuch"], "data.source='nosuch' is unknown; use one of synthetic"),
         (
-            ["data=file", "data.path=/nowhere/bars.csv"],
+            ["data.source=nosuch", "market=index"],
+            "data.source='nosuch' is unknown; use one of synthetic",
+        ),
+        (
+            ["data=file", "market=index", "data.path=/nowhere/bars.csv"],
             "data.path='/nowhere/bars.csv' does not exist",
         ),
         (["features.names=[astrology]"], "astrology"),

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tests.trading.builders import bar_rows, configure, hand_market
 
-from ppo_workbench.config import BudgetConfig, Config, Learner, ModelType
+from ppo_workbench.config import BudgetConfig, Config, Learner, ModelType, settled
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.models import Algorithm, build_model
 from ppo_workbench.learning.native_update import Rollout
@@ -203,10 +203,11 @@ def make_env(
 ) -> TradingVecEnv:
     """Return the batched environment over all bars of a market, by default `walk_market`."""
     market = market or walk_market(config)
-    starts = np.arange(len(market.bars) - config.env.episode_bars - 1, dtype=np.int64)
+    episode_bars = settled(config.env.episode_bars)
+    starts = np.arange(len(market.bars) - episode_bars - 1, dtype=np.int64)
     seed = config.seed if seed is None else seed
     count = config.model.n_envs
-    return TradingVecEnv(TradingBatch(market, starts, config.env.episode_bars, count, seed))
+    return TradingVecEnv(TradingBatch(market, starts, episode_bars, count, seed))
 
 
 def make_model(

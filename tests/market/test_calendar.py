@@ -64,7 +64,6 @@ def test_sessions_reach_back_to_the_first_bar() -> None:
     table = load_sessions("XNYS", *ns("1962-01-02 09:30", "1999-01-04 09:30"))
 
     assert table.day[0] <= np.datetime64("1962-01-02").astype(int)
-    assert table.sessions_per_year == 252
 
 
 def test_calendar_unknown_names_similar_ones() -> None:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.market.builders import minute_features
 
-from ppo_workbench.config import FeaturesConfig, SyntheticConfig
+from ppo_workbench.config import SyntheticConfig
 from ppo_workbench.market.bars import Bars, validate_bars
 from ppo_workbench.market.causality import alter_future, look_ahead
 from ppo_workbench.market.features import KINDS, compute_market
@@ -40,9 +41,9 @@ def _all_features() -> list[str]:
 
 
 def _market_arrays(bars: Bars) -> Arrays:
-    table = compute_market(bars, FeaturesConfig(names=_all_features()))
+    table = compute_market(bars, minute_features(names=_all_features()))
     features = {name: table.features[:, i] for i, name in enumerate(table.names)}
-    context = ("sigma", "volatility_ratio", "efficiency", "regime", "large_move", "mean_volume")
+    context = ("sigma", "volatility_ratio", "efficiency", "regime", "large_move", "mean_notional")
     return {**features, **{f"context {name}": getattr(table, name) for name in context}}
 
 

@@ -1,7 +1,7 @@
 """Features against independent oracles, live against history, and refused names."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import talib
-from omegaconf import OmegaConf
+from tests.market.builders import minute_features
 
 from ppo_workbench.config import ConfigError, FeaturesConfig, SyntheticConfig
 from ppo_workbench.market.bars import Bars
@@ -28,7 +28,6 @@ from ppo_workbench.market.synthetic import SyntheticMarket, generate
 Floats = npt.NDArray[np.float64]
 
 ROOT = Path(__file__).parents[2]
-PRESETS = {"minute": 390, "hourly": 7, "daily": 1}
 WINDOWS = {"<fast>": "12", "<slow>": "26", "<signal>": "9", "<n>": "20", "<halflife>": "40"}
 
 
@@ -58,7 +57,7 @@ def _with_columns(bars: Bars) -> Bars:
 
 def _config(names: Sequence[str], clip: float = 1000.0) -> FeaturesConfig:
     """Return daily-like settings; the clip is out of the way."""
-    return FeaturesConfig(names=list(names), volatility_slow_bars=390, clip=clip)
+    return minute_features(names=list(names), volatility_slow_bars=390, clip=clip)
 
 
 def _column(table: MarketTable, name: str) -> Floats:
@@ -88,7 +87,7 @@ def test_ema_distance_daily_equals_pandas_ewm(halflife: int) -> None:
 
 
 def test_ema_distance_40_synthetic_market_is_what_drives_it() -> None:
-    table = compute_market(_market().bars, FeaturesConfig(names=["ema_distance_40"]))
+    table = compute_market(_market().bars, minute_features(names=["ema_distance_40"]))
     start = table.warmup_bars
     distance = table.features[start:, 0]
     assert np.corrcoef(distance, _market().deviation[start:])[0, 1] > 0.95
@@ -246,19 +245,6 @@ def test_warmup_is_the_longest_of_features_and_context(names: list[str], warmup:
 def test_name_that_is_no_feature_is_refused_with_what_is_allowed(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         feature_spec(_config(["sigma", name]), 390, ("mood", "tide"))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_preset_lists_every_key_and_computes(preset: str) -> None:
-    text = (ROOT / "conf/features" / f"{preset}.yaml").read_text(encoding="utf-8")
-    values = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(values, dict)
-    assert text.startswith("# ")
-    assert set(values) == {field.name for field in fields(FeaturesConfig)}
-    table = compute_market(
-        _bars(PRESETS[preset]), FeaturesConfig(**{str(key): value for key, value in values.items()})
-    )
-    assert np.isfinite(table.features[table.warmup_bars :]).all()
 
 
 def test_features_page_has_a_row_for_every_form() -> None:

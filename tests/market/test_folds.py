@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skfolio.model_selection import WalkForward
 
-from ppo_workbench.config import BarsError, DataConfig, Protocol, SplitsConfig
+from ppo_workbench.config import BarsError, DataConfig, Protocol, SplitsConfig, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds, gap_sessions
 from ppo_workbench.market.sources import load_bars
@@ -236,9 +236,9 @@ def test_folds_keep_the_gap_between_all_their_parts(
         assert min(map(len, (fold.validation, *fold.test))) >= MIN_SPLIT_BARS
         for test in fold.test:
             for seen in (*fold.train, fold.validation):
-                assert _far_apart(seen, test, config.gap_bars)
+                assert _far_apart(seen, test, settled(config.gap_bars))
         for train in fold.train:
-            assert _far_apart(train, fold.validation, config.gap_bars)
+            assert _far_apart(train, fold.validation, settled(config.gap_bars))
         for ranges in (fold.train, fold.test):
             assert all(one.stop <= other.start for one, other in pairwise(ranges))
 

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.market.builders import minute_features
 
 from ppo_workbench.config import ConfigError, FeaturesConfig, SyntheticConfig
 from ppo_workbench.market.bars import Bars
@@ -32,7 +33,7 @@ def _market(seed: int) -> SyntheticMarket:
 
 @cache
 def _table(seed: int) -> MarketTable:
-    return compute_market(_market(seed).bars, FeaturesConfig())
+    return compute_market(_market(seed).bars, minute_features())
 
 
 def _bars(open_: Floats, close: Floats, bars_per_session: int) -> Bars:
@@ -60,7 +61,7 @@ def _bars_of_moves(moves: Floats, bars_per_session: int = 1, gaps: Floats | None
 
 
 def _config(fast: int = 20, slow: int = 1950, seasonal: bool = False) -> FeaturesConfig:
-    return FeaturesConfig(
+    return minute_features(
         volatility_fast_bars=fast, volatility_slow_bars=slow, seasonal_volatility=seasonal
     )
 
@@ -186,11 +187,12 @@ def test_efficiency_and_trend_step_known_paths_give_known_ratios(
     assert [trend_step(move, second) for move in moves][-1] == trend
 
 
-def test_mean_volume_is_that_of_the_last_twenty_bars() -> None:
+def test_mean_notional_is_that_of_the_last_twenty_bars() -> None:
     bars = _market(0).bars.slice(0, 100)
-    mean = compute_market(bars, FeaturesConfig()).mean_volume
-    assert mean[5] == pytest.approx(bars.volume[:6].mean(), rel=1e-12)
-    assert mean[99] == pytest.approx(bars.volume[80:].mean(), rel=1e-12)
+    mean = compute_market(bars, minute_features()).mean_notional
+    notional = bars.volume * bars.close
+    assert mean[5] == pytest.approx(notional[:6].mean(), rel=1e-12)
+    assert mean[99] == pytest.approx(notional[80:].mean(), rel=1e-12)
 
 
 def test_seasonal_volatility_off_and_on_agree_before_a_session_has_ended() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppo_workbench.config import BarsError, DataConfig, Fill, TimestampConvention
+from ppo_workbench.config import BarsError, DataConfig, Fill, TimestampConvention, Volume
 from ppo_workbench.market.bars import (
     Bars,
     check_fill,
@@ -187,14 +187,14 @@ def test_file_daily_stamps_with_zone_keep_their_date(
     assert bars.periods == "2013-12-02 to 2013-12-04"
 
 
-def test_file_always_open_calendar_has_utc_days_and_365_sessions(tmp_path: Path) -> None:
+def test_file_always_open_calendar_has_utc_days_all_year(tmp_path: Path) -> None:
     table = minutes(48)
     stamps = pd.date_range("2024-01-06", periods=48, freq="h", tz="UTC")
     table["timestamp"] = [stamp.isoformat() for stamp in stamps]
 
     bars = load(table, tmp_path, calendar="24/7")
 
-    assert (bars.sessions_per_year, bars.bars_per_session, bars.timezone) == (365, 24, "UTC")
+    assert (bars.sessions_per_year, bars.bars_per_session, bars.timezone) == (366, 24, "UTC")
     np.testing.assert_array_equal(bars.session, np.repeat([0, 1], 24))
     np.testing.assert_array_equal(bars.bars_left, np.tile(np.arange(23, -1, -1), 2))
     assert bars.regular.all()
@@ -218,6 +218,26 @@ def test_file_zero_volume_is_allowed_and_counted(tmp_path: Path) -> None:
     bars = load(minutes().assign(volume=[0, 0, 1, 2, 3, 4]), tmp_path)
 
     assert "2 bars have zero volume" in bars.notes
+    assert bars.has_volume
+
+
+@pytest.mark.parametrize(
+    ("kind", "volume", "why"),
+    [
+        ("traded", 0.0, "no bar has"),
+        ("ticks", 9.0, "counts ticks"),
+        ("none", None, "has no volume"),
+    ],
+)
+def test_file_volume_that_was_not_traded_is_said_to_be_silent(
+    tmp_path: Path, kind: str, volume: float | None, why: str
+) -> None:
+    table = minutes().drop(columns="volume")
+    if volume is not None:
+        table["volume"] = volume
+    bars = load(table, tmp_path, volume=Volume(kind))
+    assert not bars.has_volume
+    assert any(why in note and "silent" in note for note in bars.notes)
 
 
 @pytest.mark.parametrize(

@@ -193,10 +193,28 @@ def test_generate_deviation_is_the_distance_from_the_causal_ema() -> None:
 
 
 def test_generate_volume_without_loadings_is_an_autocorrelated_lognormal() -> None:
-    noise = np.log(generate(_config(volume_loadings=[0.0] * 4)).bars.volume) - 11.0
+    bars = generate(_config(volume_loadings=[0.0] * 4)).bars
+    noise = np.log(bars.volume * bars.close / 100.0) - 11.0
     assert noise.mean() == pytest.approx(0.0, abs=0.01)
     assert noise.std() == pytest.approx(0.35, rel=0.02)
     assert np.corrcoef(noise[:-1], noise[1:])[0, 1] == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize("price", [0.5, 10.0, 5000.0])
+def test_generate_initial_price_changed_keeps_what_is_traded_in_currency(price: float) -> None:
+    bars, usual = generate(_config(initial_price=price)).bars, generate(_config()).bars
+    np.testing.assert_allclose(bars.close, usual.close * price / 100.0, rtol=1e-9)
+    whole = price / usual.close.min() * usual.close.max()  # the value of a share, at most
+    np.testing.assert_allclose(
+        bars.volume * bars.close, usual.volume * usual.close, atol=whole + usual.close.max()
+    )
+
+
+def test_generate_notional_does_not_fall_with_the_price() -> None:
+    bars = generate(_config(sessions=1500, log_volume=14.0, volume_loadings=[0.0] * 4)).bars
+    assert bars.close.max() > 1.5 * bars.close.min()
+    notional = np.log(bars.volume * bars.close)
+    assert abs(np.corrcoef(notional, np.log(bars.close))[0, 1]) < 0.02
 
 
 def test_generate_stylised_facts_lie_near_the_published_ones(

@@ -185,3 +185,17 @@ def test_position_kept_for_want_of_a_bar_at_the_session_end_is_passive() -> None
     assert trace.exposure[SESSION] > 0
     assert report.held_overnight == 1
     assert "held overnight for want of a bar: 1 sessions" in report.describe()
+
+
+def test_fills_planted_in_bars_without_volume_are_found_and_the_step_makes_none() -> None:
+    plant = Plant({4: 1.0, 9: 0.0}, [])
+    bars = _bars(plant)
+    trace = _traded(plant, bars)
+    assert np.flatnonzero(trace.fill_quantity).tolist() == [4, 9]
+    bars.volume[[5, 10]] = 0.0
+    report = audit(trace, bars, _config(plant), enforced=False)
+    assert report.rows["no_volume"].tolist() == [4, 9]
+    honest = _traded(plant, bars)
+    assert not honest.fill_quantity[[4, 9]].any()
+    report = audit(honest, bars, _config(plant), enforced=False)
+    assert report.count == 0, report.describe()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.trading.builders import of_minutes
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ActionSet, Activation, Config
@@ -47,8 +48,10 @@ def _config(*overrides: str) -> Config:
         "risk=unconstrained",
         "env.episode_bars=390",
         "splits.gap_bars=0",
+        "reward.bar_volatility_frac=0.0005",
+        "reward.annual_volatility_frac=0.16",
     ]
-    return compose([*base, *overrides])
+    return of_minutes(compose([*base, *overrides]))
 
 
 @cache

@@ -15,6 +15,7 @@ from skfolio.model_selection import CombinatorialPurgedCV
 from ppo_workbench.cli import compose
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.market.folds import evaluation_folds
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold, Split
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.metrics import round_trips, scorecard
@@ -317,6 +318,7 @@ def _configured(protocol: Protocol) -> Config:
 def test_paths_of_real_folds_cover_every_test_session(protocol: Protocol, count: int) -> None:
     config = _configured(protocol)
     bars, warmup = usable_bars(config)
+    config = derived(config, bars)
     folds = evaluation_folds(bars, config.splits, warmup)
     policy = Policy("random", RANDOM, seed=4)
     made = []

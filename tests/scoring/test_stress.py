@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config, CostsConfig
+from ppo_workbench.config import CostsConfig
 from ppo_workbench.scoring.backtest import RANDOM, SERIES, Policy, backtest
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.stress import (
@@ -62,8 +62,8 @@ def _delayed(experiment: Experiment, policy: Policy, bars: int) -> Trace:
     )
 
 
-def _stress(experiment: Experiment, policy: Policy, config: Config | None = None) -> Stress:
-    return stress(policy, experiment, "validation", config or experiment.config)
+def _stress(experiment: Experiment, policy: Policy) -> Stress:
+    return stress(policy, experiment, "validation")
 
 
 def _opens(experiment: Experiment) -> npt.NDArray[np.float64]:

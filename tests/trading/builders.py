@@ -12,6 +12,7 @@ from ppo_workbench.cli import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, begin_episode, step_one
@@ -26,12 +27,19 @@ FREE = {
     "costs.quoted_spread": False,
     "env.no_open_last_bars": 0,
     "env.flat_last_bars": 0,
+    "reward.bar_volatility_frac": 0.001,
+    "reward.annual_volatility_frac": 0.001,
 }
 
 
 @cache
 def _preset(risk: str) -> Config:
-    return compose([f"risk={risk}", "tracking=none"])
+    return of_minutes(compose([f"risk={risk}", "tracking=none"]))
+
+
+def of_minutes(config: Config) -> Config:
+    """Return a configuration with the horizons of minute bars in sessions of 390."""
+    return derived(config, hand_bars([100.0] * 390, 390))
 
 
 def configure(risk: str = "unconstrained", **changes: Any) -> Config:
@@ -64,7 +72,8 @@ def bar_rows(
     rows = np.zeros(len(closes), dtype=BAR_DTYPE)
     rows["close"] = closes
     rows["open"] = closes if opens is None else opens
-    rows["half_spread_bps"], rows["volatility_ratio"], rows["mean_volume"] = np.nan, 1.0, 1e12
+    rows["half_spread_bps"], rows["volatility_ratio"], rows["mean_notional"] = np.nan, 1.0, 1e14
+    rows["trades"] = 1
     for name, values in fields.items():
         rows[name] = values
     return rows
@@ -182,7 +191,7 @@ def quiet_table(bars: Bars, **fields: Any) -> MarketTable:
         "efficiency": np.zeros(n),
         "regime": np.zeros(n, dtype=np.int8),
         "large_move": np.zeros(n, dtype=np.bool_),
-        "mean_volume": np.full(n, 1e6),
+        "mean_notional": np.full(n, 1e8),
         "warmup_bars": 0,
     }
     return MarketTable(**(values | fields))

@@ -180,9 +180,9 @@ def test_cost_widens_in_high_volatility_and_with_slippage_and_fee() -> None:
 
 def test_impact_grows_with_the_root_of_participation_and_never_makes_cash_negative() -> None:
     config = configure(costs__impact_volatility_frac=0.5)
-    account = _play(config, [BUY], sigma=0.01, mean_volume=4_000.0)
+    account = _play(config, [BUY], sigma=0.01, mean_notional=400_000.0)
     shares = account["shares"]
-    cost = 0.5 * math.sqrt(shares / 4_000.0) * 0.01 * shares * 101.0
+    cost = 0.5 * math.sqrt(shares * 101.0 / 400_000.0) * 0.01 * shares * 101.0
     assert account.out["cost"] == pytest.approx(cost, abs=1e-8)
     assert 0 <= account["cash"] < 2 * 101.0
 
@@ -231,7 +231,7 @@ def test_cash_and_position_are_equity_and_log_returns_add_up(data: st.DataObject
     gaps = data.draw(st.lists(st.floats(-0.02, 0.02), min_size=12, max_size=12))
     closes = 50.0 * np.exp(np.cumsum(moves))
     opens = np.concatenate([closes[:1], closes[:-1]]) * np.exp(gaps)
-    rows = bar_rows(list(closes), list(opens), years=DAY, sigma=0.01, mean_volume=20_000.0)
+    rows = bar_rows(list(closes), list(opens), years=DAY, sigma=0.01, mean_notional=1e6)
     rows["session"] = np.arange(12) // 4
     account = Account(config, rows)
     logs, cash = 0.0, 100_000.0
@@ -248,3 +248,24 @@ def test_cash_and_position_are_equity_and_log_returns_add_up(data: st.DataObject
         if account["shares"] >= 0 and out["fill_quantity"] > 0:
             assert account["cash"] >= -1e-6  # unlevered: an order is never paid with debt
     assert logs == pytest.approx(math.log(account["equity"] / 100_000.0), rel=1e-9, abs=1e-12)
+
+
+def test_order_that_meets_a_bar_without_volume_lapses_and_may_be_given_again() -> None:
+    account = Account(configure(), bar_rows(CLOSES, OPENS, trades=[1, 0, 1, 0, 1]))
+    out = account.step(BUY)
+    assert (out["fill_quantity"], out["cost"], out["violated"]) == (0.0, 0.0, 0)
+    assert (account["shares"], account["cash"]) == (0.0, 100_000.0)
+    account.step(BUY)
+    assert account["shares"] == math.floor(100_000 / 103.0)
+    held = account["shares"]
+    account.step(SELL)
+    assert account["shares"] == held
+    account.step(SELL)
+    assert account["shares"] == 0.0
+
+
+def test_nothing_can_be_opened_after_twenty_bars_without_volume() -> None:
+    config = configure(risk__liquidity__enabled=True)
+    account = Account(config, bar_rows(CLOSES, OPENS, mean_notional=0.0))
+    assert account.blocked(BUY) == {"liquidity"}
+    assert account.blocked(SELL) == {"liquidity"}

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config, Protocol
+from ppo_workbench.config import Config, Protocol, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold, Split
 from ppo_workbench.trading.experiment import (
     Experiment,
@@ -40,7 +41,7 @@ def _config(source: str, protocol: Protocol = Protocol.holdout) -> Config:
 def _folds(source: str, protocol: Protocol) -> tuple[Bars, list[Fold]]:
     config = _config(source, protocol)
     bars, warmup = usable_bars(config)
-    return bars, evaluation_folds(bars, config.splits, warmup)
+    return bars, evaluation_folds(bars, derived(config, bars).splits, warmup)
 
 
 def _made(source: str, protocol: Protocol, number: int) -> tuple[Bars, Fold, Experiment]:
@@ -90,7 +91,7 @@ def test_fold_with_tests_inside_trains_on_none_of_their_bars(
 ) -> None:
     _, fold, experiment = _made(source, protocol, 2)
     train, tested = _rows(fold.train), _rows(fold.test)
-    config = experiment.config
+    episode_bars = settled(experiment.config.env.episode_bars)
     batch = experiment.batch()
 
     assert len(fold.train) > 1
@@ -98,12 +99,12 @@ def test_fold_with_tests_inside_trains_on_none_of_their_bars(
     # Every bar that an episode reads, its last mark included, lies in one training range.
     for split in fold.train:
         inside = (batch.starts >= split.start) & (batch.starts < split.stop)
-        assert (batch.starts[inside] + config.env.episode_bars < split.stop).all()
-    read = np.unique(batch.starts[:, None] + np.arange(config.env.episode_bars + 1))
+        assert (batch.starts[inside] + episode_bars < split.stop).all()
+    read = np.unique(batch.starts[:, None] + np.arange(episode_bars + 1))
     assert set(read.tolist()) <= train
     assert not train & tested
     rows = np.array(sorted(train))
-    scaler = Scaler.fit(experiment.table.features[rows], config.features.clip)
+    scaler = Scaler.fit(experiment.table.features[rows], experiment.config.features.clip)
     np.testing.assert_array_equal(experiment.market.scaler.means, scaler.means)
     np.testing.assert_array_equal(experiment.train_features, experiment.table.features[rows])
     assert experiment.train_bars == len(train)

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.trading.builders import BUY, HOLD, SELL, Account, bar_rows, only
+from tests.trading.builders import BUY, HOLD, SELL, Account, bar_rows, of_minutes, only
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ActionSet, Config
@@ -43,6 +43,8 @@ def _config(kind: ActionSet = ActionSet.step) -> Config:
             f"env.action_set={kind.value}",
             "env.episode_bars=390",
             "splits.gap_bars=0",
+            "reward.bar_volatility_frac=0.0005",
+            "reward.annual_volatility_frac=0.16",
         ]
     )
     for rule in vars(config.risk).values():
@@ -53,7 +55,7 @@ def _config(kind: ActionSet = ActionSet.step) -> Config:
     config.risk.volatility.max_ratio = 1.6
     config.risk.regime.blocked = ["trend_high_volatility"]
     config.risk.halt.market_wide = True
-    return config
+    return of_minutes(config)
 
 
 @cache

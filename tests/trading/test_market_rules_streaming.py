@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.trading import vectorised_market_rules as vectorised
-from tests.trading.builders import configure, hand_bars, quiet_table
+from tests.trading.builders import configure, hand_bars, only, quiet_table
 
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
+from ppo_workbench.scoring.audit_market import halted, restricted
 from ppo_workbench.trading.market_rules import MarketRules, market_rule_bits
+from ppo_workbench.trading.rules import HALT, SHORT_SALE
 
 
 def _everything(**changes: Any) -> Config:
@@ -78,3 +80,45 @@ def test_market_rules_in_pieces_equal_those_of_the_whole() -> None:
         }
         rules.append(stream.take(bars.slice(start, stop), replace(table, **part)))
     assert np.array_equal(np.concatenate(rules), market_rule_bits(bars, table, config))
+
+
+def _after_hours(after: float, low: float, *, silent: bool) -> Bars:
+    """Return three sessions of five regular bars at 100 and two more, after hours, at `after`.
+
+    The low of the third session's third bar is `low`; `silent` leaves the second session no
+    bar in regular hours.
+    """
+    regular = np.tile(np.arange(7) < 5, 3)
+    if silent:
+        regular[7:14] = False
+    closes = np.where(regular, 100.0, after)
+    lows = closes.copy()
+    lows[16] = low
+    left = np.full(21, 200)  # long before 15:25
+    return hand_bars(closes.tolist(), 7, lows.tolist(), regular=regular, bars_left=left)
+
+
+@pytest.mark.parametrize("after", [94.0, 106.0])
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize(("bit", "threshold"), [(SHORT_SALE, 90.0), (HALT, 93.0)])
+def test_falls_count_from_the_last_regular_close_in_every_implementation(
+    after: float, silent: bool, bit: int, threshold: float
+) -> None:
+    rules = ("short_sale_restriction", "halt")
+    wide = {"risk__halt__market_wide": True, "risk__halt__luld_band_frac": 0.10}
+    config = only(*rules, **wide)
+    for low, rows in ((threshold, [16, 17, 18, 19, 20]), (threshold + 0.01, [])):
+        bars = _after_hours(after, low, silent=silent)
+        table = quiet_table(bars)
+        live = MarketRules(config, bars.bar_seconds)
+        pieces = [bars.slice(t, t + 1) for t in range(len(bars))]
+        streamed = [live.take(part, quiet_table(part)) for part in pieces]
+        found = (
+            market_rule_bits(bars, table, config),
+            np.concatenate(streamed),
+            vectorised.market_rule_bits(bars, table, config),
+        )
+        for bits in found:
+            assert np.flatnonzero(bits & bit).tolist() == rows
+        audited = halted(bars, config.risk.halt) if bit == HALT else restricted(bars, 0.10)
+        assert np.flatnonzero(audited).tolist() == rows

@@ -1,5 +1,6 @@
 """Masks: what is legal in any state (DESIGN, rule 3), and why it is not."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,7 +74,7 @@ def _states(draw: st.DrawFn) -> tuple[Config, Account]:
         [price],
         sigma=draw(st.just(1e-3) | st.floats(0, 0.5)),
         volatility_ratio=draw(st.floats(0, 5)),
-        mean_volume=draw(st.just(1e9) | st.floats(0, 1e6)),
+        mean_notional=draw(st.just(1e11) | st.floats(0, 1e8) | st.just(math.inf)),
         rule_bits=draw(st.just(0) | _ANY_BITS),
     )
     account = Account(config, rows)
@@ -206,7 +207,7 @@ CASES = {
     "volatility": _by_market("volatility"),
     "regime": _by_market("regime", SELL),
     "event": _by_market("event"),
-    "liquidity": Case(bar={"mean_volume": 9_990.0}),
+    "liquidity": Case(bar={"mean_notional": 999_000.0}),
     "order_rate": Case(
         changes={"risk__order_rate__max_opens_per_session": 4}, state={"session_opens": 4}
     ),
@@ -237,8 +238,8 @@ def test_rule_switched_off_lets_the_same_action_pass(rule: str) -> None:
         ("pattern_day_trader", {"state": {"day_trades": [1, 0, 1, 0, 0]}}),
         ("position", {"changes": {"risk__position__max_notional_usd": 100_000.0}}),
         ("concentration", {"changes": {"risk__concentration__max_exposure": 1.0}}),
-        ("liquidity", {"bar": {"mean_volume": 10_000.0}}),
-        ("liquidity", {"bar": {"mean_volume": 0.0}}),  # no volume in the data: no rule
+        ("liquidity", {"bar": {"mean_notional": 1_000_000.0}}),
+        ("liquidity", {"bar": {"mean_notional": math.inf}}),  # no volume in the data: no rule
         ("order_rate", {"state": {"session_opens": 3}}),
         ("cooldown", {"state": {"cooldown_left": 0}}),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, HaltRule, RiskConfig
+from ppo_workbench.config import Config, ConfigError, HaltRule, RiskConfig, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
@@ -32,8 +32,8 @@ def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDA
     conditions: dict[int, Callable[[], npt.NDArray[np.bool_]]] = {
         HALT: lambda: _halted(bars, risk.halt),
         CLOSED_SESSION: lambda: ~bars.regular,
-        SESSION_FLATTEN: lambda: _last_bars(bars, env.flat_last_bars),
-        SESSION_NO_OPEN: lambda: _last_bars(bars, env.no_open_last_bars),
+        SESSION_FLATTEN: lambda: _last_bars(bars, settled(env.flat_last_bars)),
+        SESSION_NO_OPEN: lambda: _last_bars(bars, settled(env.no_open_last_bars)),
         SHORT_SALE: lambda: _short_sale_restricted(bars, risk.short_sale_restriction.fall_frac),
         VOLATILITY: lambda: market.volatility_ratio > risk.volatility.max_ratio,
         REGIME: lambda: np.isin(market.regime, _blocked_regimes(risk)),
@@ -66,8 +66,8 @@ def _near_event(bars: Bars, market: MarketTable, risk: RiskConfig) -> npt.NDArra
     rule = risk.event
     since_move = bars_since(market.large_move)
     near: npt.NDArray[np.bool_] = (since_move >= 0) & (since_move < rule.large_move_bars)
-    near |= (bars.events >= 0) & (bars.events < rule.event_after_bars)
-    near |= (bars.events_ahead >= 0) & (bars.events_ahead <= rule.event_before_bars)
+    near |= (bars.events >= 0) & (bars.events < settled(rule.event_after_bars))
+    near |= (bars.events_ahead >= 0) & (bars.events_ahead <= settled(rule.event_before_bars))
     return near
 
 
@@ -79,14 +79,16 @@ def bars_since(flag: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def previous_session_close(bars: Bars) -> npt.NDArray[np.float64]:
-    """Return the close of the session before each bar's session, NaN in the first."""
+    """Return the last regular close before each bar's session, NaN where there is none."""
     first = bars.session_starts
-    closes = np.r_[np.nan, bars.close[first[1:] - 1]]
+    rows = np.flatnonzero(bars.regular)
+    before = np.searchsorted(rows, first) - 1
+    closes = np.r_[bars.close[rows], np.nan][before]
     return np.repeat(closes, np.diff(np.r_[first, len(bars)]))
 
 
 def _fall(bars: Bars) -> npt.NDArray[np.float64]:
-    """Fall of the low from the prior session's close, a fraction; 7 % is 7 % in floats too."""
+    """Fall of the low from the last regular close, a fraction; 7 % is 7 % in floats too."""
     return 1.0 - bars.low / previous_session_close(bars) + 1e-12
 
 

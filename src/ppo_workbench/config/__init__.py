@@ -43,6 +43,7 @@ from ppo_workbench.config.market import (
     SplitsConfig,
     SyntheticConfig,
 )
+from ppo_workbench.config.ranges import settled
 from ppo_workbench.config.rules import (
     CapitalRule,
     ClosedSessionRule,
@@ -163,6 +164,7 @@ __all__ = [
     "WorkbenchError",
     "flatten",
     "known_keys",
+    "settled",
     "unknown_key",
     "validate_config",
 ]

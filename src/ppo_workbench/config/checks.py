@@ -130,10 +130,10 @@ def _env_problems(env: EnvConfig) -> list[str]:
         problems.append(
             f"env.exposure_levels={levels}: no long level is left by env.allow_short=false"
         )
-    if env.flat_last_bars > env.no_open_last_bars:
+    flat, no_open = env.flat_last_bars, env.no_open_last_bars
+    if flat is not None and no_open is not None and flat > no_open:
         problems.append(
-            f"env.flat_last_bars={env.flat_last_bars}: must not exceed "
-            f"env.no_open_last_bars={env.no_open_last_bars}"
+            f"env.flat_last_bars={flat}: must not exceed env.no_open_last_bars={no_open}"
         )
     return problems
 

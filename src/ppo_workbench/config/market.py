@@ -14,6 +14,7 @@ from ppo_workbench.config.ranges import (
     FourPositive,
     FourRates,
     Fraction,
+    Horizon,
     NonNegative,
     Positive,
 )
@@ -119,17 +120,20 @@ class MarketConfig:
 
 @dataclass
 class FeaturesConfig:
-    """Which market features the policy observes, and the windows they use, in bars."""
+    """Which market features the policy observes, and the windows they use, in bars.
 
-    names: list[str] = field(default_factory=list)
-    volatility_fast_bars: Count = 20
-    volatility_slow_bars: Count = 1950
-    seasonal_volatility: bool = True
+    Null follows from the bars (`market.horizons`).
+    """
+
+    names: list[str] | None = None
+    volatility_fast_bars: Count | None = None
+    volatility_slow_bars: Count | None = None
+    seasonal_volatility: bool | None = None
     high_volatility_ratio: Positive = 1.25
-    efficiency_bars: Annotated[int, Field(ge=2)] = 60
+    efficiency_bars: Annotated[int | None, Field(ge=2)] = None
     trend_efficiency: Fraction = 0.3
     large_move_sigmas: Positive = 5.0
-    gap_ema_frac: Fraction = 0.7
+    gap_ema_frac: Fraction | None = None
     clip: Annotated[float, Field(gt=0, le=1000)] = 8.0
 
 
@@ -164,7 +168,7 @@ class SplitsConfig:
     train_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     validation_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    gap_bars: CountOrZero = 390
+    gap_bars: Horizon = None
     folds: Annotated[int, Field(ge=1, le=100)] = 6
     test_folds: Annotated[int, Field(ge=1, le=99)] = 2
     train_sessions: Annotated[int | None, Field(ge=1)] = None

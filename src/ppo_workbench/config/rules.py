@@ -6,7 +6,14 @@ from typing import Annotated
 from pydantic import Field
 
 from ppo_workbench.config.choices import Severity
-from ppo_workbench.config.ranges import Count, CountOrZero, Fraction, NonNegative, Positive
+from ppo_workbench.config.ranges import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Horizon,
+    NonNegative,
+    Positive,
+)
 
 
 @dataclass
@@ -150,7 +157,7 @@ class DrawdownRule:
     severity: Severity = Severity.house
     caution_frac: Annotated[float, Field(gt=0, le=1)] = 0.03
     flatten_frac: Annotated[float, Field(gt=0, le=1)] = 0.04
-    pause_bars: Count = 390
+    pause_bars: Count | None = None
     reduced_size: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -179,8 +186,8 @@ class EventRule:
     enabled: bool = False
     severity: Severity = Severity.house
     large_move_bars: CountOrZero = 5
-    event_before_bars: CountOrZero = 5
-    event_after_bars: CountOrZero = 15
+    event_before_bars: Horizon = None
+    event_after_bars: Horizon = None
 
 
 @dataclass

@@ -14,12 +14,15 @@ from ppo_workbench.config.choices import (
     ModelType,
     Schedule,
 )
-from ppo_workbench.config.ranges import CountOrZero, Fraction, NonNegative, Positive
+from ppo_workbench.config.ranges import Fraction, Horizon, NonNegative, Positive
 
 
 @dataclass
 class EnvConfig:
-    """The trading environment: actions, fills, episodes and the session."""
+    """The trading environment: actions, fills, episodes and the session.
+
+    Null follows from the bars (`market.horizons`).
+    """
 
     action_set: ActionSet = ActionSet.step
     exposure_levels: Annotated[list[float], Field(min_length=2, max_length=21)] = field(
@@ -29,28 +32,32 @@ class EnvConfig:
     fill: Fill = Fill.next_open
     forbidden_action: ForbiddenAction = ForbiddenAction.reject
     mask_all_true: bool = False
-    episode_bars: Annotated[int, Field(ge=2)] = 1950
+    episode_bars: Annotated[int | None, Field(ge=2)] = None
     initial_cash_usd: Positive = 100_000.0
     fractional_shares: bool = False
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.95
-    no_open_last_bars: CountOrZero = 15
-    flat_last_bars: CountOrZero = 5
+    gamma: Annotated[float | None, Field(gt=0, le=1)] = None
+    no_open_last_bars: Horizon = None
+    flat_last_bars: Horizon = None
 
 
 @dataclass
 class RewardConfig:
     """Weights of the reward components (docs/metrics.md gives each formula).
 
-    `extra` weighs components by name that have no field here (docs/extending.md).
+    `variance` is the annual Sharpe ratio above which holding pays.  `extra` weighs components
+    by name that have no field here (docs/extending.md).  The two volatilities are units: null
+    is that of the training bars, of one bar and of a year.
     """
 
     log_return: NonNegative = 1.0
-    variance: NonNegative = 0.03
+    variance: NonNegative = 0.0
     differential_sharpe: NonNegative = 0.0
-    differential_sharpe_halflife_bars: Positive = 390.0
+    differential_sharpe_halflife_bars: Positive | None = None
     drawdown: NonNegative = 0.0
     turnover: NonNegative = 0.0
     extra: dict[str, NonNegative] = field(default_factory=dict)
+    bar_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    annual_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
 
 
 @dataclass
@@ -65,7 +72,7 @@ class ModelConfig:
     n_steps: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     batch_size: Annotated[int, Field(ge=2)] = 512
     n_epochs: Annotated[int, Field(ge=1, le=1000)] = 6
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.95
+    gamma: Annotated[float | None, Field(gt=0, le=1)] = None
     gae_lambda: Fraction = 0.9
     clip_range: Annotated[float, Field(gt=0, le=10)] = 0.2
     clip_range_schedule: Schedule = Schedule.constant

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.config import ArtifactError, BarsError
+from ppo_workbench.config import ArtifactError, BarsError, settled
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.decision_kernel import choose_action, follow_and_observe
@@ -232,7 +232,7 @@ class Decider:
             return Decision(status=Status.idle, time=now, reason="the market is closed")
         if moment.missing == 0 and row["rule_bits"] & STOPPED & p["enabled"]:
             return Decision(status=Status.idle, time=now, reason="trading is stopped")
-        flat_bars = self.config.env.flat_last_bars
+        flat_bars = settled(self.config.env.flat_last_bars)
         ends = flat_bars > 0 and moment.bars_left <= flat_bars
         self._reports[0] = _report(account)
         bits = flatten_bits_between(self.accounts.copy()[0], row, p, self._reports[0], ends)

@@ -13,7 +13,7 @@ from ppo_workbench.market.regimes import (
     HIGH,
     LARGE_MOVE,
     LOW,
-    MEAN_VOLUME,
+    MEAN_NOTIONAL,
     OPEN,
     RATIO,
     REGIME,
@@ -50,6 +50,7 @@ def take_bar(
     scaled: npt.NDArray[np.float32],
     ranges: Floats,
     outside: npt.NDArray[np.bool_],
+    has_volume: bool,
 ) -> int:
     """Move everything that asks the market alone on by one closed bar.
 
@@ -74,6 +75,7 @@ def take_bar(
         scaled: float32 (2, F): moves up, row 1 is new.
         ranges: float64 (2, F), smallest and largest feature in training.
         outside: bool (F,), overwritten: the feature is outside of its range.
+        has_volume: See `Bars`.
 
     Returns:
         The number of features outside of their ranges; -1 where one is not a number.
@@ -93,7 +95,9 @@ def take_bar(
     facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
     row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
     row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
-    row.mean_volume, row.session = context[MEAN_VOLUME], facts.session
+    row.mean_notional = context[MEAN_NOTIONAL] if has_volume else np.inf
+    row.trades = 1 if prices[4] > 0 or not has_volume else 0
+    row.session = facts.session
     row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)
     scale_rows(features, means, stds, clip, scaled[1:2])
     return _count_outside(features[0], ranges, outside)

@@ -23,6 +23,7 @@ from ppo_workbench.delivery.metadata import (
     Scorecards,
     Training,
 )
+from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.trading.actions import ActionSpace
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.kernel import ACCOUNT_FEATURES
@@ -55,7 +56,7 @@ def describe_model(
         experiment: Bars, features, scaler and action space of the training.
         training: What the training took.
         scorecards: Flat scorecards of the splits that were scored.
-        raw: The configuration with secrets unresolved.
+        raw: The configuration with secrets unresolved; null horizons are recorded resolved.
         run_id: MLflow run, if any.
     """
     config, market = experiment.config, experiment.market
@@ -86,7 +87,7 @@ def describe_model(
             means=[float(x) for x in market.scaler.means],
             stds=[float(x) for x in market.scaler.stds],
         ),
-        config=plain(raw),
+        config=plain(recorded_horizons(raw, config)),
         seed=config.seed,
         data=_data(experiment),
         training=training,
@@ -146,6 +147,7 @@ def _data(experiment: Experiment) -> Data:
         timezone=bars.timezone,
         bar_seconds=bars.bar_seconds,
         bars_per_session=bars.bars_per_session,
+        has_volume=bars.has_volume,
         splits={name: DateRange(start=utc(a), stop=utc(b)) for name, (a, b) in spans.items()},
     )
 

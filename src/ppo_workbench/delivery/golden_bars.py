@@ -274,7 +274,7 @@ def _bars(
         timezone="UTC",
         bar_seconds=layout.bar_seconds,
         bars_per_session=layout.bars_per_session,
-        sessions_per_year=252,
+        sessions_per_year=252.0,
         start_ns=start_ns,
         open=open_,
         high=high,

@@ -107,6 +107,10 @@ class MarketMemory:
             f"model last {self._metadata.data.bar_seconds} seconds"
         )
 
+    def fills_in(self, bar: Bar) -> bool:
+        """Return whether orders are filled in a bar: something was traded, or none can tell."""
+        return bar.volume is not None and (bar.volume > 0 or not self._metadata.data.has_volume)
+
     def problem_of(self, bar: Bar) -> str | None:
         """Say in words what is wrong with the values of a bar, None if nothing is."""
         low, high, open_, close = bar.low, bar.high, bar.open, bar.close
@@ -161,7 +165,7 @@ class MarketMemory:
             spec.plan, spec.settings, self.stream.state, prices, facts, self._bar, self._features,
             self.context, self._news, rules.settings, rules.memory, rules.closes,
             self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
-            self.outside,
+            self.outside, self._metadata.data.has_volume,
         )  # fmt: skip
         self.taken += 1
         return place, count

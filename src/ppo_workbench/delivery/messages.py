@@ -45,7 +45,9 @@ class Bar(_Message):
     """One closed price bar; a missing price (null) is answered with no decision."""
 
     version: Literal[1] = 1
-    start: AwareDatetime = Field(description="Start of the bar; of a daily bar any time of its day")
+    start: AwareDatetime = Field(
+        description="Start of the bar; of a daily bar any time of its session"
+    )
     open: float | None = Field(description="First price", allow_inf_nan=True)
     high: float | None = Field(description="Highest price", allow_inf_nan=True)
     low: float | None = Field(description="Lowest price", allow_inf_nan=True)

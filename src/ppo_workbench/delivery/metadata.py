@@ -97,6 +97,7 @@ class Data(_Model):
     timezone: Name
     bar_seconds: Annotated[int, Field(ge=1)]
     bars_per_session: Annotated[int, Field(ge=1)] | None = None
+    has_volume: bool = True
     splits: dict[Name, DateRange]
 
 

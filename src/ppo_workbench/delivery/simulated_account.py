@@ -117,6 +117,7 @@ class SimulatedAccount:
     def _move(self, bar: Bar, place: Place) -> None:
         p, market, row = self._decider.params[0], self._decider.market, self._rows[1]
         row["open"], row["close"], row["session"] = bar.open, bar.close, place.session
+        row["trades"] = market.fills_in(bar)
         if not self._begun:
             begin_episode(self.record, self._rows, 1, 2, p)
             self._begun = True

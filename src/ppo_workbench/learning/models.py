@@ -9,7 +9,7 @@ import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
-from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule
+from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule, settled
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
 from ppo_workbench.learning.native_update import ADAM_EPS
@@ -71,7 +71,7 @@ def _build(
         n_steps=config.n_steps,
         batch_size=config.batch_size,
         n_epochs=config.n_epochs,
-        gamma=config.gamma,
+        gamma=settled(config.gamma),
         gae_lambda=config.gae_lambda,
         clip_range=_schedule(config.clip_range, config.clip_range_schedule, budget),
         clip_range_vf=config.clip_range_vf,

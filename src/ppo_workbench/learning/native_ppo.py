@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import explained_variance
 
+from ppo_workbench.config import settled
 from ppo_workbench.delivery.inference import RELU, TANH
 from ppo_workbench.learning.native_rollout import Buffer, Counts, Environments, collect
 from ppo_workbench.learning.native_update import (
@@ -230,7 +231,7 @@ class _Native:
             self._generator,
             self._last_starts,
             self.masked and use_masking,
-            model.gamma,
+            settled(model.gamma),
             model.gae_lambda,
         )
         model._last_obs = env.batch.observations.copy()

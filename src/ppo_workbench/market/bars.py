@@ -57,7 +57,8 @@ class Bars:
         timezone: IANA name of the calendar's time zone.
         bar_seconds: Nominal length of a bar; 86400 for daily bars.
         bars_per_session: Nominal number of bars of a full session; 1 for daily bars.
-        sessions_per_year: 252, or 365 for "24/7".
+        sessions_per_year: Sessions that hold bars in a year of calendar time (`market.years`);
+            of a slice, that of the whole series.
         start_ns: int64, UTC nanoseconds of the bar's start (daily: the session's open).
         open: float64, price.
         high: float64, price.
@@ -77,6 +78,8 @@ class Bars:
         end_ns: int64, UTC nanoseconds of the bar's end: start + bar_seconds, or the
             session's close where that comes earlier (known beforehand). Filled in when
             left out.
+        has_volume: `volume` says what was traded (`data.volume`): a bar of volume 0 fills no
+            order. False where it counts ticks, or is never above 0.
     """
 
     instrument: str
@@ -85,7 +88,7 @@ class Bars:
     timezone: str
     bar_seconds: int
     bars_per_session: int
-    sessions_per_year: int
+    sessions_per_year: float
     start_ns: Int64Array
     open: FloatArray
     high: FloatArray
@@ -103,6 +106,7 @@ class Bars:
     events_ahead: Int64Array
     notes: tuple[str, ...]
     end_ns: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    has_volume: bool = True
 
     def __post_init__(self) -> None:
         """Derive the ends of the bars where they were left out."""

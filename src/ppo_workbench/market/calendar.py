@@ -8,6 +8,7 @@ beforehand from the calendar and never from later bars.
 import difflib
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -21,7 +22,6 @@ from ppo_workbench.market.bars import (
     Int64Array,
 )
 
-ALWAYS_OPEN = "24/7"
 _MARGIN_DAYS = 15
 _DAILY_SHARE = 1 / 3
 
@@ -33,7 +33,6 @@ class SessionTable:
     Attributes:
         name: Calendar name.
         timezone: IANA name.
-        sessions_per_year: 252, or 365 for "24/7".
         day: int64, days since 1970-01-01 of the session's date.
         open_ns: int64, UTC nanoseconds.
         close_ns: int64, UTC nanoseconds.
@@ -45,7 +44,6 @@ class SessionTable:
 
     name: str
     timezone: str
-    sessions_per_year: int
     day: Int64Array
     open_ns: Int64Array
     close_ns: Int64Array
@@ -137,7 +135,7 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
     exchange_calendars covers only about 20 years unless it is told where to start.
 
     Args:
-        name: exchange_calendars name such as "XNYS", or "24/7".
+        name: exchange_calendars name such as "XNYS" or "24/7", or one of `own_calendars`.
         first_ns: UTC nanoseconds that the table must reach back to.
         last_ns: UTC nanoseconds that the table must reach.
 
@@ -147,13 +145,16 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
     import exchange_calendars
     import pandas as pd
 
-    known = exchange_calendars.get_calendar_names()
+    from ppo_workbench.market.own_calendars import OWN_CALENDARS
+
+    known = [*OWN_CALENDARS, *exchange_calendars.get_calendar_names()]
     if name not in known:
-        near = difflib.get_close_matches(name.upper(), known, n=3) or ["XNYS", "24/7", "CMES"]
+        near = difflib.get_close_matches(name.upper(), known, n=3) or ["XNYS", "FX", "24/7"]
         raise BarsError(
-            f"data.calendar={name!r} is not a known calendar; use a name of exchange_calendars "
-            f"such as {', '.join(near)}"
+            f"data.calendar={name!r} is not a known calendar; use FX, GLOBEX or a name of "
+            f"exchange_calendars such as {', '.join(near)}"
         )
+    make = OWN_CALENDARS.get(name, partial(exchange_calendars.get_calendar, name))
     first, last = (pd.Timestamp(ns).normalize() for ns in (first_ns, last_ns))
     margin = pd.Timedelta(days=_MARGIN_DAYS)
     reason = ""
@@ -163,7 +164,7 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
             with warnings.catch_warnings():
                 # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
                 warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
-                calendar = exchange_calendars.get_calendar(name, start=start, end=end)
+                calendar = make(start=start, end=end)
                 schedule = calendar.schedule
         except (ValueError, exchange_calendars.errors.CalendarError) as error:
             reason = str(error)
@@ -197,7 +198,6 @@ def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
     return SessionTable(
         name=name,
         timezone=timezone,
-        sessions_per_year=365 if name == ALWAYS_OPEN else 252,
         day=dates.as_unit("ns").asi8 // NS_PER_DAY,
         open_ns=opens,
         close_ns=closes,
@@ -222,6 +222,26 @@ def local_days(utc_ns: Int64Array, timezone: str) -> Int64Array:
     local = pd.DatetimeIndex(utc_ns, tz="UTC").tz_convert(timezone).tz_localize(None)
     days: Int64Array = local.as_unit("ns").asi8 // NS_PER_DAY
     return days
+
+
+def session_days(stamp_ns: Int64Array, table: SessionTable, *, ends: bool = False) -> Int64Array:
+    """Return the dates of the sessions that daily bars belong to, int64 (T,).
+
+    A stamp within a session has the date of that session, which may have opened the evening
+    before; any other stamp has its own local date.
+
+    Args:
+        stamp_ns: int64 (T,), UTC nanoseconds.
+        table: The calendar's sessions.
+        ends: The stamps are the ends of their bars.
+    """
+    inside_ns = stamp_ns - int(ends)
+    following = np.searchsorted(table.close_ns, inside_ns, side="right")
+    at = np.minimum(following, len(table.day) - 1)
+    inside = (inside_ns >= table.open_ns[at]) & (inside_ns < table.close_ns[at])
+    if inside.all():  # local dates take longer than all the rest
+        return table.day[at]
+    return np.where(inside, table.day[at], local_days(stamp_ns, table.timezone))
 
 
 def find_bar_seconds(label: str, stamp_ns: Int64Array, day: Int64Array) -> int:
@@ -265,7 +285,7 @@ def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Desc
     at = np.minimum(np.searchsorted(table.day, day), len(table.day) - 1).astype(np.int64)
     outside = table.day[at] != day
     if outside.any():
-        raise _outside_calendar(label, table, outside, describe)
+        raise _outside_calendar(label, table, day * NS_PER_DAY + NS_PER_DAY // 2, outside, describe)
     steps = np.diff(at)
     if (steps == 0).any():
         row = int(np.argmax(steps == 0)) + 1
@@ -314,7 +334,7 @@ def place_intraday(
     bar_ns = bar_seconds * NS_PER_SECOND
     at, regular, outside = sessions_of(start_ns, bar_ns, table)
     if outside.any():
-        raise _outside_calendar(label, table, outside, describe)
+        raise _outside_calendar(label, table, start_ns, outside, describe)
     if not regular.any():
         raise BarsError(
             f"{label}: no bar lies in the regular hours of calendar {table.name}; correct "
@@ -418,10 +438,21 @@ def one_slot_each(table: SessionTable) -> SlotTable:
 
 
 def _outside_calendar(
-    label: str, table: SessionTable, outside: BoolArray, describe: Describe
+    label: str, table: SessionTable, start_ns: Int64Array, outside: BoolArray, describe: Describe
 ) -> BarsError:
     return BarsError(
         f"{label}: {describe(int(np.argmax(outside)))} lies on a date without a session of "
         f"calendar {table.name} ({int(outside.sum())} such rows); remove the rows or set "
-        "data.calendar (24/7 for markets that never close)"
+        f"data.calendar{_calendars_of(start_ns[outside])}"
     )
+
+
+def _calendars_of(outside_ns: Int64Array) -> str:
+    """Name calendars by the time of the week at which bars have no session; "" on weekdays."""
+    import pandas as pd
+
+    local = pd.DatetimeIndex(outside_ns, tz="UTC").tz_convert("America/New_York")
+    evening = (local.day_of_week == 6) & (local.hour >= 17)
+    if ((local.day_of_week >= 5) & ~evening).any():
+        return " (24/7 for markets that never close)"
+    return " (FX for currencies, GLOBEX or us_futures for futures)" if evening.any() else ""

@@ -15,9 +15,9 @@ from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array, sta
 from ppo_workbench.market.calendar import (
     SlotTable,
     load_sessions,
-    local_days,
     one_slot_each,
     places_in,
+    session_days,
     sessions_of,
     slot_table,
 )
@@ -281,7 +281,7 @@ class BarClock:
                 self._places[start] = tuple(place)
 
     def _enter_day(self, start_ns: int) -> None:
-        day = local_days(np.array([start_ns]), self._table.timezone)[0]
+        day = session_days(np.array([start_ns]), self._table)[0]
         at = min(int(np.searchsorted(self._table.day, day)), len(self._table.day) - 1)
         if self._table.day[at] != day:
             raise self._no_session(start_ns)

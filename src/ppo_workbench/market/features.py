@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ConfigError, FeaturesConfig
+from ppo_workbench.config import ConfigError, FeaturesConfig, settled
 from ppo_workbench.market import feature_kernels as kernels
 from ppo_workbench.market import regimes
 from ppo_workbench.market.bars import Bars
@@ -110,7 +110,7 @@ class MarketTable:
         efficiency: float64 (T,), Kaufman's ratio in [0, 1].
         regime: int8 (T,), index of `regimes.REGIME_NAMES`.
         large_move: bool (T,), bar t moved over `large_move_sigmas`.
-        mean_volume: float64 (T,), shares a bar, over the last 20.
+        mean_notional: float64 (T,), volume times close of a bar, mean of the last 20.
         warmup_bars: Rows before this are not to be used; features there may be NaN.
     """
 
@@ -121,7 +121,7 @@ class MarketTable:
     efficiency: Floats
     regime: npt.NDArray[np.int8]
     large_move: npt.NDArray[np.bool_]
-    mean_volume: Floats
+    mean_notional: Floats
     warmup_bars: int
 
 
@@ -155,7 +155,7 @@ def compute_market(bars: Bars, config: FeaturesConfig, state: Floats | None = No
         efficiency=context[:, regimes.EFFICIENCY].copy(),
         regime=context[:, regimes.REGIME].astype(np.int8),
         large_move=context[:, regimes.LARGE_MOVE] > 0,
-        mean_volume=context[:, regimes.MEAN_VOLUME].copy(),
+        mean_notional=context[:, regimes.MEAN_NOTIONAL].copy(),
         warmup_bars=max(spec.warmup_bars, bars.extra_warmup_bars),
     )
 
@@ -198,7 +198,7 @@ def feature_spec(
     Raises:
         ConfigError: A name is unknown or given twice, or a window is out of range.
     """
-    names = list(config.names)
+    names = list(settled(config.names))
     names += [x for name in extra_names if (x := EXTRA_PREFIX + name) not in names]
     settings = regimes.context_settings(config, bars_per_session)
     size, warmup = regimes.context_state_size(settings), regimes.context_warmup_bars(config)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppo_workbench.config import BarsError, DataConfig, TimestampConvention
+from ppo_workbench.config import BarsError, DataConfig, TimestampConvention, Volume
 from ppo_workbench.market.bars import (
     NS_PER_DAY,
     NS_PER_SECOND,
@@ -30,6 +30,7 @@ from ppo_workbench.market.calendar import (
     local_days,
     place_daily,
     place_intraday,
+    session_days,
 )
 from ppo_workbench.market.tables import (
     Stamps,
@@ -39,6 +40,7 @@ from ppo_workbench.market.tables import (
     parse_stamps,
     read_table,
 )
+from ppo_workbench.market.years import sessions_per_year
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +125,15 @@ def bars_from_table(
         timezone=sessions.timezone,
         bar_seconds=placement.bar_seconds,
         bars_per_session=placement.bars_per_session,
-        sessions_per_year=sessions.sessions_per_year,
+        sessions_per_year=sessions_per_year(
+            sessions.name, sessions.day[np.unique(placement.calendar_session)]
+        ),
         start_ns=placement.start_ns,
-        **rows.prices,
+        open=rows.prices["open"],
+        high=rows.prices["high"],
+        low=rows.prices["low"],
+        close=rows.prices["close"],
+        volume=rows.prices["volume"],
         half_spread_bps=rows.half_spread_bps,
         session=placement.session,
         bar_of_session=placement.bar_of_session,
@@ -144,11 +152,14 @@ def _read_rows(label: str, table: "pd.DataFrame", config: DataConfig) -> _Rows:
     """Parse the columns that are needed and check every row by itself."""
     names = _column_names(label, table, config)
     stamps = parse_stamps(label, table[names["timestamp"]], config.timezone, allow_dates=True)
-    prices = {name: numbers(label, table[names[name]], name) for name in PRICES}
+    prices = {
+        name: numbers(label, table[names[name]], name) if name in names else np.zeros(len(table))
+        for name in PRICES
+    }
     half_spread_bps, notes = _half_spread(label, table, names)
     notes += _shared_columns(names)
     zeros = int((prices["volume"] == 0).sum())
-    if zeros:
+    if zeros and config.volume is Volume.traded:
         notes.append(f"{zeros} bars have zero volume")
     rows = _Rows(
         stamps=stamps,
@@ -179,7 +190,10 @@ def _column_names(label: str, table: "pd.DataFrame", config: DataConfig) -> dict
             theirs = _stamp_name(label, table)
         if name in QUOTES and name not in config.columns and not has_column(table, theirs):
             continue
+        if name == "volume" and config.volume is Volume.none:
+            continue
         remedy = f"add it or set data.columns={{{name}: NAME_IN_THE_FILE}}"
+        remedy += ", or data.volume=none" if name == "volume" else ""
         names[name] = find_column(label, table, theirs, remedy)
     return names
 
@@ -286,6 +300,7 @@ def _place(
     day = local_days(rows.stamps.ns, sessions.timezone)
     bar_seconds = find_bar_seconds(label, rows.stamps.ns, day)
     if bar_seconds * NS_PER_SECOND >= NS_PER_DAY:
+        day = session_days(rows.stamps.ns, sessions, ends=is_end)
         note = f"daily bars, dates of the stamps in {sessions.timezone}"
         return place_daily(label, day, sessions, rows.describe), [note]
     start_ns = rows.stamps.ns - bar_seconds * NS_PER_SECOND * int(is_end)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import BarsError, Protocol, SplitsConfig
+from ppo_workbench.config import BarsError, Protocol, SplitsConfig, settled
 from ppo_workbench.market.bars import Bars, Int64Array
 from ppo_workbench.market.splits import MIN_SPLIT_BARS, Fold, Split, time_splits
 
@@ -77,7 +77,7 @@ def evaluation_folds(bars: Bars, config: SplitsConfig, warmup_bars: int) -> list
         splits = time_splits(bars, config, warmup_bars)
         return [Fold("holdout", (splits["train"],), splits["validation"], (splits["test"],))]
     borders = _session_borders(bars, warmup_bars)
-    calendar = _Calendar(borders, gap_sessions(borders, config.gap_bars), config)
+    calendar = _Calendar(borders, gap_sessions(borders, settled(config.gap_bars)), config)
     _check_room(bars, calendar)
     plans = list(_PROTOCOLS[config.protocol](calendar))
     for plan in plans:

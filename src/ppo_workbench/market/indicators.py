@@ -95,7 +95,7 @@ def rsi_step(close: float, window: int, state: Floats) -> float:
     if count < window:
         return np.nan
     total = state[2] + state[3]
-    return 100.0 * state[2] / total if total > 1e-14 else 0.0
+    return 100.0 * state[2] / total if total > 1e-14 * close else 0.0
 
 
 @lean_kernel

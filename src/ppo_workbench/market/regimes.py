@@ -16,7 +16,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ConfigError, FeaturesConfig
+from ppo_workbench.config import ConfigError, FeaturesConfig, settled
 from ppo_workbench.jit import lean_kernel
 from ppo_workbench.market.indicators import push, ring_mean
 
@@ -28,14 +28,14 @@ REGIME_NAMES = (
     "range_high_volatility",
     "trend_high_volatility",
 )
-VOLUME_BARS = 20
+NOTIONAL_BARS = 20
 
 # Fields of one bar as the step takes it; the user's own columns follow.
 OPEN, HIGH, LOW, CLOSE, VOLUME, SESSION, SLOT = range(7)
 BAR_FIELDS = 7
 
 # What a bar leaves for the features and for the trading rules.
-SIGMA, RATIO, EFFICIENCY, REGIME, LARGE_MOVE, MEAN_VOLUME, LOG_CLOSE, GAP, MOVE = range(9)
+SIGMA, RATIO, EFFICIENCY, REGIME, LARGE_MOVE, MEAN_NOTIONAL, LOG_CLOSE, GAP, MOVE = range(9)
 CONTEXT_FIELDS = 9
 
 # Settings: parameters of the step, made once by `context_settings`.
@@ -52,8 +52,9 @@ _UNKNOWN = -1.0
 
 # Scalars at the head of the state; the rings and the seasonal arrays follow.
 _BARS, _SESSION, _SESSIONS, _FAST, _FAST_WEIGHT, _SLOW, _SLOW_WEIGHT, _PRICE = range(8)
-_SCALARS = 8
-_VOLUMES_STOP = _SCALARS + 1 + VOLUME_BARS
+_REFERENCE = 8
+_SCALARS = 9
+_NOTIONALS_STOP = _SCALARS + 1 + NOTIONAL_BARS
 
 
 def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
@@ -62,7 +63,7 @@ def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
     Raises:
         ConfigError: The fast volatility is not faster than the slow one.
     """
-    fast, slow = config.volatility_fast_bars, config.volatility_slow_bars
+    fast, slow = settled(config.volatility_fast_bars), settled(config.volatility_slow_bars)
     if fast >= slow:
         raise ConfigError(
             f"features.volatility_fast_bars={fast}: must be less than "
@@ -71,20 +72,20 @@ def context_settings(config: FeaturesConfig, bars_per_session: int) -> Floats:
     settings = np.zeros(SETTING_FIELDS)
     settings[FAST_STEP] = ema_weight(fast)
     settings[SLOW_STEP] = ema_weight(slow)
-    settings[SEASONAL] = config.seasonal_volatility and bars_per_session > 1
+    settings[SEASONAL] = settled(config.seasonal_volatility) and bars_per_session > 1
     settings[SLOTS] = bars_per_session
     settings[HIGH_RATIO] = config.high_volatility_ratio
-    settings[EFFICIENCY_BARS] = config.efficiency_bars
+    settings[EFFICIENCY_BARS] = settled(config.efficiency_bars)
     settings[TREND_EFFICIENCY] = config.trend_efficiency
     settings[LARGE_SIGMAS] = config.large_move_sigmas
     settings[CLIP] = config.clip
-    settings[GAP_EMA_FRAC] = config.gap_ema_frac
+    settings[GAP_EMA_FRAC] = settled(config.gap_ema_frac)
     return settings
 
 
 def context_state_size(settings: Floats) -> int:
     """Return how many floats of state `context_step` needs, zeros at the start."""
-    return int(_VOLUMES_STOP + 1 + settings[EFFICIENCY_BARS] + 3 * settings[SLOTS])
+    return int(_NOTIONALS_STOP + 1 + settings[EFFICIENCY_BARS] + 3 * settings[SLOTS])
 
 
 def context_warmup_bars(config: FeaturesConfig) -> int:
@@ -94,10 +95,10 @@ def context_warmup_bars(config: FeaturesConfig) -> int:
     what was seen from the first bar on), ten of the fast one, and the full windows.
     """
     return max(
-        config.volatility_slow_bars,
-        10 * config.volatility_fast_bars,
-        config.efficiency_bars + 1,
-        VOLUME_BARS,
+        settled(config.volatility_slow_bars),
+        10 * settled(config.volatility_fast_bars),
+        settled(config.efficiency_bars) + 1,
+        NOTIONAL_BARS,
     )
 
 
@@ -154,11 +155,12 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
         settings: Of `context_settings`.
         state: float64 (context_state_size,), carried from bar to bar.
         context: float64 (CONTEXT_FIELDS,), written: volatility per bar (fraction),
-            volatility ratio, efficiency, regime, large move (0, 1), mean volume, log close,
-            log overnight gap (0 but on a session's first bar), log return without the gap.
+            volatility ratio, efficiency, regime, large move (0, 1), mean notional a bar
+            (volume times close), log of close over history's first open, log overnight gap (0
+            but on a session's first bar), log return without the gap.
     """
     slots = int(settings[SLOTS])
-    efficiency_stop = _VOLUMES_STOP + 1 + int(settings[EFFICIENCY_BARS])
+    efficiency_stop = _NOTIONALS_STOP + 1 + int(settings[EFFICIENCY_BARS])
     season = state[efficiency_stop : efficiency_stop + 3 * slots]
     slot = min(max(int(bar[SLOT]), 0), slots - 1)
 
@@ -169,12 +171,12 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
 
     cut_move = _update_volatility(context[MOVE], factor, settings, state, context)
     season[slot] = cut_move * factor
-    context[EFFICIENCY] = efficiency_step(context[MOVE], state[_VOLUMES_STOP:efficiency_stop])
+    context[EFFICIENCY] = efficiency_step(context[MOVE], state[_NOTIONALS_STOP:efficiency_stop])
     context[REGIME] = detect_market_regime(
         context[RATIO], context[EFFICIENCY], settings[HIGH_RATIO], settings[TREND_EFFICIENCY]
     )
-    push(bar[VOLUME], state[_SCALARS:_VOLUMES_STOP])
-    context[MEAN_VOLUME] = ring_mean(state[_SCALARS:_VOLUMES_STOP])
+    push(bar[VOLUME] * bar[CLOSE], state[_SCALARS:_NOTIONALS_STOP])
+    context[MEAN_NOTIONAL] = ring_mean(state[_SCALARS:_NOTIONALS_STOP])
     state[_BARS] += 1
     state[_SESSION] = bar[SESSION]
     state[_PRICE] = context[LOG_CLOSE]
@@ -182,15 +184,19 @@ def context_step(bar: Floats, settings: Floats, state: Floats, context: Floats) 
 
 @lean_kernel
 def _measure_move(bar: Floats, settings: Floats, state: Floats, context: Floats) -> None:
-    """Split the bar's return into gap and move; history's first bar moves from its open."""
-    context[LOG_CLOSE] = math.log(bar[CLOSE])
+    """Split the bar's return into gap and move; history's first bar moves from its open.
+
+    Prices count in that first open, so that a price in other units gives the same bits.
+    """
+    if state[_BARS] == 0:
+        state[_REFERENCE] = bar[OPEN]
+    context[LOG_CLOSE] = math.log(bar[CLOSE] / state[_REFERENCE])
     context[GAP] = 0.0
     before = state[_PRICE]
-    if state[_BARS] == 0:
-        before = math.log(bar[OPEN])
-    elif settings[SLOTS] > 1 and bar[SESSION] != state[_SESSION]:
-        context[GAP] = math.log(bar[OPEN]) - before
-        before = math.log(bar[OPEN])
+    if settings[SLOTS] > 1 and state[_BARS] > 0 and bar[SESSION] != state[_SESSION]:
+        opened = math.log(bar[OPEN] / state[_REFERENCE])
+        context[GAP] = opened - before
+        before = opened
     context[MOVE] = context[LOG_CLOSE] - before
 
 

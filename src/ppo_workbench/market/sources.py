@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppo_workbench.config import BarsError, DataConfig, WorkbenchError
+from ppo_workbench.config import BarsError, DataConfig, Volume, WorkbenchError
 from ppo_workbench.market.bars import Bars, validate_bars
 
 if TYPE_CHECKING:
@@ -38,11 +38,25 @@ def load_bars(config: DataConfig) -> Bars:
     if config.instrument is not None:
         bars = replace(bars, instrument=config.instrument)
     validate_bars(bars)
+    bars = _with_volume(bars, config.volume)
     if config.events_path is not None:
         from ppo_workbench.market.events import add_events
 
         bars = add_events(bars, config.events_path)
     return bars
+
+
+def _with_volume(bars: Bars, kind: Volume) -> Bars:
+    """Say whether the volume tells what was traded, and note what is silent if it does not."""
+    if kind is Volume.traded and (bars.volume > 0).any():
+        return replace(bars, has_volume=True)
+    why = {
+        Volume.traded: "no bar has volume",
+        Volume.ticks: "volume counts ticks",
+        Volume.none: "the series has no volume",
+    }[kind]
+    note = f"{why}: liquidity, impact and the rule of no fill without volume are silent"
+    return replace(bars, has_volume=False, notes=(*bars.notes, note))
 
 
 def _load(config: DataConfig) -> Bars:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_workbench.config import BarsError, SplitsConfig
+from ppo_workbench.config import BarsError, SplitsConfig, settled
 from ppo_workbench.market.bars import Bars, Int64Array
 
 MIN_SPLIT_BARS = 20
@@ -88,7 +88,7 @@ def time_splits(bars: Bars, config: SplitsConfig, warmup_bars: int) -> dict[str,
     ends = [warmup_bars + round(usable * share) for share in np.cumsum(list(shares.values()))]
     starts = [_snap(bars, start) for start in [warmup_bars, *ends[:-1]]]
     starts[0] = _snap(bars, warmup_bars, forward=True)
-    stops = [_snap(bars, start - config.gap_bars) for start in starts[1:]]
+    stops = [_snap(bars, start - settled(config.gap_bars)) for start in starts[1:]]
     # The end of the bars is a border too, even where it lies within a session.
     stops.append(len(bars) if ends[-1] >= len(bars) else _snap(bars, ends[-1]))
     splits = {

@@ -17,6 +17,9 @@ real fill and still earns the drift and the jump, which lie between open and clo
 its shock a bar is a Brownian path, whose high and low are drawn from the exact
 distribution of a bridge's maximum and minimum (independently of each other).
 
+What is traded is made in currency: volume is whole shares worth 100 times exp(log volume), so
+the market is as liquid at any price, wherever it begins and however far it falls.
+
 Every shock has its own random stream, fixed by the seed alone: two configs of one seed
 meet the same shocks, and more sessions only append bars.  Sessions are the full XNYS
 sessions from 2010-01-04; half days are left out.  The first bar is in regime 0, h = 0.
@@ -38,7 +41,7 @@ from ppo_workbench.market.calendar import load_sessions
 Floats = npt.NDArray[np.float64]
 
 BARS_PER_SESSION = 390
-SESSIONS_PER_YEAR = 252
+SESSIONS_PER_YEAR = 252.0
 BAR_NS = 60_000_000_000
 ORACLE_COST_BPS = 1.0
 """Cost a side, in basis points, for which `SyntheticMarket.oracle_exposure` is made."""
@@ -47,6 +50,7 @@ _FEWEST_SESSIONS_A_YEAR = 240  # full ones of XNYS: 245 in 2012, the year of a h
 _FIRST_DAY, _LAST_DAY = np.datetime64("2010-01-04"), np.datetime64("2092-12-31")
 _SHOCK_CLIP = 4.0
 _VOLUME_MOVE_CLIP = 10.0
+_PRICE_OF_VOLUME = 100.0  # at which the log volume is one of shares
 _FLAT_BARS = 5
 _NO_OPEN_BARS = 15
 # Mean over variance of a good strategy's daily returns, roughly: chosen once on 12 markets of
@@ -319,7 +323,8 @@ def _simulate(m: _Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
         ema += m.ema_step * (price - ema)
         deviation = _deviation(m, price - ema, sigma)
         noise = m.volume_keep * noise + m.volume_step * z.volume_z[t]
-        out.volume[t] = _volume(m, regime, slot, abs(price - before) / sigma, h, noise)
+        volume = _log_volume(m, regime, slot, abs(price - before) / sigma, h, noise)
+        out.volume[t] = max(1.0, math.floor(math.exp(volume - price) * _PRICE_OF_VOLUME))
         out.regime[t], out.deviation[t], out.sigma[t] = regime, deviation, sigma
         h = _next_h(m, z, t, regime, h)
 
@@ -386,13 +391,13 @@ def _extremes(
 
 
 @kernel
-def _volume(m: _Model, regime: int, slot: int, move: float, h: float, noise: float) -> float:
-    """Return whole shares; moves beyond the clip (jumps) add no more volume."""
+def _log_volume(m: _Model, regime: int, slot: int, move: float, h: float, noise: float) -> float:
+    """Return log shares at a price of 100; moves beyond the clip (jumps) add no more volume."""
     load = m.volume_loadings
-    value = m.log_volume + noise + load[3] * h
+    value: float = m.log_volume + noise + load[3] * h
     value += load[0] * math.log(m.season[slot]) + load[1] * math.log(m.scale[regime] / m.scale[0])
     value += load[2] * min(move, _VOLUME_MOVE_CLIP)
-    return max(1.0, math.floor(math.exp(value)))
+    return value
 
 
 @kernel

@@ -10,7 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any
 
-from ppo_workbench.config import BudgetConfig, CheckpointConfig, Config, ConfigError, flatten
+from ppo_workbench.config import (
+    BudgetConfig,
+    CheckpointConfig,
+    Config,
+    ConfigError,
+    flatten,
+    settled,
+)
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -26,7 +33,18 @@ PROBE_FRAC = 0.03
 PROBE_SECONDS = (2.0, 15.0)
 SHARED = ("budget", "objective")  # sections whose change makes values incomparable
 # The same of sections of which a sweep may search a part.
-FIXED = ("data", "splits", "features", "env", "costs", "risk", "reward", "model", "select")
+FIXED = (
+    "market",
+    "data",
+    "splits",
+    "features",
+    "env",
+    "costs",
+    "risk",
+    "reward",
+    "model",
+    "select",
+)
 OF_THE_MACHINE = ("model.device",)
 
 
@@ -125,6 +143,7 @@ def measure(config: Config) -> Speed:
     budget = BudgetConfig(minutes=seconds / 60, evaluations=1)
     config = replace(config, budget=budget, checkpoint=CheckpointConfig(None))
     experiment = prepare(config, *split_bars(config))
+    config = experiment.config
     looks: list[float] = []
     seen = [(0.0, 0)]
 
@@ -148,7 +167,9 @@ def measure(config: Config) -> Speed:
         steps_per_second=_rate(seen, sum(looks)),
         evaluation_seconds=max(looks),
         steps_per_episode=(
-            result.timesteps / result.episodes if result.episodes else config.env.episode_bars
+            result.timesteps / result.episodes
+            if result.episodes
+            else settled(config.env.episode_bars)
         ),
     )
 

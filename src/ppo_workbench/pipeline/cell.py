@@ -92,6 +92,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     several = len(folds) > 1
     opening = open_tests(config, bars, folds) if several else None
     experiment = prepare_fold(config, bars, fold)
+    config = experiment.config
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
     opening = opening or open_tests(config, bars, folds)
     opened = prepare_fold_with_test(config, bars, fold)

@@ -41,4 +41,4 @@ def stressed(config: Config, home: Path) -> dict[str, Any]:
         market = rescaled(opened, stored.tensors)
         seen = replace(opened, market=market)
         stretches += [Stretch(policy, seen, split.name) for split in fold.test]
-    return {"stress": stress_stretches(stretches, config).to_dict()}
+    return {"stress": stress_stretches(stretches).to_dict()}

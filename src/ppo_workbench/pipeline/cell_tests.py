@@ -7,6 +7,7 @@ import numpy as np
 from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold
 from ppo_workbench.pipeline.stored import open_range
 from ppo_workbench.records.ledger import Opening
@@ -17,7 +18,7 @@ from ppo_workbench.trading.experiment import usable_bars
 def folds_of(config: Config) -> tuple[Bars, list[Fold]]:
     """Return the bars of a configuration and the folds of its protocol."""
     bars, warmup = usable_bars(config)
-    return bars, evaluation_folds(bars, config.splits, warmup)
+    return bars, evaluation_folds(bars, derived(config, bars).splits, warmup)
 
 
 def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> Opening:

@@ -6,6 +6,7 @@ from typing import Any
 from ppo_workbench.config import Config
 from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
 from ppo_workbench.pipeline.comparison_runs import Comparands
+from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
 from ppo_workbench.scoring.targets import stability_sentence
 
@@ -111,7 +112,7 @@ def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[
                 "test_start": test["start"],
                 "test_stop": test["stop"],
                 "sessions": len(path),
-                "years": len(path) / path.sessions_per_year,
+                "years": years_of(len(path), path.sessions_per_year),
                 "looks": test["looks"],
                 "synthetic": result["synthetic"],
             },

@@ -18,6 +18,7 @@ from ppo_workbench.config import (
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.inference import policy_weights
+from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.scores import lower_bound, run_on_split
 from ppo_workbench.pipeline.stored import trained_policy
 from ppo_workbench.pipeline.trial import (
@@ -47,9 +48,11 @@ class Contender:
             raw: The same with secrets unresolved.
             folder: Where its models go.
         """
-        self.label, self.config, self.folder, self.raw = label, config, folder, raw
+        self.label, self.folder = label, folder
         self.bars, self.splits = split_bars(config)
         self.experiment = prepare(config, self.bars, self.splits)
+        self.config = self.experiment.config
+        self.raw = recorded_horizons(raw, self.config)
         self.runs: list[SeedTraining] = []
         self._metric = config.objective.metrics[0]
 

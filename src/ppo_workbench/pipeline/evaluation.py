@@ -27,7 +27,7 @@ from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
-SCORED_WITH = ("data", "env", "costs", "risk", "splits")
+SCORED_WITH = ("market", "data", "env", "costs", "risk", "splits")
 MOST_NAMED = 4
 
 
@@ -94,7 +94,7 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
         scored = splits[split.value]
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
     market = rescaled(experiment, stored.tensors)
-    trace = backtest(policy, experiment.bars, market, scored, config)
+    trace = backtest(policy, experiment.bars, market, scored, experiment.config)
     return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
 
 

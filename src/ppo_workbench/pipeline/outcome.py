@@ -1,7 +1,7 @@
 """What a training leaves, on the screen, in the record and in a file for scripts."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,7 @@ from typing import Any
 from ppo_workbench.config import (
     Config,
     ConfigError,
+    RewardConfig,
 )
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import (
@@ -21,6 +22,7 @@ from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole
 from ppo_workbench.learning.training import (
     TrainingResult,
 )
+from ppo_workbench.market.horizons import describe_horizons
 from ppo_workbench.pipeline.scores import Scores, own_scores
 from ppo_workbench.pipeline.stored import MODEL_NAMES
 from ppo_workbench.records.tracking import Tracker
@@ -29,9 +31,6 @@ from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import (
     Experiment,
 )
-
-# Options of env and the longest bars that each is made for, shortest first.
-LONGEST_BAR_SECONDS = {"minute": 1800.0, "hourly": 21_600.0, "daily": float("inf")}
 
 
 @dataclass(frozen=True)
@@ -89,16 +88,6 @@ def result_rows(scores: Scores) -> list[ResultRow]:
     ]
 
 
-def unfitting_env(option: str | None, bar_seconds: int) -> Iterator[str]:
-    """Say that an option of env is made for bars of another length; own options are not judged."""
-    fitting = next(name for name, most in LONGEST_BAR_SECONDS.items() if bar_seconds <= most)
-    if option in LONGEST_BAR_SECONDS and option != fitting:
-        yield (
-            f"env={option} counts in other bars than these of {bar_seconds} s: windows, episodes "
-            f"and session rules may not fit; env={fitting} is made for them"
-        )
-
-
 def resolved_choices(
     experiment: Experiment,
     name: str,
@@ -121,19 +110,30 @@ def resolved_choices(
         ("experiment", groups or "from Python"),
         ("bars", f"{bars.instrument}, {bars.bar_seconds} s, {', '.join(spans)}"),
         *(("  note", note) for note in bars.notes),
-        *(("  note", note) for note in unfitting_env(choices.get("env"), bars.bar_seconds)),
+        ("horizons", describe_horizons(config, bars)),
         ("observation", ", ".join(experiment.market.feature_names) + " + account"),
         ("actions", f"{', '.join(space.names)} on {[float(x) for x in space.levels]}"),
+        ("reward", reward_words(config.reward)),
         (
             "learning",
             f"{model.n_envs} environments x {model.n_steps} steps, batch {model.batch_size}, "
             f"{model.n_epochs} epochs, learning_rate {model.learning_rate:g}, "
-            f"ent_coef {model.ent_coef:g}, gamma {model.gamma:g}, seed {config.seed}",
+            f"ent_coef {model.ent_coef:g}, seed {config.seed}",
         ),
         ("home", str(home)),
         ("model file", f"{folder.name}/{name}.pth"),
         ("record", tracker.destination),
     ]
+
+
+def reward_words(reward: RewardConfig) -> str:
+    """Say what rewards are counted in, and what holding has to bring to be worth it."""
+    unit = reward.bar_volatility_frac or 0.0
+    year = reward.annual_volatility_frac or 0.0
+    return (
+        f"in bar volatilities of {unit * 1e4:.3g} bp ({year:.1%} a year); holding pays above an "
+        f"annual Sharpe ratio of {reward.variance:g} (reward.variance)"
+    )
 
 
 def warn_if_nothing_trades(console: WorkbenchConsole, scores: Scores) -> None:

@@ -12,6 +12,7 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
+from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import sharpe_ratio
@@ -54,7 +55,7 @@ def power(config: Config, console: WorkbenchConsole | None = None) -> float:
     check_result_path(config.result_json)
     bars, splits = split_bars(config)
     plan = config.power
-    years = plan.test_years or _sessions(bars, splits["test"]) / bars.sessions_per_year
+    years = plan.test_years or years_of(_sessions(bars, splits["test"]), bars.sessions_per_year)
     experiment = prepare(config, bars, splits)
     stand_ins = find_stand_ins(experiment)
     report = sharpe_power(

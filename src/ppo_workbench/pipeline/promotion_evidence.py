@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppo_workbench.config import Config, ForbiddenAction, WorkbenchError
+from ppo_workbench.config import Config, ForbiddenAction, WorkbenchError, settled
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, verify
 from ppo_workbench.delivery.golden import find_golden
 from ppo_workbench.market.bars import Bars
@@ -119,7 +119,7 @@ def collect(
         golden_failure=golden[0],
         golden_vectors=golden[1],
         gaps=(validation.start - train.stop, test.start - validation.stop),
-        gap_asked=own.splits.gap_bars,
+        gap_asked=settled(own.splits.gap_bars),
         seen_test=max(0, len(winner.experiment.bars) - test.start),
         alternative=Alternative(
             config.promote.alternative_sharpe, config.promote.alternative_difference

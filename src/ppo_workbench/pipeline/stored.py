@@ -190,6 +190,6 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
         experiment = open_with_test(config, f"backtest of {name}")
     else:
         experiment = prepare(config, *split_bars(config))
-    policy = stored_policy(stored.metadata, stored.tensors, experiment)
+    policy, own = stored_policy(stored.metadata, stored.tensors, experiment), experiment.config
     market = rescaled(experiment, stored.tensors)
-    return run_backtest(policy, experiment.bars, market, experiment.splits[split], config)
+    return run_backtest(policy, experiment.bars, market, experiment.splits[split], own)

@@ -21,6 +21,7 @@ from ppo_workbench.learning.training import (
     interruptible,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
 from ppo_workbench.pipeline.deciding import decide
@@ -140,6 +141,8 @@ def train(
         check_no_checkpoint(home, name, config.overwrite)
     mlflow = load_mlflow_early(config.tracking)
     experiment = prepare(config, *split_bars(config))
+    config = experiment.config
+    raw = recorded_horizons(raw, config)
     if resumed:
         resumed.check(experiment)
     env = TradingVecEnv(experiment.batch())

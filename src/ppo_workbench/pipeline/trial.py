@@ -26,6 +26,7 @@ from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
+from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.outcome import describe_training
 from ppo_workbench.pipeline.stored import artifact_tensors
 from ppo_workbench.records.returns import write_returns
@@ -233,13 +234,17 @@ def run_trial(config: Config, raw: Mapping[str, Any], home: Path) -> float:
     check_objective(config)
     folder = home / "sweeps" / trial.study / str(trial.number)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
+    _write_config(folder, raw)
     session = TrialSession(trial.storage, trial.study, trial.number, home)
     try:
         return _Run(config, raw, session, folder).run()
     except Exception as error:
         session.failed(f"{type(error).__name__}: {error}")
         raise
+
+
+def _write_config(folder: Path, raw: Mapping[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
 
 
 class _Run:
@@ -249,10 +254,13 @@ class _Run:
         self, config: Config, raw: Mapping[str, Any], session: TrialSession, folder: Path
     ) -> None:
         self._started = monotonic()
-        self._config, self._raw, self._session, self._folder = config, raw, session, folder
+        self._session, self._folder = session, folder
         self._metric = config.objective.metrics[0]
         self._metrics: list[dict[str, Any]] = []
         experiment = prepare(config, *split_bars(config))
+        self._config = experiment.config
+        self._raw = recorded_horizons(raw, self._config)
+        _write_config(folder, self._raw)  # again: with what followed from the bars
         self._seeds = [
             SeedTraining(experiment, seed, self._metrics) for seed in config.objective.seeds
         ]

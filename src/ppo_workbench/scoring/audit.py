@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity
+from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
     carry_scale,
@@ -90,7 +90,8 @@ class AuditReport:
         decisions: Rows of the trace.
         rejected: Decisions that the trace says were rejected.
         held_overnight: Sessions that ended with a position, under the session rule, without
-            a decision in their last bars (holes in the data, halts): passive, no violation.
+            a decision in their last bars that could be filled (holes in the data, halts, no
+            volume): passive, no violation.
     """
 
     violations: tuple[Violation, ...]
@@ -215,7 +216,7 @@ def _case(trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool) -
     state = ladder(at.equity, config)
     flatten = np.zeros(len(trace), dtype=np.bool_)
     if risk.session.enabled:
-        flatten |= last_bars(bars, at.row, config.env.flat_last_bars)
+        flatten |= last_bars(bars, at.row, settled(config.env.flat_last_bars))
     if risk.drawdown.enabled:
         flatten |= state.paused
     if risk.daily_loss.enabled and risk.daily_loss.flatten:
@@ -251,8 +252,20 @@ def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Fin
     ]
     for name, recorded, expected, slack in pairs:
         yield name, _equal(recorded, expected, slack)
+    yield "no_volume", _no_volume(case)
     yield from _mask_record(case, masked)
     yield from _answer_record(case, enforced)
+
+
+def _no_volume(case: Case) -> Finding:
+    """Nothing is filled in a bar in which nothing was traded."""
+    filled = case.books.quantity != 0.0
+    return Finding(
+        broken=filled & ~case.at.traded,
+        looked=int(np.count_nonzero(filled)),
+        in_force=int(np.count_nonzero(~case.at.traded)),
+        what=lambda row: f"{case.books.quantity[row]:g} shares in a bar without volume",
+    )
 
 
 def _share(case: Case) -> Floats:
@@ -310,7 +323,8 @@ def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
     trace, books = case.trace, case.books
     reasons = trace.blocked_by[np.arange(len(trace)), trace.action]
     rejected = trace.rejected != 0
-    wrong = np.where(rejected, trace.rejected != reasons, trace.violated != reasons)
+    due = np.where(case.at.traded, reasons, 0)  # what moves nothing violates nothing
+    wrong = np.where(rejected, trace.rejected != reasons, trace.violated != due)
     if enforced and case.config.env.forbidden_action is ForbiddenAction.reject:
         wrong |= trace.violated != 0
     yield (
@@ -388,11 +402,11 @@ def _severity(risk: RiskConfig, name: str) -> str:
 
 def _held_overnight(case: Case) -> int:
     """Sessions that end in a position though the session rule is on and no bar was left."""
-    count = case.config.env.flat_last_bars
+    count = settled(case.config.env.flat_last_bars)
     if not case.config.risk.session.enabled or count == 0:
         return 0
     ends = case.trace.session_ends()[:-1]
-    due = last_bars(case.bars, case.at.row, count) & ~case.stopped
+    due = last_bars(case.bars, case.at.row, count) & ~case.stopped & case.at.traded
     return int(np.count_nonzero((case.books.shares[ends] != 0.0) & ~due[ends]))
 
 

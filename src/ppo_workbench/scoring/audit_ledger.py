@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ppo_workbench.config import ActionSet, Config, CostsConfig, Fill, ForbiddenAction
+from ppo_workbench.config import ActionSet, Config, CostsConfig, Fill, ForbiddenAction, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_market import MarketFacts
 from ppo_workbench.scoring.trace import Trace
@@ -33,7 +33,8 @@ class Decisions:
         close: float64, its close.
         session: int64, its session.
         half_spread_bps: float64, its quote, NaN where there is none.
-        sigma, ratio, mean_volume: float64, see `MarketFacts`.
+        traded: bool, an order could be filled in the bar after it.
+        sigma, ratio, mean_notional: float64, see `MarketFacts`.
         equity: float64, recorded equity at this close.
     """
 
@@ -41,9 +42,10 @@ class Decisions:
     close: Floats
     session: Ints
     half_spread_bps: Floats
+    traded: Bools
     sigma: Floats
     ratio: Floats
-    mean_volume: Floats
+    mean_notional: Floats
     equity: Floats
 
 
@@ -81,9 +83,10 @@ def decisions(trace: Trace, bars: Bars, facts: MarketFacts, first_row: int) -> D
         close=bars.close[row],
         session=bars.session[row],
         half_spread_bps=bars.half_spread_bps[row],
+        traded=facts.traded[row + 1],
         sigma=facts.sigma[row],
         ratio=facts.ratio[row],
-        mean_volume=facts.mean_volume[row],
+        mean_notional=facts.mean_notional[row],
         equity=trace.equity_curve()[:-1],
     )
 
@@ -102,7 +105,8 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     prices = bars.close if config.env.fill is Fill.next_close else bars.open
     price = prices[at.row + 1]
     sizes = np.abs(quantity)
-    cost = sizes * price * cost_rate(at, config.costs, participation(sizes, at.mean_volume))
+    notional = sizes * price
+    cost = notional * cost_rate(at, config.costs, participation(notional, at.mean_notional))
     cost += commission(sizes, config.costs)
     spent = np.cumsum(quantity * price + cost)
     before = trace.initial_equity_usd - np.concatenate(([0.0], spent[:-1]))
@@ -124,10 +128,10 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     )
 
 
-def participation(sizes: Floats, mean_volume: Floats) -> Floats:
-    """Return order size over mean volume, 0 where no volume is known."""
-    known = mean_volume > 0
-    return np.divide(sizes, mean_volume, out=np.zeros_like(mean_volume), where=known)
+def participation(notional: Floats, mean_notional: Floats) -> Floats:
+    """Return what an order trades over what a bar does; the whole where bars traded nothing."""
+    whole = (notional > 0).astype(np.float64)
+    return np.divide(notional, mean_notional, out=whole, where=mean_notional > 0)
 
 
 def cost_rate(at: Decisions, costs: CostsConfig, taken: Floats) -> Floats:
@@ -226,7 +230,7 @@ def ladder(equity: Floats, config: Config) -> Ladder:
             if value >= recover:
                 recover = 0.0
             if fall >= rule.flatten_frac:
-                pause = rule.pause_bars
+                pause = settled(rule.pause_bars)
         paused.append(pause > 0)
         reduced.append(recover > 0.0)
     return Ladder(np.array(paused), np.array(reduced))
@@ -310,7 +314,7 @@ def orders(
         config: Gives levels, action set, costs and whole or fractional shares.
     """
     levels = exposure_levels(config)
-    before, wanted = _rungs(trace, books.shares, flatten, levels, config)
+    before, wanted = _rungs(trace, books.shares, flatten, at.traded, levels, config)
     moved = before != wanted
     exposure = levels[wanted] * size
     home = int(np.flatnonzero(levels == 0.0)[0])
@@ -327,17 +331,19 @@ def orders(
 
 
 def _rungs(
-    trace: Trace, shares: Floats, flatten: Bools, levels: Floats, config: Config
+    trace: Trace, shares: Floats, flatten: Bools, traded: Bools, levels: Floats, config: Config
 ) -> tuple[Ints, Ints]:
     """Return the rung before each decision and the one that its order goes to, int64 (n,)."""
     step = config.env.action_set is ActionSet.step
     home, hold = int(np.flatnonzero(levels == 0.0)[0]), 1 if step else 0
     action, rejected = trace.action.tolist(), (trace.rejected != 0).tolist()
-    at_home, must = (shares == 0.0).tolist(), flatten.tolist()
+    at_home, must, filled = (shares == 0.0).tolist(), flatten.tolist(), traded.tolist()
     rung, before, wanted = home, [], []
     for i in range(len(action)):
         target = rung
-        if rejected[i]:
+        if not filled[i]:
+            pass
+        elif rejected[i]:
             target = home if must[i] and at_home[i] else rung
         elif action[i] != hold:
             target = rung + action[i] - 1 if step else action[i] - 1
@@ -368,7 +374,7 @@ def _target_shares(
     costs, held, price, equity = config.costs, books.held, books.price, books.fill_equity
     rate = cost_rate(at, costs, np.zeros_like(held))
     largest = np.abs(sized(exposure, equity, price, rate, config) - held)
-    rate = cost_rate(at, costs, participation(largest, at.mean_volume))
+    rate = cost_rate(at, costs, participation(largest * price, at.mean_notional))
     closing = np.abs(held) * (price * rate + costs.fee_per_share_usd)
     equity = equity - np.where(exposure * held < 0.0, closing, 0.0)
     target = sized(exposure, equity, price, rate, config)

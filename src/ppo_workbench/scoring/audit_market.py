@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ppo_workbench.config import Config, FeaturesConfig, HaltRule
+from ppo_workbench.config import Config, FeaturesConfig, HaltRule, settled
 from ppo_workbench.market.bars import Bars
 
 Floats = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 FAST_CUT_SQUARED, SLOW_CUT_SQUARED = 16.0, 9.0
 CLOCK_MEMORY_SESSIONS, CLOCK_PRIOR_SESSIONS = 120.0, 2.0
 CLOCK_FLOOR = 0.05
-VOLUME_WINDOW = 20
+NOTIONAL_WINDOW = 20
 QUARTER_HOUR_SECONDS, LULD_WINDOW_SECONDS, LAST_BREAKER_SECONDS = 900, 300, 2100
 # A threshold counts as passed when it is passed by more than rounding.
 TOLERANCE = 1e-9
@@ -43,7 +43,8 @@ class MarketFacts:
         sigma: float64, volatility of a bar's return, a fraction.
         ratio: float64, fast over slow volatility.
         large_move: bool, the bar moved over `features.large_move_sigmas`.
-        mean_volume: float64, shares a bar over the last 20.
+        mean_notional: float64, currency traded a bar over the last 20, infinite without volume.
+        traded: bool, an order can be filled in the bar.
         regime: int64, index of `REGIMES`.
         halted: bool, a pause or breaker in force; all False where the rule is off.
         restricted: bool, Regulation SHO 201 in force; all False where the rule is off.
@@ -52,7 +53,8 @@ class MarketFacts:
     sigma: Floats
     ratio: Floats
     large_move: Bools
-    mean_volume: Floats
+    mean_notional: Floats
+    traded: Bools
     regime: npt.NDArray[np.int64]
     halted: Bools
     restricted: Bools
@@ -68,18 +70,28 @@ def market_facts(bars: Bars, config: Config) -> MarketFacts:
     risk, features = config.risk, config.features
     sigma, ratio, large_move = volatility(bars, features)
     high = ratio > features.high_volatility_ratio
-    trend = efficiency(bar_moves(bars), features.efficiency_bars) > features.trend_efficiency
+    trend = (
+        efficiency(bar_moves(bars), settled(features.efficiency_bars)) > features.trend_efficiency
+    )
     none = np.zeros(len(bars), dtype=np.bool_)
     fall = risk.short_sale_restriction.fall_frac
     return MarketFacts(
         sigma=sigma,
         ratio=ratio,
         large_move=large_move,
-        mean_volume=trailing(bars.volume, VOLUME_WINDOW) / _filled(len(bars), VOLUME_WINDOW),
+        mean_notional=_mean_notional(bars),
+        traded=bars.volume > 0 if bars.has_volume else ~none,
         regime=2 * high.astype(np.int64) + trend,
         halted=halted(bars, risk.halt) if risk.halt.enabled else none,
         restricted=restricted(bars, fall) if risk.short_sale_restriction.enabled else none,
     )
+
+
+def _mean_notional(bars: Bars) -> Floats:
+    if not bars.has_volume:
+        return np.full(len(bars), np.inf)
+    sums = trailing(bars.close * bars.volume, NOTIONAL_WINDOW)
+    return sums / _filled(len(bars), NOTIONAL_WINDOW)
 
 
 def bar_moves(bars: Bars) -> Floats:
@@ -150,7 +162,8 @@ class _Averages:
 def volatility(bars: Bars, features: FeaturesConfig) -> tuple[Floats, Floats, Bools]:
     """Return volatility, volatility ratio and large moves, each (T,)."""
     moves = bar_moves(bars)
-    averages = _Averages(features.volatility_fast_bars, features.volatility_slow_bars)
+    fast_bars, slow_bars = features.volatility_fast_bars, features.volatility_slow_bars
+    averages = _Averages(settled(fast_bars), settled(slow_bars))
     if features.seasonal_volatility and bars.bars_per_session > 1:
         factors, table = _by_session(bars, moves, averages)
     else:
@@ -213,8 +226,9 @@ def rows_since(flag: Bools) -> Floats:
 
 
 def _fall(bars: Bars) -> Floats:
-    """Fall of the low from the prior session's close, a fraction, NaN in the first session."""
-    closes = pd.Series(bars.close).groupby(bars.session).last().shift(1)
+    """Fall of the low from the last regular close of the sessions before, a fraction, or NaN."""
+    in_hours = pd.Series(bars.close).where(bars.regular)
+    closes = in_hours.groupby(bars.session).last().ffill().shift(1)
     prior = closes.reindex(bars.session).to_numpy()
     fall: Floats = (prior - bars.low) / prior
     return fall

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
     Decisions,
@@ -101,7 +101,7 @@ def _no_increase(case: Case, forbidden: Bools, state: Words) -> Finding:
 
 def _must_be_flat(case: Case, flatten: Bools, state: Words) -> Finding:
     """No position may be left by the fill where `flatten` and the market trades."""
-    due = flatten & ~case.stopped
+    due = flatten & ~case.stopped & case.at.traded
     return Finding(
         broken=due & (case.books.shares != 0.0),
         looked=len(case.trace),
@@ -149,7 +149,7 @@ def _closed_session(case: Case) -> Iterator[Finding]:
 
 
 def _session_flatten(case: Case) -> Iterator[Finding]:
-    count = case.config.env.flat_last_bars
+    count = settled(case.config.env.flat_last_bars)
     left = case.bars.bars_left[case.at.row]
     flatten = last_bars(case.bars, case.at.row, count)
     yield _must_be_flat(
@@ -158,7 +158,7 @@ def _session_flatten(case: Case) -> Iterator[Finding]:
 
 
 def _session_no_open(case: Case) -> Iterator[Finding]:
-    count = case.config.env.no_open_last_bars
+    count = settled(case.config.env.no_open_last_bars)
     left = case.bars.bars_left[case.at.row]
     late = last_bars(case.bars, case.at.row, count)
     yield _no_increase(
@@ -315,16 +315,18 @@ def _regime(case: Case) -> Iterator[Finding]:
 def _event(case: Case) -> Iterator[Finding]:
     rule, bars, row = case.config.risk.event, case.bars, case.at.row
     near = rows_since(case.facts.large_move)[row] < rule.large_move_bars
-    near |= (bars.events[row] >= 0) & (bars.events[row] < rule.event_after_bars)
-    near |= (bars.events_ahead[row] >= 0) & (bars.events_ahead[row] <= rule.event_before_bars)
+    near |= (bars.events[row] >= 0) & (bars.events[row] < settled(rule.event_after_bars))
+    near |= (bars.events_ahead[row] >= 0) & (
+        bars.events_ahead[row] <= settled(rule.event_before_bars)
+    )
     yield _no_increase(case, near, lambda row: "a large move or an event was near")
 
 
 def _liquidity(case: Case) -> Iterator[Finding]:
-    frac, volume = case.config.risk.liquidity.max_volume_frac, case.at.mean_volume
-    asked = np.abs(case.orders.shares_at_close - case.books.held)
-    limit = np.where(volume > 0, frac * volume, np.inf)
-    yield _order_above(case, "order of shares", asked, limit)
+    frac, traded = case.config.risk.liquidity.max_volume_frac, case.at.mean_notional
+    asked = np.abs(case.orders.shares_at_close - case.books.held) * case.at.close
+    yield _order_above(case, "order notional", asked, frac * traded)
+    yield _no_increase(case, traded == 0.0, lambda row: "nothing was traded in 20 bars")
 
 
 def _order_rate(case: Case) -> Iterator[Finding]:

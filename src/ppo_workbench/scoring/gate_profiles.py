@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ppo_workbench.config import PromotionProfile
 from ppo_workbench.scoring import gates as g
+from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.audit import AuditReport
 from ppo_workbench.scoring.gates import Alternative, Gate
 from ppo_workbench.scoring.gates_of_samples import (
@@ -159,7 +160,7 @@ def _rival(evidence: Evidence, name: str) -> Gate:
             difference = paired_difference([own], [path])
     except StatisticsError as error:
         return g.missing(name, str(error))
-    years = len(own) / own.sessions_per_year
+    years = years_of(len(own), own.sessions_per_year)
     alternative, rival = evidence.alternative, RIVALS[name]
     if name == EXECUTE:
         return g.decidedly_better(name, rival, difference, years, alternative)

@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 import numpy as np
 
+from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.gates import CONFIDENCE, Alternative, Gate
 from ppo_workbench.scoring.metrics import round_trips
 from ppo_workbench.scoring.overfitting import probability_of_overfitting
@@ -70,7 +71,7 @@ def expectancy(
     drawn = gains[days].sum(axis=1) / np.maximum(counts[days].sum(axis=1), 1)
     low, error = float(np.quantile(drawn, 1.0 - CONFIDENCE)), float(np.std(drawn, ddof=1))
     estimate = float(gains.sum() / counts.sum())
-    years = len(sessions) / trace.sessions_per_year
+    years = years_of(len(sessions), trace.sessions_per_year)
     reason = (
         f"{estimate:.2f} bps a round trip over {len(trips)}, lower bound {low:.2f}, "
         "asked for: above 0"
@@ -85,7 +86,7 @@ def deflated_validation(
     excess: Floats,
     trial_sharpes: Sequence[float],
     trials: int,
-    sessions_per_year: int,
+    sessions_per_year: float,
     alternative: Alternative,
 ) -> Gate:
     """Ask for a DSR of .95 on validation (Bailey and Lopez de Prado 2014).
@@ -95,7 +96,7 @@ def deflated_validation(
         trial_sharpes: Per-session Sharpe ratios of all runs that were scored. Fewer than
             `LEAST_SERIES` say little of their spread: then it is at least that of noise.
         trials: Every trial counts: pruned, failed and re-run ones, and this promotion's own.
-        sessions_per_year: 252, or 365 where markets never close.
+        sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
     moments = SharpeMoments.of(excess)
@@ -103,7 +104,7 @@ def deflated_validation(
     if len(trial_sharpes) < LEAST_SERIES:
         spread = max(spread, 1.0 / sqrt(moments.sessions - 1))
     found = deflated_sharpe(moments, trials, spread)
-    benchmark, q = found.expected_maximum_per_session, sqrt(sessions_per_year)
+    benchmark, q = found.expected_maximum_per_session, annual_root(sessions_per_year)
     reason = (
         f"Sharpe ratio {moments.sharpe_per_session * q:.2f} a year on validation; the best of "
         f"{trials} trials without skill is expected at {benchmark * q:.2f}: DSR "
@@ -125,7 +126,7 @@ def deflated_validation(
 
 @fails_closed("probabilistic_sharpe", CONFIDENCE)
 def probabilistic_test(
-    excess: Floats, looks: int, sessions_per_year: int, alternative: Alternative
+    excess: Floats, looks: int, sessions_per_year: float, alternative: Alternative
 ) -> Gate:
     """Ask for a PSR(0) of .95 on the test, deflated by the number of looks at it.
 
@@ -136,7 +137,7 @@ def probabilistic_test(
     Args:
         excess: float64 (T,), excess session returns on the test.
         looks: Openings of this test, this one included.
-        sessions_per_year: 252, or 365 where markets never close.
+        sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
     checked_count(looks, "looks", 1)
@@ -149,7 +150,7 @@ def probabilistic_test(
         f"asked for: {CONFIDENCE}"
     )
     reason += _missing(moments, sessions_per_year, 0.0, level, plain)
-    truth = alternative.sharpe_annual / sqrt(sessions_per_year)
+    truth = alternative.sharpe_annual / annual_root(sessions_per_year)
     power = NORMAL.cdf(truth / _error(moments, truth) - NORMAL.inv_cdf(level))
     return Gate(
         "probabilistic_sharpe",
@@ -169,7 +170,7 @@ def _error(moments: SharpeMoments, truth: float) -> float:
 
 
 def _missing(
-    moments: SharpeMoments, per_year: int, benchmark: float, level: float, reached: float
+    moments: SharpeMoments, per_year: float, benchmark: float, level: float, reached: float
 ) -> str:
     """Say how long a record of this kind would have to be."""
     if reached >= level:
@@ -177,13 +178,13 @@ def _missing(
     if moments.sharpe_per_session <= benchmark + 1e-12:
         return "; no length of record would do, the ratio is not above the benchmark"
     years = minimum_track_record(moments, per_year, benchmark, level).years
-    have = moments.sessions / per_year
+    have = years_of(moments.sessions, per_year)
     return f"; missing: {years - have:.1f} more years of such days ({have:.1f} are there)"
 
 
 @fails_closed("probability_of_loss", LARGEST_LOSS_PROBABILITY)
 def probability_of_loss(
-    returns: Floats, sessions_per_year: int, alternative: Alternative, seed: int = 0
+    returns: Floats, sessions_per_year: float, alternative: Alternative, seed: int = 0
 ) -> Gate:
     """Ask that the trial that is best in sample rarely loses out of sample (CSCV).
 
@@ -209,7 +210,7 @@ def probability_of_loss(
         f"{found.splits} splits, asked for: {limit:.0%} or less; PBO {found.pbo:.1%}, not asked for"
     )
     deviation = returns.std(axis=1, ddof=1, keepdims=True)
-    mean = alternative.sharpe_annual / sqrt(sessions_per_year) * deviation
+    mean = alternative.sharpe_annual / annual_root(sessions_per_year) * deviation
     world = returns - returns.mean(axis=1, keepdims=True) + mean
     rng = np.random.default_rng(seed)
     days = stationary_indices(returns.shape[1], POWER_WORLDS, 5.0, rng)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import kernel
+from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 Floats = npt.NDArray[np.float64]
@@ -123,7 +124,7 @@ def _trips_of(trace: Trace, rows: slice) -> Floats:
     return out[:count]
 
 
-def sharpe_ratio(excess: Floats, sessions_per_year: int) -> float:
+def sharpe_ratio(excess: Floats, sessions_per_year: float) -> float:
     """Return the annual Sharpe ratio of per-session excess returns, float64 (T,).
 
     Fewer than two sessions or returns without variance give 0.
@@ -131,23 +132,23 @@ def sharpe_ratio(excess: Floats, sessions_per_year: int) -> float:
     if len(excess) < 2:
         return 0.0
     deviation = float(np.std(excess, ddof=1))
-    return _ratio(float(np.mean(excess)), deviation, capped=False) * sqrt(sessions_per_year)
+    return _ratio(float(np.mean(excess)), deviation, capped=False) * annual_root(sessions_per_year)
 
 
-def sharpe_standard_error(sharpe_annual: float, sessions: int, sessions_per_year: int) -> float:
+def sharpe_standard_error(sharpe_annual: float, sessions: int, sessions_per_year: float) -> float:
     """Return the standard error of an annual Sharpe ratio for iid returns (Lo 2002, eq. 9)."""
-    per_session = sharpe_annual / sqrt(sessions_per_year)
-    return sqrt((1.0 + per_session**2 / 2.0) / max(sessions, 1)) * sqrt(sessions_per_year)
+    per_session = sharpe_annual / annual_root(sessions_per_year)
+    return sqrt((1.0 + per_session**2 / 2.0) / max(sessions, 1)) * annual_root(sessions_per_year)
 
 
-def sortino_ratio(excess: Floats, sessions_per_year: int) -> float:
+def sortino_ratio(excess: Floats, sessions_per_year: float) -> float:
     """Return the annual Sortino ratio of per-session excess returns, float64 (T,).
 
     The downside deviation is the root mean square of min(return, 0) over all T sessions;
     without a losing session the ratio is 0 or the cap.
     """
     downside = sqrt(float(np.mean(np.minimum(excess, 0.0) ** 2)))
-    return _cap(_ratio(float(np.mean(excess)), downside) * sqrt(sessions_per_year))
+    return _cap(_ratio(float(np.mean(excess)), downside) * annual_root(sessions_per_year))
 
 
 def drawdowns(equity: Floats) -> Floats:
@@ -281,7 +282,7 @@ def blocked_shares(trace: Trace) -> dict[str, float]:
 
 
 def _years(trace: Trace) -> float:
-    return len(trace.session_ends()) / trace.sessions_per_year
+    return years_of(len(trace.session_ends()), trace.sessions_per_year)
 
 
 def _return_figures(trace: Trace) -> dict[str, float]:
@@ -367,8 +368,8 @@ def _annual_return(total: float, years: float) -> float:
     return min(exp(min(log1p(total) / years, 700.0)) - 1.0, RETURN_CAP)
 
 
-def _volatility(returns: Floats, per_year: int) -> float:
-    return float(np.std(returns, ddof=1)) * sqrt(per_year) if len(returns) > 1 else 0.0
+def _volatility(returns: Floats, per_year: float) -> float:
+    return float(np.std(returns, ddof=1)) * annual_root(per_year) if len(returns) > 1 else 0.0
 
 
 def _drawdown_sessions(trace: Trace, falls: Floats) -> float:

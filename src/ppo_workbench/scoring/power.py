@@ -6,8 +6,9 @@ the number of seeds.  Each leaves a floor that the other cannot remove.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
+from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.resampling import Difference, resample
 from ppo_workbench.scoring.samples import (
     NORMAL,
@@ -113,7 +114,7 @@ class PowerReport:
 
 
 def sharpe_difference_error(
-    first_annual: float, second_annual: float, correlation: float, sessions_per_year: int
+    first_annual: float, second_annual: float, correlation: float, sessions_per_year: float
 ) -> float:
     """Return the standard error of an annual Sharpe difference from one year of normal days.
 
@@ -123,10 +124,10 @@ def sharpe_difference_error(
     Raises:
         StatisticsError: A correlation outside of -1..1, or a ratio that is not finite.
     """
-    q = checked_count(sessions_per_year, "sessions_per_year", 1)
+    q = annual_root(checked_between(sessions_per_year, "sessions_per_year", 0.0, inf))
     checked_between(correlation, "correlation", -1.000001, 1.000001)
-    one = checked_between(first_annual, "first_annual", -_LARGE, _LARGE) / sqrt(q)
-    two = checked_between(second_annual, "second_annual", -_LARGE, _LARGE) / sqrt(q)
+    one = checked_between(first_annual, "first_annual", -_LARGE, _LARGE) / q
+    two = checked_between(second_annual, "second_annual", -_LARGE, _LARGE) / q
     spread = one**2 + two**2 - 2.0 * one * two * correlation**2
     return sqrt(max(2.0 - 2.0 * correlation + spread / 2.0, 0.0))
 
@@ -244,7 +245,7 @@ def sharpe_power(
         seed=seed,
         figures=["sharpe_annual"],
     )
-    years = len(first) / first.sessions_per_year
+    years = years_of(len(first), first.sessions_per_year)
     one_year = _one_year_error(drawn.difference("sharpe_annual", "first", "second"), years)
     of_days, of_seeds = one_year / sqrt(test_years), seed_deviation / sqrt(seeds)
     ask = {"confidence": confidence, "power": power}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.plots import MONTHS
@@ -198,7 +199,7 @@ def _years(document: Document, world: World) -> str:
     years = [value for value in known if value is not None]
     if not years and world.traces:
         trace = max(world.traces.values(), key=len)
-        years = [len(trace.session_ends()) / trace.sessions_per_year]
+        years = [years_of(len(trace.session_ends()), trace.sessions_per_year)]
     if not years:
         return ""
     each = f" in each of {len(years)} worlds" if len(years) > 1 else ""

@@ -6,11 +6,11 @@ All arms and seeds share the drawn days, so a difference between two arms is pai
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.metrics import REFERENCE_VOLATILITY
 from ppo_workbench.scoring.samples import (
     NOTHING,
@@ -195,7 +195,7 @@ def sharpe_draws(path: SessionPath, days: Draws) -> Floats:
     # Below the second bound the variance is the rounding of the difference of squares.
     varies = (spread > NOTHING**2) & (spread > 1e-13 * square)
     deviation = np.sqrt(np.where(varies, spread, 1.0) * len(x) / (len(x) - 1.0))
-    ratio = (mean + path.excess.mean()) / deviation * sqrt(path.sessions_per_year)
+    ratio = (mean + path.excess.mean()) / deviation * annual_root(path.sessions_per_year)
     return np.where(varies, ratio, 0.0)
 
 
@@ -235,7 +235,7 @@ def equal_volatility_drawdown_draws(path: SessionPath, days: Draws) -> Floats:
     out = np.zeros(len(days))
     for row in range(0, len(days), _CHUNK_ROWS):
         drawn = returns[days[row : row + _CHUNK_ROWS]]
-        volatility = np.std(drawn, axis=1, ddof=1) * sqrt(path.sessions_per_year)
+        volatility = np.std(drawn, axis=1, ddof=1) * annual_root(path.sessions_per_year)
         varies = volatility > NOTHING
         scale = REFERENCE_VOLATILITY / np.where(varies, volatility, np.inf)
         growth = np.maximum(1.0 + drawn * scale[:, None], 1e-300)

@@ -1,12 +1,13 @@
 """One run as a row of sessions that can be put in any order: what a bootstrap draws from."""
 
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.samples import Floats, StatisticsError, checked_count, checked_sample
+from ppo_workbench.scoring.samples import Floats, StatisticsError, checked_between, checked_sample
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 LEAST_SESSIONS = 20
@@ -26,7 +27,7 @@ class SessionPath:
         log_high: Log of the highest bar.
         log_low: Log of the lowest bar.
         inner_drawdown: Deepest fall between two bars of the session, fraction of the peak.
-        sessions_per_year: 252, or 365 for markets that never close.
+        sessions_per_year: Sessions in a year of calendar time, as `Bars` count them.
     """
 
     excess: Floats
@@ -34,7 +35,7 @@ class SessionPath:
     log_high: Floats
     log_low: Floats
     inner_drawdown: Floats
-    sessions_per_year: int
+    sessions_per_year: float
 
     def __len__(self) -> int:
         """Return the number of sessions."""
@@ -50,14 +51,14 @@ class SessionPath:
     def from_returns(
         cls,
         returns: npt.ArrayLike,
-        sessions_per_year: int,
+        sessions_per_year: float,
         cash_returns: npt.ArrayLike | None = None,
     ) -> "SessionPath":
         """Return the path of simple session returns, float64 (T,), known at closes only.
 
         Args:
             returns: Simple returns, fraction; -1 and below is the loss of all.
-            sessions_per_year: 252, or 365 for markets that never close.
+            sessions_per_year: Sessions in a year of calendar time, as `Bars` count them.
             cash_returns: What cash earned in the same sessions; None is nothing.
 
         Raises:
@@ -65,7 +66,7 @@ class SessionPath:
                 and cash of different length.
         """
         gains = checked_sample(returns, "returns", LEAST_SESSIONS)
-        checked_count(sessions_per_year, "sessions_per_year", 1)
+        checked_between(sessions_per_year, "sessions_per_year", 0.0, inf)
         cash = np.zeros_like(gains)
         if cash_returns is not None:
             cash = checked_sample(cash_returns, "cash returns", LEAST_SESSIONS)
@@ -125,7 +126,7 @@ def read_path(file: Path) -> SessionPath:
             values = {item.name: arrays[item.name] for item in fields(SessionPath)}
     except (OSError, ValueError, KeyError) as error:
         raise StatisticsError(f"{file}: holds no sessions of a run ({error})") from None
-    return SessionPath(**{**values, "sessions_per_year": int(values["sessions_per_year"])})
+    return SessionPath(**{**values, "sessions_per_year": float(values["sessions_per_year"])})
 
 
 def _log(growth: Floats) -> Floats:

@@ -6,11 +6,12 @@ kurtosis with an annual ratio are wrong by a factor of the sessions a year.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import e, floor, isfinite, sqrt
+from math import e, floor, inf, isfinite, sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.samples import (
     NORMAL,
     NOTHING,
@@ -193,7 +194,7 @@ class TrackRecord:
 
 def minimum_track_record(
     moments: SharpeMoments,
-    sessions_per_year: int,
+    sessions_per_year: float,
     benchmark_per_session: float = 0.0,
     confidence: float = 0.95,
 ) -> TrackRecord:
@@ -204,7 +205,7 @@ def minimum_track_record(
             an argument is out of range.
     """
     checked_between(confidence, "confidence", 0.5, 1.0)
-    checked_count(sessions_per_year, "sessions_per_year", 1)
+    checked_between(sessions_per_year, "sessions_per_year", 0.0, inf)
     excess = moments.sharpe_per_session - benchmark_per_session
     if not excess > 1e-12:
         raise StatisticsError(
@@ -213,7 +214,7 @@ def minimum_track_record(
         )
     sessions = 1.0 + moments.variance_factor * (NORMAL.inv_cdf(confidence) / excess) ** 2
     enough = moments.sessions >= sessions
-    return TrackRecord(sessions, sessions / sessions_per_year, confidence, enough)
+    return TrackRecord(sessions, years_of(sessions, sessions_per_year), confidence, enough)
 
 
 def minimum_backtest_years(trials: int, sharpe_annual: float) -> float:
@@ -247,19 +248,19 @@ class AnnualSharpe:
     autocorrelations: tuple[float, ...]
 
 
-def lo_factor(autocorrelations: Sequence[float] | Floats, sessions_per_year: int) -> float:
+def lo_factor(autocorrelations: Sequence[float] | Floats, sessions_per_year: float) -> float:
     """Return eta(q) = q / sqrt(q + 2 sum_{k<q} (q - k) rho_k) (Lo 2002, equation 20).
 
     Args:
         autocorrelations: rho_1, rho_2, ...; lags that are missing count as 0, lags of q and
             above do not enter.
-        sessions_per_year: q.
+        sessions_per_year: q, rounded: a sum over lags has a whole number of them.
 
     Raises:
         StatisticsError: A correlation outside of -1..1, or correlations that leave the year
             no variance.
     """
-    q = checked_count(sessions_per_year, "sessions_per_year", 1)
+    q = checked_count(round(sessions_per_year), "sessions_per_year", 1)
     rho = np.asarray(autocorrelations, dtype=np.float64)[: q - 1]
     if not np.all(np.abs(rho) <= 1.0):
         raise StatisticsError("autocorrelations: each must lie in -1 to 1; check the estimate")
@@ -273,7 +274,7 @@ def lo_factor(autocorrelations: Sequence[float] | Floats, sessions_per_year: int
 
 
 def annual_sharpe(
-    excess: npt.ArrayLike, sessions_per_year: int, lags: int | None = None
+    excess: npt.ArrayLike, sessions_per_year: float, lags: int | None = None
 ) -> AnnualSharpe:
     """Return the annual Sharpe ratio of excess returns, float64 (T,), corrected as in Lo (2002).
 
@@ -296,7 +297,7 @@ def annual_sharpe(
     factor = lo_factor(rho, sessions_per_year)
     return AnnualSharpe(
         sharpe_annual=moments.sharpe_per_session * factor,
-        sharpe_annual_iid=moments.sharpe_per_session * sqrt(sessions_per_year),
+        sharpe_annual_iid=moments.sharpe_per_session * annual_root(sessions_per_year),
         factor=factor,
         autocorrelations=tuple(rho.tolist()),
     )

@@ -162,29 +162,28 @@ class Stretch:
     split: str
 
 
-def stress(policy: Policy, experiment: Experiment, split: str, config: Config) -> Stress:
+def stress(policy: Policy, experiment: Experiment, split: str) -> Stress:
     """Re-score a policy under changed costs, latency and borrow, and part its result.
 
     The test split must have been opened before (`experiment.splits` holds it then).
 
     Args:
         policy: What decides.
-        experiment: Bars and market; for a stored model the market as that model saw it.
+        experiment: Bars, market and the costs, rules and fills that the changes start from; for
+            a stored model the market as that model saw it.
         split: Name of the split.
-        config: Costs, rules and fills that the changes start from.
     """
-    return stress_stretches([Stretch(policy, experiment, split)], config)
+    return stress_stretches([Stretch(policy, experiment, split)])
 
 
-def stress_stretches(stretches: Sequence[Stretch], config: Config) -> Stress:
+def stress_stretches(stretches: Sequence[Stretch]) -> Stress:
     """Do as `stress` for an arm that was trained anew for every stretch, as in walk-forward.
 
     Args:
-        stretches: In time order; their traces are stitched.
-        config: Costs, rules and fills that the changes start from.
+        stretches: In time order, of one configuration; their traces are stitched.
     """
-    scores = _Scores(stretches, config)
-    traces = {c.name: (c, scores.trace(c)) for c in conditions(config.costs)}
+    scores = _Scores(stretches)
+    traces = {c.name: (c, scores.trace(c)) for c in conditions(scores.costs)}
     base = traces[AS_CONFIGURED][1]
     timezone = stretches[0].experiment.bars.timezone
     return Stress(
@@ -240,16 +239,17 @@ def _doubled_slippage(costs: CostsConfig) -> tuple[CostsConfig, float, str]:
 class _Scores:
     """Backtests of one arm under any conditions."""
 
-    def __init__(self, stretches: Sequence[Stretch], config: Config) -> None:
-        self._stretches, self._config = stretches, config
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        self._stretches = stretches
+        self.costs = stretches[0].experiment.config.costs
 
     def trace(self, conditions: Conditions) -> Trace:
-        config = replace(self._config, costs=conditions.costs)
-        traces = [self._run(stretch, config, conditions) for stretch in self._stretches]
+        traces = [self._run(stretch, conditions) for stretch in self._stretches]
         return traces[0] if len(traces) == 1 else stitch(traces)
 
-    def _run(self, stretch: Stretch, config: Config, conditions: Conditions) -> Trace:
+    def _run(self, stretch: Stretch, conditions: Conditions) -> Trace:
         experiment = stretch.experiment
+        config = replace(experiment.config, costs=conditions.costs)
         market = priced(experiment.market, config, conditions.quote_factor)
         split = experiment.splits[stretch.split]
         return backtest(
@@ -259,7 +259,7 @@ class _Scores:
     def mean_excess(self, cost_bps: float) -> float:
         """Return the mean session return over cash at a flat cost a side."""
         costs = replace(
-            scaled(self._config.costs, 0.0), fee_bps=cost_bps, quoted_spread=False
+            scaled(self.costs, 0.0), fee_bps=cost_bps, quoted_spread=False
         )  # a quote would replace the half spread of 0
         trace = self.trace(Conditions("flat", "", costs))
         return float(np.mean(trace.daily_returns() - trace.cash_returns()))

@@ -11,6 +11,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.samples import NOTHING, Floats
 from ppo_workbench.scoring.session_path import SessionPath
 
@@ -80,7 +81,7 @@ def sharpe_influence(path: SessionPath) -> Floats:
     With z the standardised return: z - SR (z^2 - 1) / 2; the mean is 0.  Zeros without variance.
     """
     z, ratio = _standardised(path)
-    influence: Floats = (z - ratio / 2.0 * (z * z - 1.0)) * sqrt(path.sessions_per_year)
+    influence: Floats = (z - ratio / 2.0 * (z * z - 1.0)) * annual_root(path.sessions_per_year)
     return influence if z.any() else z
 
 
@@ -208,7 +209,9 @@ class _RunningSums:
     def of(cls, path: SessionPath) -> "_RunningSums":
         z, ratio = _standardised(path)
         twice = np.concatenate(([0.0], z, z))
-        return cls(np.cumsum(twice), np.cumsum(twice**2), ratio, sqrt(path.sessions_per_year))
+        return cls(
+            np.cumsum(twice), np.cumsum(twice**2), ratio, annual_root(path.sessions_per_year)
+        )
 
     def influence(self, blocks: _Blocks) -> Floats:
         """Return the sums over blocks of the influence in their own resample, float64 (N,).

@@ -62,7 +62,7 @@ class Trace:
         rule_names: One name for every rule.
         rule_severity: "impossible", "regulatory" or "house" for every rule.
         bars_per_session: Nominal bars of a full session.
-        sessions_per_year: 252, or 365 for markets that never close.
+        sessions_per_year: Sessions in a year of calendar time, as `Bars` count them.
         cash_interest_annual_bps: Rate credited on cash, basis points a year, actual/365.
         start_ns: UTC nanoseconds of the mark of the initial equity (the end of bar t of row
             0); None stands for one median bar before the first row.
@@ -96,7 +96,7 @@ class Trace:
     rule_names: tuple[str, ...]
     rule_severity: tuple[str, ...]
     bars_per_session: int
-    sessions_per_year: int
+    sessions_per_year: float
     cash_interest_annual_bps: float
     start_ns: int | None = None
     restarts: tuple[tuple[int, int], ...] = ()

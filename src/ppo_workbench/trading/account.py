@@ -3,6 +3,10 @@
 Decided at the close of bar t, filled at the open of bar t + 1 (or its close where opens
 are not real), sized at the equity of the fill, costs paid on the fill, marked to market
 at the close of bar t + 1.  That is said here and nowhere else.
+
+A bar of volume 0 fills nothing: an order that would fill in it lapses.  Position, rung and
+cash stay, nothing is paid, and the next close decides anew; no decision can break a rule by
+what it did not move.  A series without volume (`Bars.has_volume`) always fills.
 """
 
 from typing import Any
@@ -19,7 +23,8 @@ BAR_DTYPE = np.dtype(
         ("half_spread_bps", "f8"),  # NaN where no quote is known
         ("sigma", "f8"),  # volatility of one bar's return, fraction
         ("volatility_ratio", "f8"),
-        ("mean_volume", "f8"),  # shares a bar
+        ("mean_notional", "f8"),  # currency a bar, infinite where the series has no volume
+        ("trades", "i8"),  # orders are filled in this bar
         ("years", "f8"),  # time since the previous bar, years of 365 days
         ("session", "i8"),
         ("rule_bits", "i8"),  # market-only rules that fire on a decision at this close
@@ -38,6 +43,7 @@ ACCOUNT_DTYPE = np.dtype(
         ("session", "i8"),
         ("session_equity", "f8"),  # equity at the close before this session
         ("session_opens", "i8"),
+        ("session_bars", "i8"),  # bars marked in this session
         ("opened_session", "i8"),  # session in which the open position was opened
         ("day_trades", "i8", (5,)),  # per session, the current one first
         ("unsettled_cash", "f8"),
@@ -81,19 +87,23 @@ DAY_TRADE_SESSIONS = 5
 
 
 @kernel
-def cost_rate(bar: Any, p: Any, participation: float) -> float:
-    """Return the proportional cost of a fill decided at `bar`, as a fraction of notional.
+def cost_rate(bar: Any, p: Any, notional: float) -> float:
+    """Return the proportional cost of a fill of `notional` decided at `bar`, a fraction of it.
 
     Half spread (quoted at the deciding close, else configured), doubled or more in high
     volatility, slippage in units of bar volatility, square-root impact (Almgren et al.
-    2005) and commission in basis points.
+    2005) and commission in basis points.  Where nothing was traded lately, an order counts
+    as the whole of a bar.
     """
     half_spread = p.half_spread_bps
     if p.quoted_spread != 0 and not np.isnan(bar.half_spread_bps):
         half_spread = bar.half_spread_bps
     if bar.volatility_ratio > p.cost_volatility_ratio:
         half_spread *= p.high_volatility_multiplier
-    volatility = p.slippage_volatility_frac + p.impact_volatility_frac * np.sqrt(participation)
+    volatility = p.slippage_volatility_frac
+    if p.impact_volatility_frac > 0.0 and notional > 0.0:
+        taken = notional / bar.mean_notional if bar.mean_notional > 0 else 1.0
+        volatility += p.impact_volatility_frac * np.sqrt(taken)
     return (half_spread + p.fee_bps) * 1e-4 + volatility * bar.sigma
 
 
@@ -154,8 +164,8 @@ def fill(a: Any, decided: Any, price: float, session: int, shares: float, p: Any
     delta = shares - a.shares
     if delta == 0.0:
         return
-    participation = abs(delta) / decided.mean_volume if decided.mean_volume > 0 else 0.0
-    cost = abs(delta) * price * cost_rate(decided, p, participation) + commission(delta, p)
+    notional = abs(delta) * price
+    cost = notional * cost_rate(decided, p, notional) + commission(delta, p)
     book_fill(a, price, session, shares, cost, p)
     out.fill_quantity = delta
     out.fill_price = price
@@ -216,6 +226,7 @@ def begin_session(a: Any, session: int) -> None:
     a.session = session
     a.session_equity = a.equity
     a.session_opens = 0
+    a.session_bars = 0
     a.unsettled_cash = 0.0
     for i in range(DAY_TRADE_SESSIONS - 1, 0, -1):
         a.day_trades[i] = a.day_trades[i - 1]

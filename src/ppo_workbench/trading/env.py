@@ -12,14 +12,15 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig
+from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig, settled
 from ppo_workbench.market.features import compute_market
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
-from ppo_workbench.trading.rewards import REWARD_NAMES
+from ppo_workbench.trading.rewards import REWARD_NAMES, with_volatility
 from ppo_workbench.trading.rules import rules_in
 
 ENV_ID = "MaskableTrading-v0"
@@ -30,7 +31,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     Observation: float32 (F + S,), scaled market features then account features.
     Action: an index of the action set; `action_masks()` says which are allowed now.
-    Reward: sum of weighted components, in units of 10 bp.
+    Reward: sum of weighted components, in volatilities of a training bar.
     An episode is truncated after `episode_bars` decisions and terminated by ruin.
     """
 
@@ -146,12 +147,14 @@ def make_env(config: Config | None = None, seed: int = 0) -> MaskableTradingEnv:
     """
     config = config or _demo_config()
     bars = load_bars(config.data)
+    config = derived(config, bars)
     table = compute_market(bars, config.features)
     scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
-    market = trading_market(bars, table, config, scaler)
     split = Split("all", table.warmup_bars, len(bars))
-    starts = legal_starts(bars, split, config.env.episode_bars)
-    return MaskableTradingEnv(market, starts, config.env.episode_bars, seed)
+    market = trading_market(bars, table, with_volatility(config, bars, (split,)), scaler)
+    episode_bars = settled(config.env.episode_bars)
+    starts = legal_starts(bars, split, episode_bars)
+    return MaskableTradingEnv(market, starts, episode_bars, seed)
 
 
 def _demo_config() -> Config:

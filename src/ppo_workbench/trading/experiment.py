@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, settled
 from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
+from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Fold, Split, cut, legal_starts_of, time_splits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
+from ppo_workbench.trading.rewards import with_volatility
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Experiment:
     """One configuration with its bars in memory.
 
     Attributes:
-        config: The resolved configuration.
+        config: The resolved configuration, its horizons derived from the bars.
         bars: Bars up to the end of the last split that may be seen.
         table: Features and causal market state of the bars.
         splits: Ranges of bars; `test` is present only where it was opened. `train` is the
@@ -54,10 +56,9 @@ class Experiment:
 
     def batch(self) -> TradingBatch:
         """Build the training batch: `model.n_envs` environments on the training ranges."""
-        env = self.config.env
-        starts = legal_starts_of(self.bars, self.train_ranges, env.episode_bars)
-        count = self.config.model.n_envs
-        return TradingBatch(self.market, starts, env.episode_bars, count, self.config.seed)
+        episode_bars, count = settled(self.config.env.episode_bars), self.config.model.n_envs
+        starts = legal_starts_of(self.bars, self.train_ranges, episode_bars)
+        return TradingBatch(self.market, starts, episode_bars, count, self.config.seed)
 
 
 def usable_bars(config: Config) -> tuple[Bars, int]:
@@ -68,7 +69,7 @@ def usable_bars(config: Config) -> tuple[Bars, int]:
     """
     bars = load_bars(config.data)
     check_fill(bars, config.env.fill)
-    spec = feature_spec(config.features, bars.bars_per_session, bars.extra_names)
+    spec = feature_spec(derived(config, bars).features, bars.bars_per_session, bars.extra_names)
     return bars, max(spec.warmup_bars, bars.extra_warmup_bars)
 
 
@@ -79,7 +80,7 @@ def split_bars(config: Config) -> tuple[Bars, dict[str, Split]]:
         BarsError: The bars, their splits or the fill rule are not usable.
     """
     bars, warmup = usable_bars(config)
-    return bars, time_splits(bars, config.splits, warmup)
+    return bars, time_splits(bars, derived(config, bars).splits, warmup)
 
 
 def prepare(config: Config, bars: Bars, splits: dict[str, Split]) -> Experiment:
@@ -150,8 +151,10 @@ def _assemble(
     test_range: tuple[int, int],
     train_ranges: tuple[Split, ...] = (),
 ) -> Experiment:
+    config = derived(config, bars)
     table = compute_market(bars, config.features)
     ranges = train_ranges or (splits["train"],)
+    config = with_volatility(config, bars, ranges)
     scaler = Scaler.fit(_rows_of(table.features, ranges), config.features.clip)
     market = trading_market(bars, table, config, scaler)
     return Experiment(config, bars, table, splits, market, test_range, ranges)

@@ -105,6 +105,8 @@ def follow_account(
         size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
         closer = not is_increase(a.rung, ordered, p.flat_rung)
         expected = desired_shares(a, decided, levels[ordered] * size, closer, price, p)
+    if bar.trades == 0 and same_shares(report.shares, held):
+        ordered = before  # the order lapsed, however little it was to move
     _book_fills(a, bar.session, price, fills, report, p, out)
     a.cash, a.shares = report.cash, report.shares
     a.rung = _rung_after(a, bar.close, levels, before, ordered, held, expected, p)

@@ -26,7 +26,7 @@ from ppo_workbench.trading.account import (
 )
 from ppo_workbench.trading.actions import ActionSpace, action_space, target_rung
 from ppo_workbench.trading.market_rules import market_rule_bits
-from ppo_workbench.trading.rewards import risk_aware_reward
+from ppo_workbench.trading.rewards import begin_returns, follow_returns, risk_aware_reward
 from ppo_workbench.trading.rules import (
     STOPPED,
     action_reasons,
@@ -43,11 +43,13 @@ ACCOUNT_FEATURES = (
     "session_return",
     "drawdown",
     "size",
+    "return_mean",
+    "return_deviation",
 )
-# Fixed means and standard deviations of the account features: their scale does not
-# depend on the data, and a running estimate would make two runs incomparable.
-ACCOUNT_MEANS = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-ACCOUNT_STDS = np.array([1.0, 0.005, 3.0, 0.01, 0.05, 0.5])
+# Fixed means and standard deviations of the account features: they come in units of volatility,
+# so their scale does not depend on the data; a running estimate would make runs incomparable.
+ACCOUNT_MEANS = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5])
+ACCOUNT_STDS = np.array([1.0, 1.0, 3.0, 1.0, 0.3, 0.5, 1.0, 0.5])
 YEAR_NS = 365 * 86_400 * 1e9
 
 
@@ -129,7 +131,8 @@ def trading_market(
     table["open"], table["close"] = bars.open, bars.close
     table["half_spread_bps"] = bars.half_spread_bps
     table["sigma"], table["volatility_ratio"] = market.sigma, market.volatility_ratio
-    table["mean_volume"] = market.mean_volume
+    table["mean_notional"] = market.mean_notional if bars.has_volume else np.inf
+    table["trades"] = bars.volume > 0 if bars.has_volume else 1
     table["years"][1:] = np.diff(bars.start_ns) / YEAR_NS
     table["session"] = bars.session
     table["rule_bits"] = market_rule_bits(bars, market, config)
@@ -154,7 +157,8 @@ def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: 
     a.shares, a.average_price, a.unsettled_cash = 0.0, 0.0, 0.0
     a.rung, a.bars_held, a.session_opens, a.cooldown_left = p.flat_rung, 0, 0, 0
     a.opened_session, a.pause_left, a.flatten_drawdown, a.passive_bits = -1, 0, 0, 0
-    a.recovery_equity, a.drawdown, a.sharpe_a, a.sharpe_b = 0.0, 0.0, 0.0, 0.0
+    a.recovery_equity, a.drawdown, a.session_bars = 0.0, 0.0, 0
+    begin_returns(a)
     a.session = bars[start].session
     a.day_trades[:] = 0
     a.t, a.stop, a.episode_start, a.episode_reward = start, stop, start, 0.0
@@ -162,16 +166,31 @@ def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: 
 
 @kernel
 def observe_account(a: Any, bar: Any, p: Any, row: npt.NDArray[np.float32]) -> None:
-    """Write the unscaled account features (`ACCOUNT_FEATURES`) at this close into `row` (S,)."""
+    """Write the unscaled account features (`ACCOUNT_FEATURES`) at this close into `row` (S,).
+
+    Returns are in deviations of so many bars at the present volatility, the drawdown in annual
+    volatilities of the training bars, the running mean of the account's returns in its own
+    standard errors, their root mean square in bar volatilities.
+    """
     held = a.shares * bar.close
     row[0] = held / a.equity if a.equity > 0 else 0.0
     row[1] = 0.0
     if a.average_price > 0:
-        row[1] = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
+        gain = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
+        row[1] = in_deviations(gain, bar.sigma, a.bars_held)
     row[2] = np.log1p(float(a.bars_held))
-    row[3] = a.equity / a.session_equity - 1.0
-    row[4] = 1.0 - a.equity / a.peak if a.equity < a.peak else 0.0
+    row[3] = in_deviations(a.equity / a.session_equity - 1.0, bar.sigma, a.session_bars)
+    row[4] = (1.0 - a.equity / a.peak) / p.annual_volatility if a.equity < a.peak else 0.0
     row[5] = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    deviation = np.sqrt(a.sharpe_b)
+    row[6] = a.sharpe_a / max(deviation, 0.1) * np.sqrt(2.0 / p.sharpe_decay)
+    row[7] = deviation
+
+
+@kernel
+def in_deviations(gain: float, sigma: float, bars: int) -> float:
+    """Return `gain` over the deviation of so many bars, 0 while nothing moves."""
+    return gain / (sigma * np.sqrt(max(bars, 1))) if sigma > 0.0 else 0.0
 
 
 @kernel
@@ -209,9 +228,9 @@ def desired_shares(
         return 0.0
     equity = a.cash + a.shares * price
     rate = cost_rate(decided, p, 0.0)
-    if p.impact_volatility_frac > 0.0 and decided.mean_volume > 0:
+    if p.impact_volatility_frac > 0.0:
         largest = abs(sized_shares(exposure, equity, price, rate, p) - a.shares)
-        rate = cost_rate(decided, p, largest / decided.mean_volume)
+        rate = cost_rate(decided, p, largest * price)
     if exposure * a.shares < 0.0:
         equity -= abs(a.shares) * (price * rate + p.fee_per_share)
     shares = sized_shares(exposure, equity, price, rate, p)
@@ -273,6 +292,8 @@ def step_one(
     decided, bar = bars[a.t], bars[a.t + 1]
     clear_outcome(out)
     rung = resolve_action(a, decided, action, reasons, p, out)
+    if bar.trades == 0:
+        rung, out.violated = a.rung, 0
     if bar.session != a.session:
         begin_session(a, bar.session)
     out.carry = accrue(a, bar, p)
@@ -304,8 +325,11 @@ def clear_outcome(out: Any) -> None:
 @kernel
 def mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
     """Mark to market at the close, move ladder and counters, note passive breaches."""
+    equity_before = a.equity
     a.t += 1
+    a.session_bars += 1
     a.equity = a.cash + a.shares * bar.close
+    follow_returns(a, equity_before, p, out)
     if a.shares != 0.0:
         a.bars_held += 1
     if a.cooldown_left > 0:

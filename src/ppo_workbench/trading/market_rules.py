@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, RiskConfig
+from ppo_workbench.config import Config, ConfigError, RiskConfig, settled
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
@@ -53,8 +53,8 @@ MEMORY_DTYPE = np.dtype(
         ("start_ns", "i8"),  # of the last bar
         ("session", "i8"),
         ("row", "i8"),  # rows of the session before the last bar
-        ("close", "f8"),
-        ("session_before_close", "f8"),  # close of the session before, NaN in the first
+        ("regular_close", "f8"),  # of the last bar in regular hours, NaN before the first
+        ("session_before_close", "f8"),  # the same before this session began
         ("since_large", "i8"),  # bars since the last large move, -1 before the first
         ("since_breach", "i8"),  # bars since a close left the LULD band, -1 before the first
         ("fallen", "i8"),  # the short-sale trigger was hit in this session
@@ -144,14 +144,14 @@ def rule_settings(config: Config, bar_seconds: int) -> npt.NDArray[np.void]:
         "pause_bars": max(1, int(risk.halt.luld_pause_seconds // bar_seconds)),
         "market_wide": risk.halt.market_wide,
         "quarter_hour_bars": max(1, 900 // bar_seconds),
-        "flat_last_bars": env.flat_last_bars,
-        "no_open_last_bars": env.no_open_last_bars,
+        "flat_last_bars": settled(env.flat_last_bars),
+        "no_open_last_bars": settled(env.no_open_last_bars),
         "fall_frac": risk.short_sale_restriction.fall_frac,
         "max_ratio": risk.volatility.max_ratio,
         "blocked_regimes": _blocked_regimes(risk) if enabled & REGIME else 0,
         "large_move_bars": risk.event.large_move_bars,
-        "event_before_bars": risk.event.event_before_bars,
-        "event_after_bars": risk.event.event_after_bars,
+        "event_before_bars": settled(risk.event.event_before_bars),
+        "event_after_bars": settled(risk.event.event_after_bars),
     }
     for name, value in values.items():
         settings[name] = value
@@ -210,7 +210,9 @@ def rules_step(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> int
     if _near_event(bar, s, m):
         bits |= EVENT
     m.bars += 1
-    m.start_ns, m.close = bar.start_ns, bar.close
+    m.start_ns = bar.start_ns
+    if bar.regular != 0:
+        m.regular_close = bar.close
     return bits & s.enabled
 
 
@@ -219,13 +221,15 @@ def _follow_sessions(bar: Any, m: Any) -> int:
     """Note where in which session the bar is; return the time since the last start, ns."""
     first = m.bars == 0
     if first or bar.session != m.session:
-        m.session_before_close = np.nan if first else m.close
+        # What trades after hours is no reference: the rules ask the last regular close.
+        m.session_before_close = np.nan if first else m.regular_close
         m.fallen_before, m.fallen = 0 if first else m.fallen, 0
         m.breaker_7, m.breaker_13, m.breaker_20 = -1, -1, -1
         m.row, m.session = 0, bar.session
     else:
         m.row += 1
     if first:
+        m.regular_close = np.nan
         m.since_large, m.since_breach = -1, -1
         return 0
     return bar.start_ns - m.start_ns

@@ -1,31 +1,46 @@
 """The reward, in components (the specification's "risk-aware reward function").
 
-| component | specification's aim | formula (r in units of 10 bp) |
+Returns are counted in volatilities of the training bars, so that values have one size at every
+bar length, price and volatility:
+
+    u = ln(E1 / E0) / bar_volatility        s = bar_volatility / annual_volatility
+
+| component | specification's aim | formula |
 |---|---|---|
-| log_return | profitability, net of every cost | r = 1000 ln(E1 / E0) |
-| variance | consistency | -r^2 |
-| differential_sharpe | risk-adjusted returns | Moody and Saffell (2001), equation 14 |
-| drawdown | drawdown prevention | -1000 max(0, D1 - D0), D the drawdown fraction |
+| log_return | profitability, net of every cost | u |
+| variance | consistency | -s u^2 |
+| differential_sharpe | risk-adjusted returns | Moody and Saffell (2001), equation 14, of u |
+| drawdown | drawdown prevention | -max(0, D1 - D0) / bar_volatility, D the drawdown fraction |
 | turnover | consistency, costs not modelled | -traded notional / E0 |
 
-The reward is the sum of weight times component; components are logged unweighted.  A new
-component is written here alone (docs/extending.md): its name in `REWARD_NAMES`, its formula and
-its summand in `risk_aware_reward`.  Records, logs and plots follow the names, and
+The reward is the sum of weight times component; components are logged unweighted.  With the
+weight kappa of `variance` holding an asset pays where the annual Sharpe ratio of its log
+returns is above kappa, whatever the bar: the mean of u - kappa s u^2 over a bar is
+s (mean_annual - kappa volatility_annual) / volatility_bar, but for the square of the mean.
+Nothing a bar does counts more than `LIMIT` bar volatilities, ruin included.
+
+A new component is written here alone (docs/extending.md): its name in `REWARD_NAMES`, its
+formula and its summand in `risk_aware_reward`.  Records, logs and plots follow the names, and
 `reward.extra={NAME: weight}` weighs what `RewardConfig` has no field for.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import literal_unroll
 
-from ppo_workbench.config import ConfigError, RewardConfig
+from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig, settled
 from ppo_workbench.jit import inlined_kernel, kernel
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.splits import Split
 
 REWARD_NAMES = ("log_return", "variance", "differential_sharpe", "drawdown", "turnover")
-RETURN_UNIT = 1000.0  # one reward unit is 10 bp of equity
+LIMIT = 100.0  # of a component's summand in one bar, in bar volatilities
 MINIMUM_EQUITY_FRAC = 1e-6
+SMALLEST_VARIANCE = 0.01  # of the differential Sharpe ratio, in squared bar volatilities
 
 
 def reward_weights(reward: RewardConfig) -> dict[str, float]:
@@ -44,30 +59,74 @@ def reward_weights(reward: RewardConfig) -> dict[str, float]:
     return {name: getattr(reward, name, reward.extra.get(name, 0.0)) for name in REWARD_NAMES}
 
 
+def with_volatility(config: Config, bars: Bars, ranges: Sequence[Split]) -> Config:
+    """Fill the volatilities that rewards are counted in, where the configuration has none.
+
+    They are root mean squares of log returns from close to close over the training bars, of one
+    bar and of a year; overnight returns are left out where the session rule forbids to hold them.
+
+    Args:
+        config: The experiment; returned as it is where both are set.
+        bars: The bars.
+        ranges: What is trained on.
+
+    Raises:
+        BarsError: The training bars do not move.
+    """
+    reward = config.reward
+    if reward.bar_volatility_frac is not None and reward.annual_volatility_frac is not None:
+        return config
+    flat_overnight = config.risk.session.enabled and settled(config.env.flat_last_bars) > 0
+    bar, annual = _volatilities(bars, ranges, overnight=not flat_overnight)
+    if not bar > 0.0:
+        raise BarsError(
+            f"bars of {bars.instrument}: no training bar moves, but rewards are counted in the "
+            "volatility of the training bars; give bars with trades in the train split"
+        )
+    filled = replace(
+        reward,
+        bar_volatility_frac=reward.bar_volatility_frac or bar,
+        annual_volatility_frac=reward.annual_volatility_frac or annual,
+    )
+    return replace(config, reward=filled)
+
+
+def _volatilities(bars: Bars, ranges: Sequence[Split], *, overnight: bool) -> tuple[float, float]:
+    """Return the volatility of one bar and of a year, fractions."""
+    squares, sessions = [], 0
+    for split in ranges:
+        close, session = (values[split.start : split.stop] for values in (bars.close, bars.session))
+        moves = np.log(close[1:] / close[:-1])
+        held = np.ones(len(moves), np.bool_) if overnight else np.diff(session) == 0
+        squares.append(moves[held] ** 2)
+        sessions += int(session[-1] - session[0]) + 1
+    square = np.concatenate(squares)
+    bar = float(np.sqrt(square.mean())) if len(square) else 0.0
+    return bar, bar * float(np.sqrt(len(square) * bars.sessions_per_year / sessions))
+
+
 @kernel
 def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: Any) -> float:
     """Fill the reward components of one bar and return their weighted sum.
 
     Args:
-        a: Account after the mark to market (`ACCOUNT_DTYPE`); its running moments change.
+        a: Account after the mark to market (`ACCOUNT_DTYPE`); its drawdown changes.
         equity_before: Equity at the previous close, currency.
         traded: Absolute notional of the fill, currency.
         p: One row of `PARAMS_DTYPE`.
-        out: One row of `OUTCOME_DTYPE`.
+        out: One row of `OUTCOME_DTYPE`, whose differential Sharpe ratio `follow_returns` wrote.
     """
-    growth = max(a.equity / equity_before, MINIMUM_EQUITY_FRAC)
-    r = RETURN_UNIT * np.log(growth)
-    out.log_return = r
-    out.variance = -r * r
-    out.differential_sharpe = _differential_sharpe(a, r, p.sharpe_decay)
+    u = bar_return(equity_before, a.equity, p)
+    out.log_return = u
+    out.variance = -p.bar_volatility / p.annual_volatility * u * u
     if a.equity > a.episode_peak:
         a.episode_peak = a.equity
     drawdown = 1.0 - a.equity / a.episode_peak
-    out.drawdown = -RETURN_UNIT * max(0.0, drawdown - a.drawdown)
+    out.drawdown = -min(max(0.0, drawdown - a.drawdown) / p.bar_volatility, LIMIT)
     a.drawdown = drawdown
-    out.turnover = -traded / equity_before
+    out.turnover = -min(traded / equity_before, LIMIT)
     out.reward = (
-        p.w_log_return * r
+        p.w_log_return * u
         + p.w_variance * out.variance
         + p.w_differential_sharpe * out.differential_sharpe
         + p.w_drawdown * out.drawdown
@@ -86,15 +145,25 @@ def add_components(out: Any, sums: npt.NDArray[np.float64]) -> None:
 
 
 @kernel
-def _differential_sharpe(a: Any, r: float, decay: float) -> float:
-    """Return the derivative of the running Sharpe ratio; 0 until its variance is positive."""
-    change_a = r - a.sharpe_a
-    change_b = r * r - a.sharpe_b
-    variance = a.sharpe_b - a.sharpe_a * a.sharpe_a
-    value = 0.0
-    if variance > 1e-12:
-        value = (a.sharpe_b * change_a - 0.5 * a.sharpe_a * change_b) / variance**1.5
-        value = min(max(value, -10.0), 10.0)  # the first bars divide by almost nothing
-    a.sharpe_a += decay * change_a
-    a.sharpe_b += decay * change_b
-    return value
+def bar_return(equity_before: float, equity: float, p: Any) -> float:
+    """Return the log return of one bar in bar volatilities, at most `LIMIT` in size."""
+    growth = max(equity / equity_before, MINIMUM_EQUITY_FRAC)
+    return min(max(np.log(growth) / p.bar_volatility, -LIMIT), LIMIT)
+
+
+@kernel
+def begin_returns(a: Any) -> None:
+    """Believe in a fully invested account before its first return: mean 0, deviation 1."""
+    a.sharpe_a, a.sharpe_b = 0.0, 1.0
+
+
+@kernel
+def follow_returns(a: Any, equity_before: float, p: Any, out: Any) -> None:
+    """Write the derivative of the running Sharpe ratio and move its moments on by one bar."""
+    u = bar_return(equity_before, a.equity, p)
+    change_a, change_b = u - a.sharpe_a, u * u - a.sharpe_b
+    variance = max(a.sharpe_b - a.sharpe_a * a.sharpe_a, SMALLEST_VARIANCE)
+    value = (a.sharpe_b * change_a - 0.5 * a.sharpe_a * change_b) / variance**1.5
+    out.differential_sharpe = min(max(value, -LIMIT), LIMIT)
+    a.sharpe_a += p.sharpe_decay * change_a
+    a.sharpe_b += p.sharpe_decay * change_b

@@ -20,6 +20,7 @@ from ppo_workbench.config import (
     ForbiddenAction,
     RiskConfig,
     Severity,
+    settled,
 )
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
@@ -92,7 +93,8 @@ _FLOATS = (
     "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
     "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
-    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay", "observation_clip",
+    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
+    "bar_volatility", "annual_volatility", "observation_clip",
 )  # fmt: skip
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
@@ -196,7 +198,7 @@ def _risk_params(config: Config) -> dict[str, float]:
         "daily_loss_flatten": risk.daily_loss.flatten,
         "drawdown_caution": risk.drawdown.caution_frac,
         "drawdown_flatten": risk.drawdown.flatten_frac,
-        "drawdown_pause": risk.drawdown.pause_bars,
+        "drawdown_pause": settled(risk.drawdown.pause_bars),
         "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
         "max_volume_frac": risk.liquidity.max_volume_frac,
         "max_opens": risk.order_rate.max_opens_per_session,
@@ -206,8 +208,13 @@ def _risk_params(config: Config) -> dict[str, float]:
 
 def _reward_params(config: Config) -> dict[str, float]:
     weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
-    halflife = config.reward.differential_sharpe_halflife_bars
-    return weights | {"sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife)}
+    reward = config.reward
+    halflife = settled(reward.differential_sharpe_halflife_bars)
+    return weights | {
+        "sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife),
+        "bar_volatility": settled(reward.bar_volatility_frac),
+        "annual_volatility": settled(reward.annual_volatility_frac),
+    }
 
 
 @kernel
@@ -275,7 +282,8 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     bits = _size_bits(exposure, abs(shares) * price, p)
     if shares == 0.0 or a.equity <= 0.0:
         bits |= CAPITAL
-    if bar.mean_volume > 0 and abs(shares - a.shares) > p.max_volume_frac * bar.mean_volume:
+    order = abs(shares - a.shares) * price
+    if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
         bits |= LIQUIDITY
     if exposure < 0 or exposure > 1.0:
         bits |= _margin_bits(a, shares, price, p)

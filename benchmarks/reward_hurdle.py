@@ -1,0 +1,130 @@
+"""Does an agent hold what pays by its reward, and nothing else?  A drift market with one answer.
+
+    python benchmarks/reward_hurdle.py --jobs 2 --json docs/results/reward_hurdle.json
+
+Log returns are a constant drift and Gaussian noise, so the only choice worth making is whether to
+hold.  The weight k of `reward.variance` says from which annual Sharpe ratio on that pays.  Bars of
+a day, an hour and a minute, three volatilities, true Sharpe ratios .3, .6 and 1.2, k of 0 and .6
+(.6 against .6 lies on the hurdle and is left out), five seeds.  Noise comes in sessions, each
+followed by its mirror image, and is standardised in each split: so the sample's own Sharpe ratio
+is the true one to the last digits, and no bar tells of the next.  Asked: a mean exposure on the
+validation bars above .8 over the hurdle, below .1 under it.  Cells are kept in --work.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np  # noqa: E402
+
+BARS = 600_000
+FIRST_SEED = 510
+HIGH, LOW = 0.8, 0.1
+LENGTHS = {"day": (86_400, 1), "hour": (3_600, 7), "quarter": (900, 26)}
+SESSIONS_A_YEAR = 252
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    length: str
+    volatility: float  # a year
+    sharpe: float
+    kappa: float
+    seed: int
+    timesteps: int
+
+    @property
+    def file(self) -> str:
+        """Name of the file that keeps its result."""
+        return "_".join(str(value) for value in self) + ".json"
+
+
+def drift_bars(cell: Cell) -> Any:
+    """Return the bars of a cell."""
+    from ppo_workbench.market.bars import Bars
+
+    seconds, per_session = LENGTHS[cell.length]
+    a_year = SESSIONS_A_YEAR * per_session
+    sigma = cell.volatility / np.sqrt(a_year)
+    noise = np.random.default_rng(cell.seed).normal(size=BARS)
+    for part in np.array_split(noise, 10):  # shares of the splits are tenths
+        part -= part.mean()
+        part /= part.std()
+    moves = sigma * (noise + cell.sharpe / np.sqrt(a_year))
+    close = 100.0 * np.exp(np.cumsum(moves))
+    opens = np.concatenate([[100.0], close[:-1]]) * (1.0 + 1e-9)
+    session, slot = np.divmod(np.arange(BARS, dtype=np.int64), per_session)
+    never = np.full(BARS, -1, dtype=np.int64)
+    return Bars(
+        instrument="DRIFT",
+        source="file",
+        calendar="XNYS",
+        timezone="America/New_York",
+        bar_seconds=seconds,
+        bars_per_session=per_session,
+        sessions_per_year=SESSIONS_A_YEAR,
+        start_ns=(session * 86_400 + slot * seconds) * 1_000_000_000,
+        open=opens,
+        high=np.maximum(opens, close),
+        low=np.minimum(opens, close),
+        close=close,
+        volume=np.zeros(BARS),
+        half_spread_bps=np.full(BARS, np.nan),
+        session=session,
+        bar_of_session=slot,
+        bars_left=per_session - 1 - slot,
+        regular=np.ones(BARS, dtype=np.bool_),
+        extra=np.empty((BARS, 0)),
+        extra_names=(),
+        events=never,
+        events_ahead=never.copy(),
+        notes=(),
+        has_volume=False,
+    )
+
+
+def run_cell(cell: Cell) -> dict[str, float]:
+    """Train one cell; return the mean exposure and the sample's Sharpe ratio on validation."""
+    from ppo_workbench import compose
+    from ppo_workbench.delivery.inference import policy_weights
+    from ppo_workbench.learning.training import Hooks, Validation, train_model
+    from ppo_workbench.learning.vec_env import TradingVecEnv
+    from ppo_workbench.market.splits import time_splits
+    from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
+    from ppo_workbench.scoring.metrics import scorecard
+    from ppo_workbench.trading.experiment import prepare
+
+    bars = drift_bars(cell)
+    config = compose(
+        [
+            *("risk=unconstrained", "market.lot=0", "env.allow_short=false"),
+            *("env.exposure_levels=[0.0,1.0]", "env.flat_last_bars=0", "env.no_open_last_bars=0"),
+            *(f"reward.variance={cell.kappa}", "costs.half_spread_bps=0.0", f"seed={cell.seed}"),
+            *(f"budget.timesteps={cell.timesteps}", "budget.evaluations=1"),
+            *("checkpoint.every_seconds=null", "costs.high_volatility_multiplier=1"),
+            *("splits.train_frac=0.6", "splits.validation_frac=0.2", "splits.test_frac=0.2"),
+            *("features.names=[return_1,volatility_ratio]", "env.gamma=0.3", "model.n_epochs=3"),
+        ]
+    )
+    warmup = BARS // 10
+    experiment = prepare(config, bars, time_splits(bars, config.splits, warmup))
+    config = experiment.config
+    hooks = Hooks(
+        evaluate=lambda weights: Validation(0.0, {}),
+        record=lambda metrics, step: None,
+        progress=lambda standing: None,
+    )
+    result = train_model(config, TradingVecEnv(experiment.batch()), 1, hooks)
+    policy = Policy("last", NETWORK, policy_weights(result.last_tensors, config.model.activation))
+    found = {}
+    for name, split in experiment.splits.items():
+        trace = backtest(policy, bars, experiment.market, split, config)
+        moves = np.diff(np.log(bars.close[split.start : split.stop]))
+        found[f"{name}_exposure"] = scorecard(trace).exposure_mean_abs
+        found[f"{name}_sharpe"] = float(
+            moves.mean() / moves.std() * np.sqrt(SESSIONS_A_YEAR * LENGTHS[cell.length][1])
+        )
+    return found
