@@ -282,7 +282,7 @@ def test_password_given_literally_is_masked_in_the_record(pipeline: FakePipeline
 
     ((config, raw, _),) = pipeline.calls
     assert config.tracking.uri == CANARY
-    assert raw["tracking"]["uri"] == "postgresql://user:***@host/db"
+    assert raw["tracking"]["uri"] == "postgresql://***@host/db"
 
 
 @pytest.mark.parametrize("error", [ConfigError(f"cannot reach {CANARY}"), ValueError(CANARY)])

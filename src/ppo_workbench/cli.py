@@ -33,9 +33,10 @@ from ppo_workbench.config import (
     TrackingConfig,
     validate_config,
 )
+from ppo_workbench.config.secrets import masked
 from ppo_workbench.options import CONF, choose, groups
 from ppo_workbench.recorded import Composed, check_files, under_overrides
-from ppo_workbench.refusals import masked, refusal, report
+from ppo_workbench.refusals import refusal, report
 
 FLAGS_OF_OLD = {
     "--model-type": "model",

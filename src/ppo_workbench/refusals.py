@@ -22,6 +22,7 @@ from ppo_workbench.config import (
     known_keys,
     unknown_key,
 )
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.options import groups
 
 
@@ -147,25 +148,12 @@ def report(error: Exception, arguments: Sequence[str], verbose: bool) -> int:
 
 
 def _without_secrets(text: str, overrides: Sequence[str]) -> str:
-    """Replace passwords in URLs, and values that overrides took from the environment."""
+    """Replace secrets, and values that overrides took from the environment."""
     for name in re.findall(r"oc\.env:\s*([^,}\s]+)", " ".join(overrides)):
         value = os.environ.get(name, "")
         if len(value) > 3:
             text = text.replace(value, f"${{oc.env:{name}}}")
-    return _without_passwords(text)
-
-
-def _without_passwords(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", text)
-
-
-def masked(values: Any) -> Any:
-    """Copy nested plain values with the passwords of URLs masked."""
-    if isinstance(values, dict):
-        return {key: masked(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [masked(value) for value in values]
-    return _without_passwords(values) if isinstance(values, str) else values
+    return Redactor(*overrides)(text)
 
 
 def _line(text: str) -> str:

@@ -1,12 +1,13 @@
-"""A canary in the tracking URI, given in any way, is found in nothing that is written."""
+"""A canary in an address, given in any way, is found in nothing that is written or printed."""
 
 import logging
 from pathlib import Path
 
 import pytest
-from tests.e2e.workbench import BUDGET, TINY, Result, Workbench
+from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
 
 from ppo_workbench import compose, train
+from ppo_workbench.scoring import report
 
 CANARY = "canary-7f3a9c"
 # SQLite has no passwords; SQLAlchemy says so, naming the key only.
@@ -85,3 +86,56 @@ def test_canary_in_a_python_configuration_is_in_no_file(
 
     out, err = capsys.readouterr()
     _check_clean(Result(0, out, err), recording.home)
+
+
+SMALL = ["data.synthetic.sessions=70", "env.episode_bars=390", *SMALL_MODEL, "tracking.plots=false"]
+STUDY = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "budget.timesteps=256"]
+PROMOTE = [
+    *("task=promote", "promote.study=smoke", "promote.seeds=[11,12]", "promote.top_k=1"),
+    *("promote.profile=research", "tracking.plots=false"),
+]
+COMPARE = [
+    *("task=compare", "output=tiny", "splits.gap_bars=0", "compare.seeds=[0]", *BUDGET),
+    *(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true")),
+    *("compare.pairs=[[masked,flat]]", "compare.resamples=200"),
+]
+
+
+def test_canary_goes_through_a_study_its_champion_and_a_comparison_unseen(
+    recording: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(report, "write_report_plots", lambda *parts: [])
+    storage, own = f"sqlite:///{recording.home}/s.db?password={CANARY}", recording.home
+    tracking = f"tracking.uri='{_uri(own, 'token')}'"
+
+    with caplog.at_level(logging.INFO):
+        for arguments, key in (
+            ([*STUDY, *SMALL], "hydra.sweeper.storage"),
+            (PROMOTE, "trial.storage"),
+            ([*COMPARE, *SMALL], "trial.storage"),
+        ):
+            result = recording.run(*arguments, tracking, f"{key}='{storage}'")
+            _check_clean(result, own)
+
+    assert CANARY not in caplog.text
+    written = {name.partition("/")[0] for name in recording.files()}
+    assert {"sweeps", "trained_models", "promotions", "comparisons", "mlruns"} <= written
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        f"postgresql+psycopg://user:se/{CANARY}@127.0.0.1:1/db",
+        f"postgresql+psycopg://{CANARY}@127.0.0.1:1/db",
+        f"postgresql+psycopg://127.0.0.1:1/db?user=u&password=a@b/{CANARY}",
+        f"nosuch://user:{CANARY}@host/db",
+        f"sqlite:////proc/nowhere/s.db?password={CANARY}",
+    ],
+)
+def test_canary_in_a_storage_that_fails_is_not_in_the_message(
+    storage: str, workbench: Workbench
+) -> None:
+    sweep = workbench.run(*STUDY, *SMALL, f"hydra.sweeper.storage='{storage}'")
+    _check_clean(sweep, workbench.home, code=2)
+    promote = workbench.run(*PROMOTE, f"trial.storage='{storage}'")
+    _check_clean(promote, workbench.home, code=2)

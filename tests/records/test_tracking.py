@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records import pending
 from ppo_workbench.records.mlflow_store import TrackingError, check_store, tracking_uri
 from ppo_workbench.records.pending import PendingTracker, load_mlflow_early
-from ppo_workbench.records.redaction import Redactor, redact_urls
 from ppo_workbench.records.tracking import (
     MAX_METRICS_PER_BATCH,
     MAX_PARAM_LENGTH,
@@ -270,27 +270,6 @@ def test_open_tracker_unreachable_server_is_one_sentence_without_password(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("postgresql://user:pw@host/db", "postgresql://***@host/db"),
-        ("https://token@host", "https://***@host"),
-        ("a https://u:p@h/x and http://v:q@i/y.", "a https://***@h/x and http://***@i/y."),
-        ("mysql://h/db?user=u&password=pw&x=1", "mysql://h/db?user=u&password=***&x=1"),
-        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
-        ("mail me@example.org", "mail me@example.org"),
-    ],
-)
-def test_redact_urls_known_forms_lose_their_secrets(text: str, clean: str) -> None:
-    assert redact_urls(text) == clean
-
-
-def test_redactor_password_with_at_and_slash_is_found_encoded_and_decoded() -> None:
-    redact = Redactor("postgresql://user:pa@ss/word%21@host/db")
-    assert redact("failed: pa@ss/word%21 or pa@ss/word!") == "failed: *** or ***"
-    assert "word" not in repr(redact)
-
-
 def test_flatten_params_unresolved_interpolation_stays() -> None:
     flat = flatten_params({"tracking": {"uri": "${oc.env:MY_URI}"}, "data": {"columns": {}}})
     assert flat == {"tracking.uri": "${oc.env:MY_URI}", "data.columns": "{}"}
@@ -306,6 +285,7 @@ import sys
 import threading
 from pathlib import Path
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.tracking import open_tracker
 with open_tracker(TrackingConfig(experiment="race"), Path(sys.argv[1]), "racer") as tracker:
     tracker.log_metrics({"a": 1.0}, 0)

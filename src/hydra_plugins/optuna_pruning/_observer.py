@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from ppo_workbench.config.secrets import redact
+
 RETRY_SECONDS = 60.0
 
 
@@ -53,5 +55,6 @@ class Observed:
         except Exception as error:
             self._down_until = time.monotonic() + RETRY_SECONDS
             later = "" if event == "close" else "; the sweep goes on, the record is made up later"
-            self._say(f"not recorded ({event}): {type(error).__name__}: {error}{later}")
+            reason = redact(f"{type(error).__name__}: {error}")
+            self._say(f"not recorded ({event}): {reason}{later}")
             return None

@@ -20,12 +20,8 @@ from optuna.trial import TrialState
 from hydra_plugins.optuna_pruning._samplers import check_sampler
 from hydra_plugins.optuna_pruning._space import Space, read_space
 from ppo_workbench.config import ConfigError, WorkbenchError
-from ppo_workbench.records.storage import (
-    claim_lock,
-    open_storage,
-    study_folder,
-    without_password,
-)
+from ppo_workbench.config.secrets import masked
+from ppo_workbench.records.storage import claim_lock, open_storage, study_folder
 from ppo_workbench.records.study import SETTLED, SWEEP, last_seen, load_study, make_pruner
 from ppo_workbench.records.study_identity import check_unclaimed, claim_folder
 
@@ -293,7 +289,7 @@ def _open_study(settings: Settings, space: Space, storage: Any, folder: Path) ->
 def _shown_storage(settings: Settings) -> str:
     """Return the storage as the user wrote it, secrets unresolved."""
     written = settings.raw_storage or settings.storage
-    return "null" if written is None else without_password(written)
+    return "null" if written is None else str(masked(written))
 
 
 def _with_settings(
@@ -307,7 +303,7 @@ def _with_settings(
             "pruner": settings.pruner,
             "objective": settings.objective,
             "params": {one.name: one.text for one in space.parameters},
-            "fixed": list(space.fixed),
+            "fixed": masked(space.fixed),
             "n_trials": settings.n_trials,
             "seed": settings.seed,
             "heartbeat_seconds": settings.heartbeat_seconds,
@@ -396,7 +392,9 @@ def failures_allowed(settings: Settings) -> int:
 
 def _write_settings(settings: Settings, config: DictConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
-    overrides = OmegaConf.to_container(config.hydra.overrides, resolve=False)
-    text = OmegaConf.to_yaml({"sweeper": sweeper, "overrides": overrides}, resolve=False)
-    (folder / "sweep.yaml").write_text(without_password(text), encoding="utf-8")
+    written = {
+        name: masked(OmegaConf.to_container(config.hydra[name], resolve=False))
+        for name in ("sweeper", "overrides")
+    }
+    text = OmegaConf.to_yaml(written, resolve=False)
+    (folder / "sweep.yaml").write_text(text, encoding="utf-8")

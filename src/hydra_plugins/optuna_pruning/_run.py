@@ -19,7 +19,7 @@ from hydra_plugins.optuna_pruning._observer import Observed
 from hydra_plugins.optuna_pruning._plan import DONE, Plan, best_trials, failures_allowed
 from hydra_plugins.optuna_pruning._samplers import make_sampler, next_grid_point, unlucky
 from ppo_workbench.config import ConfigError, Interrupted, WorkbenchError
-from ppo_workbench.records.storage import without_password
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.study import (
     FAIL_REASON,
     GRACE_BEATS,
@@ -77,8 +77,9 @@ class _Sweep:
                 if not _of_storage(error):
                     raise
                 reason = " ".join(str(error.__cause__ or error).split("\n(Background")[0].split())
+                told = Redactor(self.plan.settings.storage)(reason)
                 raise SweepError(
-                    f"study {self.plan.name}: the storage failed ({without_password(reason)}); "
+                    f"study {self.plan.name}: the storage failed ({told}); "
                     "mend that and start the same command again, finished trials are kept"
                 ) from error
             self._leave()

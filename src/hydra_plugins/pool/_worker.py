@@ -154,9 +154,11 @@ def _failure(error: BaseException) -> tuple[str, Any, str | None, JobReturn | No
 
 
 def _print(error: BaseException) -> None:
+    from ppo_workbench.config.secrets import redact
+
     if not isinstance(error, optuna.TrialPruned | KeyboardInterrupt):
         with suppress(OSError):
-            traceback.print_exception(error)
+            print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
 
 
 def _sendable(result: JobReturn) -> JobReturn:

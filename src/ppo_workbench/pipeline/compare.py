@@ -29,7 +29,7 @@ from ppo_workbench.pipeline.comparison_plan import (
     varies_market,
 )
 from ppo_workbench.pipeline.comparison_runs import Comparands
-from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
+from ppo_workbench.pipeline.outcome import check_result_path, record_of, write_result
 from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.stored import home_folder
 from ppo_workbench.records.comparison_record import ComparisonRecord
@@ -107,7 +107,7 @@ def compare(
     goes_on = kept is not None
     if kept is None:
         kept = _begin(config, folder, plan, look)
-    params = without_secrets(raw, config)
+    params = raw or record_of(config)
     record = ComparisonRecord.open(config.tracking, home, name, params, goes_on)
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:

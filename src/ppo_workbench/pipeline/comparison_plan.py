@@ -168,6 +168,7 @@ def settled_plan(config: Config) -> dict[str, Any]:
         "overwrite",
         "result_json",
         "tracking",
+        "trial",
         "resume",
         "checkpoint",
         "threads",

@@ -1,9 +1,8 @@
 """What a training leaves, on the screen, in the record and in a file for scripts."""
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,10 +12,11 @@ from ppo_workbench.config import (
     ConfigError,
     RewardConfig,
 )
+from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
 )
-from ppo_workbench.delivery.describe import utc
+from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
 from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole
 from ppo_workbench.learning.training import (
@@ -25,7 +25,6 @@ from ppo_workbench.learning.training import (
 from ppo_workbench.market.horizons import describe_horizons
 from ppo_workbench.pipeline.scores import Scores, own_scores
 from ppo_workbench.pipeline.stored import MODEL_NAMES
-from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.plots import write_plots
 from ppo_workbench.scoring.trace import Trace
@@ -202,18 +201,10 @@ def record_outcome(
     tracker.log_text(console.log_text, "console.log")
 
 
-def without_secrets(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Copy the configuration for the record, passwords and tokens of URIs masked."""
-    redact = Redactor(config.tracking.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: clean(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [clean(item) for item in value]
-        return redact(value) if isinstance(value, str) else value
-
-    return {key: clean(value) for key, value in raw.items()}
+def record_of(config: Config) -> dict[str, Any]:
+    """Return the record of a configuration from Python; the command line hands in its own."""
+    recorded: dict[str, Any] = masked(plain(asdict(config)))
+    return recorded
 
 
 def check_result_path(path: str | None) -> None:

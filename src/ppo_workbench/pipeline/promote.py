@@ -50,7 +50,7 @@ from ppo_workbench.pipeline.contender import (
     candidate_config,
     check_same_bars,
 )
-from ppo_workbench.pipeline.outcome import check_result_path, without_secrets, write_result
+from ppo_workbench.pipeline.outcome import check_result_path, record_of, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
     Opened,
@@ -129,7 +129,7 @@ def promote(
         check_writable(_champions(home))
         finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
-        record = without_secrets(raw or plain(asdict(config)), config)
+        record = raw or record_of(config)
         tags = {"task": "promote", "study": run.study.name, "profile": run.profile.value}
         title = f"promotion of {name}"
         with open_tracker(config.tracking, home, title, record, tags) as tracker:

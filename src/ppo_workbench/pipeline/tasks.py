@@ -33,12 +33,12 @@ from ppo_workbench.pipeline.outcome import (
     check_result_path,
     describe_training,
     outcome_document,
+    record_of,
     record_outcome,
     resolved_choices,
     result_rows,
     say_end,
     warn_if_nothing_trades,
-    without_secrets,
     write_result,
 )
 from ppo_workbench.pipeline.paper import paper
@@ -131,7 +131,7 @@ def train(
     """
     home, console = home_folder(), console or WorkbenchConsole()
     resumed = Resumed.find(home, config.resume)
-    raw = without_secrets(raw or plain(asdict(config)), config)
+    raw = raw or record_of(config)
     name = resumed.name if resumed else config.output or default_name(config)
     folder = home / FOLDERS[config.model.type]
     overwrite = config.overwrite or (resumed is not None and resumed.owns_artifact(folder, raw))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppo_workbench.records.redaction import redact_urls
+from ppo_workbench.config.secrets import redact
 
 if TYPE_CHECKING:
     import optuna
@@ -179,7 +179,7 @@ def _row(trial: "FrozenTrial", objectives: int) -> TrialRow:
 def _outcome(trial: "FrozenTrial") -> tuple[str, tuple[float, ...], str]:
     from optuna.trial import TrialState
 
-    reason = redact_urls(_text(trial.user_attrs.get("fail_reason")))
+    reason = redact(_text(trial.user_attrs.get("fail_reason")))
     if trial.state == TrialState.FAIL:
         return "failed", (), reason or "no reason recorded"
     if trial.state == TrialState.PRUNED:

@@ -6,7 +6,6 @@ functions: the import takes seconds.
 
 import logging
 import os
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +18,8 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from ppo_workbench.config import TrackingConfig, WorkbenchError
-from ppo_workbench.records.redaction import Redactor
+from ppo_workbench.config.secrets import Redactor
+from ppo_workbench.records.storage import sqlite_file
 
 DEFAULT_EXPERIMENT = "ppo_workbench"
 LOCK_SECONDS = 120.0
@@ -82,7 +82,7 @@ def creation_lock(uri: str, home: Path) -> Iterator[None]:
 
 def _lock_path(uri: str, home: Path) -> Path:
     """Return where the lock of a store lies, in a folder that exists now."""
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     path = home / "mlruns" / "tracking.lock" if database is None else Path(f"{database}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -102,7 +102,7 @@ def check_store(uri: str, home: Path) -> None:
             artifacts = artifact_folder(home)
             artifacts.mkdir(parents=True, exist_ok=True)
             _check_writable(artifacts)
-        database = _sqlite_file(uri)
+        database = sqlite_file(uri)
         if database is not None and database.exists():
             _check_takes_writes(database)
     except (OSError, sqlite3.Error) as error:
@@ -131,12 +131,6 @@ def _check_takes_writes(database: Path) -> None:
                 raise
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    """Return the file of an SQLite store, None for other stores and for one in memory."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    return None if found is None or found[1] == ":memory:" else Path(found[1])
-
-
 def artifact_folder(home: Path) -> Path:
     """Return where a bare database keeps the files of its runs."""
     return home / "mlruns" / "artifacts"
@@ -144,7 +138,7 @@ def artifact_folder(home: Path) -> Path:
 
 def unusable(uri: str, error: Exception) -> TrackingError:
     """Say in one sentence that a store cannot be used."""
-    redact = Redactor(uri, os.environ.get("MLFLOW_TRACKING_URI", ""))
+    redact = Redactor(uri)
     return TrackingError(
         f"tracking.uri={redact(uri)}: the run cannot be recorded "
         f"({type(error).__name__}: {first_line(redact(str(error)))}); mend the store, "

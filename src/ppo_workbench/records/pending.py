@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any
 
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import (
     TrackingError,
     check_store,
     client_class,
     tracking_uri,
 )
-from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
 
 PATIENCE_SECONDS = 3.0
@@ -152,7 +152,7 @@ def open_tracker_beside(
         return NullTracker()
     uri = tracking_uri(config, home.absolute())
     check_store(uri, home.absolute())
-    destination = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))(uri)
+    destination = Redactor(uri)(uri)
 
     began_ms = time.time_ns() // 1_000_000
 

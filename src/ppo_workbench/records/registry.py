@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ppo_workbench.config import ArtifactError, TrackingConfig
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.records.mlflow_store import (
@@ -22,7 +23,6 @@ from ppo_workbench.records.mlflow_store import (
     tracking_uri,
 )
 from ppo_workbench.records.pyfunc import save_pyfunc
-from ppo_workbench.records.redaction import Redactor
 from ppo_workbench.records.tracking import open_tracker
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import ConfigError
+from ppo_workbench.config.secrets import Redactor
 
 if TYPE_CHECKING:
     import optuna
@@ -25,9 +26,10 @@ def study_folder(home: Path, study: str) -> Path:
     return home / "sweeps" / study
 
 
-def without_password(uri: str | None) -> str:
-    """Return a storage address that may be shown."""
-    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", uri or "journal file")
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of an SQLite address, None for other addresses and for one in memory."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return None if found is None or found[1] == ":memory:" else Path(found[1])
 
 
 class KernelLock:
@@ -74,7 +76,8 @@ def open_storage(uri: str | None, home: Path, study: str) -> "optuna.storages.Ba
     Raises:
         ConfigError: The storage cannot be reached, or its driver is missing.
     """
-    folder = study_folder(home, study)
+    folder, redact = study_folder(home, study), Redactor(uri)
+    where = f"hydra.sweeper.storage={redact(uri or 'null')}"
     try:
         if uri is None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,14 +86,13 @@ def open_storage(uri: str | None, home: Path, study: str) -> "optuna.storages.Ba
             return _database(uri)
     except ImportError as error:
         raise ConfigError(
-            f"hydra.sweeper.storage={without_password(uri)}: its driver is missing ({error}), "
-            f"install it (pip install {error.name})"
+            f"{where}: its driver is missing ({error}), install it (pip install {error.name})"
         ) from None
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split("\n(Background")[0].split())
         raise ConfigError(
-            f"hydra.sweeper.storage={without_password(uri)}: cannot be opened "
-            f"({without_password(reason)}), check the address and that its server runs"
+            f"{where}: cannot be opened ({redact(reason)}), check the address and that its "
+            "server runs"
         ) from None
 
 
@@ -133,8 +135,8 @@ def _database(uri: str) -> "optuna.storages.BaseStorage":
     from optuna.storages import RDBStorage
 
     options: dict[str, Any] = {}
-    if uri.startswith("sqlite"):
-        file = Path(uri.partition("///")[2])
+    file = sqlite_file(uri)
+    if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": 120.0}}
     for attempt in range(5):
@@ -168,8 +170,8 @@ def _quicken(storage: Any) -> None:
 
 
 def _lock_path(uri: str | None, folder: Path, purpose: str) -> Path:
-    if uri is not None and uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+    file = sqlite_file(uri or "")
+    if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         return file.with_name(f"{file.name}.{purpose}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import ConfigError, WorkbenchError
+from ppo_workbench.config.secrets import redact
 from ppo_workbench.records.storage import open_storage as open_storage
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def fail(study: "optuna.Study", number: int, reason: str) -> bool:
     frozen = _frozen(study, number)
     if frozen.state.is_finished():
         return False
-    study._storage.set_trial_user_attr(frozen._trial_id, FAIL_REASON, reason[:2000])
+    study._storage.set_trial_user_attr(frozen._trial_id, FAIL_REASON, redact(reason)[:2000])
     return tell(study, number, "FAIL")
 
 
@@ -407,5 +408,5 @@ def describe(error: BaseException) -> str:
         return INTERRUPTED
     if isinstance(error, SystemExit):
         return f"the job ended itself with sys.exit({error.code})"
-    text = " ".join(str(error).split())
+    text = redact(" ".join(str(error).split()))
     return text if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {text}"

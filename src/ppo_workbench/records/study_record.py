@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.storage import open_storage
@@ -143,8 +144,9 @@ class StudyRecord:
         try:
             return act(*arguments)
         except Exception as error:
-            _LOG.warning("the end of study %s is not recorded whole: %s", self._study, error)
-            self._parent.log_text(str(error), "analysis.txt")
+            reason = Redactor(self._storage, self._config.uri)(str(error))
+            _LOG.warning("the end of study %s is not recorded whole: %s", self._study, reason)
+            self._parent.log_text(reason, "analysis.txt")
             return None
 
     def _settle_the_rest(self) -> bool:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ppo_workbench.config import TrackingConfig, flatten
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
     artifact_folder,
@@ -32,7 +33,6 @@ from ppo_workbench.records.mlflow_store import (
     tracking_uri,
     unusable,
 )
-from ppo_workbench.records.redaction import Redactor
 
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 60.0
@@ -326,7 +326,7 @@ def open_tracker(
         return NullTracker()
     home = home.absolute()
     uri = tracking_uri(config, home)
-    redact = Redactor(uri, config.uri or "", os.environ.get("MLFLOW_TRACKING_URI", ""))
+    redact = Redactor(uri)
     experiment = experiment_name(config)
     check_store(uri, home)
     try:
