@@ -31,7 +31,6 @@ class EnvConfig:
     mask_all_true: bool = False
     episode_bars: Annotated[int, Field(ge=2)] = 1950
     initial_cash_usd: Positive = 100_000.0
-    fractional_shares: bool = False
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.95
     no_open_last_bars: CountOrZero = 15
     flat_last_bars: CountOrZero = 5
