@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from tests.delivery.builders import Walk, experiment_of, small_config, store_model, walk
 
+from ppo_workbench.config import Config
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.messages import Status, bar_messages, moment_of
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
@@ -152,8 +154,7 @@ def _thin(bars: Bars) -> Bars:
     return replace(bars, volume=np.where(still, 0.0, bars.volume))
 
 
-def _thin_experiment(*overrides: str) -> Experiment:
-    config = small_config(*overrides)
+def _thin_experiment(config: Config) -> Experiment:
     bars, splits = split_bars(config)
     return prepare(config, _thin(bars), splits)
 
@@ -174,7 +175,7 @@ _THIN = [
 def test_decider_on_bars_without_volume_equals_the_backtest(
     tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    experiment = _thin_experiment(*overrides)
+    experiment = _thin_experiment(small_config(*overrides))
     split = experiment.splits["train"]
     split = Split("part", split.start, split.start + 1600)
     rows = _agree(experiment, tmp_path, split, seed=3)
@@ -189,7 +190,7 @@ def test_decider_on_bars_without_volume_equals_the_backtest(
 def test_simulated_account_on_bars_without_volume_equals_the_backtest(
     tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    experiment = _thin_experiment(*overrides)
+    experiment = _thin_experiment(small_config(*overrides))
     start = experiment.splits["train"].start
     artifact = store_model(experiment, tmp_path, seed=3)
     use_mask = experiment.config.model.type.value == "maskable_ppo"
@@ -213,9 +214,11 @@ def test_decider_on_daily_bars_equals_the_backtest(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SPY.is_file(), reason="real bars are not beside the project")
-def test_decider_on_real_minutes_equals_the_backtest(tmp_path: Path) -> None:
-    config = small_config("experiment=us_minute_short", f"data.path={SPY}")
-    experiment = experiment_of(config)
+@pytest.mark.parametrize("make", [experiment_of, _thin_experiment])
+def test_decider_on_real_minutes_equals_the_backtest(
+    tmp_path: Path, make: Callable[[Config], Experiment]
+) -> None:
+    experiment = make(small_config("experiment=us_minute_short", f"data.path={SPY}"))
     rows = _agree(experiment, tmp_path, experiment.splits["train"])
     _busy(rows, 20)
 

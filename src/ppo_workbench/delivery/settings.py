@@ -10,7 +10,7 @@ from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.trading.actions import action_space
 
 # What the step reads. Other sections say how a model was found, and may hold secrets.
-SECTIONS = ("market", "features", "env", "costs", "risk", "reward")
+SECTIONS = ("features", "env", "costs", "risk", "reward", "market")
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 
