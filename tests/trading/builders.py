@@ -13,9 +13,11 @@ from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.horizons import derived
+from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, begin_episode, step_one
+from ppo_workbench.trading.rewards import with_volatility
 from ppo_workbench.trading.rules import RULE_NAMES, action_reasons, build_params
 
 Values = Sequence[float] | npt.NDArray[Any] | float
@@ -38,8 +40,9 @@ def _preset(risk: str) -> Config:
 
 
 def of_minutes(config: Config) -> Config:
-    """Return a configuration with the horizons of minute bars in sessions of 390."""
-    return derived(config, hand_bars([100.0] * 390, 390))
+    """Return a configuration with what follows from minute bars of 5 bp in sessions of 390."""
+    bars = hand_bars([100.0, 100.05] * 195, 390)
+    return with_volatility(derived(config, bars), bars, (Split("train", 0, len(bars)),))
 
 
 def configure(risk: str = "unconstrained", **changes: Any) -> Config:
