@@ -19,6 +19,11 @@ settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: those of gzip carry the second, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     """Look for garbage as rarely as `cli.main` does, and never in what the imports have made.
 
