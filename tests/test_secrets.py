@@ -36,6 +36,9 @@ SECRET = "C4n4ry-7f3a9c"
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("mail me@example.org; write key=value", "mail me@example.org; write key=value"),
         ("budget.timesteps=3 seed=7", "budget.timesteps=3 seed=7"),
+        ("/data/me@work/bars-2024.csv?", "/data/me@work/bars-2024.csv?"),
+        ("file:///home/me@work/bars.csv", "file:///home/me@work/bars.csv"),
+        ("2024-01-02T14:30:00+01:00 at 09:30", "2024-01-02T14:30:00+01:00 at 09:30"),
     ],
 )
 def test_redact_known_forms_lose_their_secrets_alone(text: str, clean: str) -> None:

@@ -309,7 +309,8 @@ def test_load_artifact_reindented_json_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format_version 2"),
+        ({"format_version": 1}, "this version of ppo_workbench reads 2; train it again"),
+        ({"format_version": 3}, "format_version 3"),
         ({"format_version": True}, "format_version True"),
         ({"surprise": 1}, "surprise"),
         ({"warmup_bars": -1}, "warmup_bars"),

@@ -444,6 +444,16 @@ def test_state_of_another_model_or_damaged_is_refused(model: Model, tmp_path: Pa
         DeciderState.load(tmp_path / "broken.npz")
 
 
+def test_state_of_version_1_is_refused_by_name(model: Model) -> None:
+    artifact, _, _, _ = model
+    state = _warm(model, 3).state()
+    assert state.document["version"] == 2
+    for told in ({"version": 1}, {}):  # version 1 did not say it
+        document = {key: value for key, value in state.document.items() if key != "version"}
+        with pytest.raises(ArtifactError, match=r"state: has version 1, .* reads 2; warm up"):
+            Decider(artifact).restore(DeciderState(state.arrays, {**document, **told}))
+
+
 def test_state_that_no_decider_saved_is_refused_in_our_words(tmp_path: Path) -> None:
     (tmp_path / "bars.csv").write_text("timestamp,open\n")
     (tmp_path / "empty").touch()

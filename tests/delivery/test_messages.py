@@ -30,7 +30,7 @@ def _bar(**changes: object) -> Bar:
 def test_published_schemas_are_those_of_the_messages() -> None:
     published = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
     assert published == schemas()
-    assert sorted(published) == ["account-v1.json", "bar-v1.json", "decision-v1.json"]
+    assert sorted(published) == ["account-v2.json", "bar-v1.json", "decision-v2.json"]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,21 @@ def test_bar_without_zone_with_unknown_field_or_version_is_refused(
 ) -> None:
     with pytest.raises(ValidationError):
         _bar(**change)
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (Account, {"cash": 1.0, "shares": 0.0}),
+        (Decision, {"status": "idle", "time": "2024-01-02T14:30:00Z"}),
+    ],
+)
+def test_account_and_decision_of_version_1_are_refused(
+    message: type[Account | Decision], fields: dict[str, object]
+) -> None:
+    assert message.model_validate_json(json.dumps({**fields, "version": 2})).version == 2
+    with pytest.raises(ValidationError, match=r"version\n  Input should be 2"):
+        message.model_validate_json(json.dumps({**fields, "version": 1}))
 
 
 def test_account_with_an_undefined_number_is_refused() -> None:

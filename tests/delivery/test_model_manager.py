@@ -181,7 +181,7 @@ def test_discover_missing_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format_version 2"),
+        ({"format_version": 1}, "format_version 1"),
         ({"surprise": 1}, "surprise"),
         ({"action_names": ["BUY", "HOLD", "SELL"]}, "in this order"),
     ],

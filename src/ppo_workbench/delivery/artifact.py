@@ -414,7 +414,7 @@ def _check_version(path: Path, version: object) -> None:
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ArtifactError(
             f"{path} has format_version {version!r}, this version of ppo_workbench reads "
-            f"{FORMAT_VERSION}; use the version of ppo_workbench that wrote it"
+            f"{FORMAT_VERSION}; train it again"
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ppo_workbench.config import ArtifactError, BarsError, settled
 from ppo_workbench.delivery.artifact import Artifact
-from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState
 from ppo_workbench.delivery.decision_kernel import choose_action, follow_and_observe
 from ppo_workbench.delivery.golden import SCALER_MEANS, SCALER_STDS, stored_weights, uses_mask
 from ppo_workbench.delivery.market_memory import MarketMemory
@@ -247,6 +247,7 @@ class Decider:
         arrays = {name: array.copy() for name, array in self._arrays().items()}
         arrays |= {f"market.{key}": array.copy() for key, array in self.market.arrays().items()}
         document = {
+            "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
             "begun": self._begun,
             "ordered": self._ordered,
@@ -261,9 +262,15 @@ class Decider:
         """Go on from a state, bit for bit as the Decider that it was taken from.
 
         Raises:
-            ArtifactError: The state is another model's, or damaged.
+            ArtifactError: The state is another version's or another model's, or damaged.
         """
         document = state.document
+        version = document.get("version", 1)  # the first one did not say it
+        if version != STATE_VERSION:
+            raise ArtifactError(
+                f"state: has version {version!r}, this version of ppo_workbench reads "
+                f"{STATE_VERSION}; warm up from history"
+            )
         if document.get("pth_sha256") != self.artifact.metadata.pth_sha256:
             raise ArtifactError(
                 f"state: belongs to another model than {self.artifact.metadata.name!r}; restore "
@@ -350,7 +357,7 @@ class Decider:
         self._ordered = rung
         names, reasons = self.space.names, self.reasons.tolist()
         return Decision.of_checked(
-            version=1,
+            version=2,
             status=Status.decided,
             time=time,
             reason="",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppo_workbench.config import ArtifactError
 
+STATE_VERSION = 2
 _DOCUMENT = "document"
 
 
@@ -20,7 +21,8 @@ class DeciderState:
 
     Attributes:
         arrays: Plain and structured numpy arrays by name.
-        document: JSON values: which model it belongs to, counters, the last decision.
+        document: JSON values: its version, which model it belongs to, counters, the last
+            decision.
     """
 
     arrays: dict[str, np.ndarray[Any, Any]]

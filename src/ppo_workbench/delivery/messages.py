@@ -16,7 +16,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Bars
 
-MESSAGE_VERSION = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -97,7 +96,7 @@ class Order(_Message):
 class Account(_Message):
     """The account at the bar's close, as the broker reports it: what it says is believed."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     cash: float = Field(description="Cash, short proceeds included, debt negative")
     shares: float = Field(description="Signed position")
     fills: list[Fill] = Field(
@@ -134,7 +133,7 @@ class Status(Enum):
 class Decision(_Message):
     """What to do after one bar, or at a moment of the clock."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     status: Status
     time: AwareDatetime = Field(description="End of the bar, or the moment of the clock")
     reason: str = Field(default="", description="Why there is no decision by the model")
@@ -235,6 +234,8 @@ def bar_messages(bars: Bars) -> Iterator[Bar]:
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of each message under the name of its file in docs/schemas/."""
     return {
-        f"{message.__name__.lower()}-v{MESSAGE_VERSION}.json": message.model_json_schema()
+        f"{message.__name__.lower()}-v{message.model_fields['version'].default}.json": (
+            message.model_json_schema()
+        )
         for message in MESSAGES
     }

@@ -19,7 +19,7 @@ from pydantic import (
 
 from ppo_workbench.config import ActionSet, ModelType, Select, Severity
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STEP_ACTIONS = ("SELL", "HOLD", "BUY")
 
 Name = Annotated[str, StringConstraints(min_length=1)]
