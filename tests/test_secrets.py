@@ -21,6 +21,8 @@ SECRET = "C4n4ry-7f3a9c"
         ("https://token:@host", "https://***@host"),
         ("a https://u:p@h/x and http://v:q@i/y.", "a https://***@h/x and http://***@i/y."),
         ("mysql://h/db?user=u&password=pw&x=1", "mysql://h/db?user=u&password=***&x=1"),
+        ("mysql://u@h/db?user=u&password=p@w x", "mysql://*** x"),
+        ("mysql://h/db?user=u@x&password=pw", "mysql://***@x&password=***"),
         ("sqlite:////x.db?password=pw", "sqlite:////x.db?password=***"),
         ("sqlite:////x.db?token=pw: it fails", "sqlite:////x.db?token=***: it fails"),
         ("postgresql:///db?user=u&password=a;b", "postgresql:///db?user=u&password=***"),
@@ -51,6 +53,7 @@ PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), m
 
 @given(PASSWORDS, PASSWORDS, st.sampled_from(["postgresql://u:{}@host/db", "https://{}@host"]))
 @example("se/", "@:", "postgresql://u:{}@host/db")
+@example("", ":0", "https://{}@host")
 @example("a b", '"c', "https://{}@host")
 def test_masked_no_password_in_an_address_survives(before: str, after: str, form: str) -> None:
     address = form.format(before + SECRET + after)

@@ -21,7 +21,7 @@ _NAME_OF_SECRET = r"pass(?:word|wd|phrase)|pwd|secret|token"
 # A path has no user: sqlite:////home/me@work.
 _SCHEME = r"(?<![\w.+-])(?!sqlite|file)[\w.+-]*://"
 # Up to the last `@`: a password may hold `/`, `@` and `:`.
-_USERINFO = re.compile(rf"({_SCHEME})([^\s\"']*)@")
+_USERINFO = re.compile(rf"({_SCHEME})([^\s\"']*)@([^\s\"']*)")
 _OPEN_USERINFO = re.compile(rf"(?:(?:[^\s:/@$]*|{_UNRESOLVED}):)?{_UNRESOLVED}")
 _ENDS = r"(?=[:,.)\]}]*(?:[&\s\"']|$))"
 _QUERY = re.compile(rf"(?<=[?&;])([^=&;\s\"']+)=({_UNRESOLVED}|[^&\s\"']+?){_ENDS}")
@@ -51,11 +51,17 @@ def redact(text: str) -> str:
 
 
 def _clean_userinfo(found: re.Match[str]) -> str:
-    return found[0] if _OPEN_USERINFO.fullmatch(found[2]) else f"{found[1]}{MASK}@"
+    if _secret_fields(found[2]):
+        return f"{found[1]}{MASK}"  # the last `@` may be one of a password in the query
+    return found[0] if _OPEN_USERINFO.fullmatch(found[2]) else f"{found[1]}{MASK}@{found[3]}"
 
 
 def _clean_query(found: re.Match[str]) -> str:
     return f"{found[1]}={MASK}" if _is_secret(found[1], found[2]) else found[0]
+
+
+def _secret_fields(text: str) -> list[str]:
+    return [value for key, value in _QUERY.findall(text) if _is_secret(key, value)]
 
 
 def _is_secret(key: str, value: str) -> bool:
@@ -101,12 +107,15 @@ def _secrets_of(address: str) -> Iterator[str]:
     for scheme in re.finditer(_SCHEME, address):
         rest = address[scheme.end() :]
         for at in re.finditer("@", rest):
-            user, _, password = rest[: at.start()].partition(":")
+            userinfo = rest[: at.start()]
+            if _secret_fields(userinfo):
+                break  # this `@` may be one of a password in the query
+            password = userinfo.partition(":")[2]
+            if password or len(userinfo.rstrip(":")) >= _SHORTEST_USER:
+                yield userinfo.rstrip(":")  # where a token is the user, its password is any
             if password:
                 yield password
-            elif len(user) >= _SHORTEST_USER:
-                yield user
-    yield from (found[2] for found in _QUERY.finditer(address) if _is_secret(*found.groups()))
+    yield from _secret_fields(address)
     yield from (found[2].strip("'\"") for found in _ASSIGNMENT.finditer(address))
 
 
