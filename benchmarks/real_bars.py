@@ -157,7 +157,7 @@ def week(work: Path, minute: Path, steps: int) -> dict[str, Any]:
             if not path.exists():
                 assert command(home, *own, *budget, f"output={name}", "overwrite=true") == 0
                 scored = ("task=evaluate", f"artifact={name}", "split=test", f"result_json={path}")
-                assert command(home, *own, *scored) == 0
+                assert command(home, *scored) == 0
             card = json.loads(path.read_text(encoding="utf-8"))["scorecards"][name]["test"]
             returns.setdefault(arm, []).append(card["total_return_frac"])
     sweep = ("--multirun", "sweep=lr_entropy", "hydra.sweeper.study_name=study")

@@ -20,7 +20,7 @@ settings.load_profile("workbench")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes by their argument: those of gzip carry the second, and workers must agree."""
+    """Name bytes by their argument: those of gzip hold the second, and xdist's workers differ."""
     return argname if isinstance(val, bytes) else None
 
 

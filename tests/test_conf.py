@@ -157,7 +157,7 @@ COMMANDS: list[tuple[str, dict[str, object]]] = [
     ("experiment=exploration", {"budget.minutes": 30}),
     ("experiment=production", {"budget.minutes": 240}),
     ("experiment=production budget=quick", {"budget.minutes": 10}),
-    ("task=evaluate artifact=maskable_v1", {"task": "evaluate", "artifact": "maskable_v1"}),
+    ("task=export artifact=maskable_v1", {"task": "export", "artifact": "maskable_v1"}),
 ]
 
 

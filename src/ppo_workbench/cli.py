@@ -35,7 +35,7 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.options import CONF, choose, groups
-from ppo_workbench.recorded import Composed, under_overrides
+from ppo_workbench.recorded import Composed, check_files, under_overrides
 from ppo_workbench.refusals import refusal, report
 
 FLAGS_OF_OLD = {
@@ -50,6 +50,7 @@ FLAGS_OF_OLD = {
 OBJECTS_WHILE_IMPORTING = 1_000_000
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
+ON_ITS_BARS = (Task.evaluate, Task.audit, Task.paper, Task.verify)
 NOTHING_KEPT = "interrupted before there was a model to keep"
 SYNTHETIC = "synthetic"  # the market that is chosen unless one is named
 DEFAULT_COMPARISON = "compare=quick"
@@ -253,16 +254,28 @@ def _composed(overrides: Sequence[str]) -> Composed:
 
 
 def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
-    """Return the configuration; that of a model's page has what the model recorded in it."""
-    cfg = given.cfg
-    if cfg.task is not Task.report or cfg.run is None:
-        return cfg
-    from ppo_workbench.pipeline.report import recorded_by
+    """Return the configuration; a command on a model has what the model recorded in it."""
+    recorded = _recorded(given.cfg)
+    if recorded is None:
+        return given.cfg
+    merged = under_overrides(recorded, given, _composed([]), overrides)
+    check_files(merged, recorded)
+    return merged
 
-    tracking = OmegaConf.to_object(cfg.tracking)
-    assert isinstance(tracking, TrackingConfig)
-    recorded = recorded_by(cfg.run, tracking)
-    return cfg if recorded is None else under_overrides(recorded, given, _composed([]), overrides)
+
+def _recorded(cfg: DictConfig) -> Mapping[str, Any] | None:
+    """Return what the model recorded that a command is about, None for any other command."""
+    if cfg.task is Task.report and cfg.run is not None:
+        from ppo_workbench.pipeline.report import recorded_by
+
+        tracking = OmegaConf.to_object(cfg.tracking)
+        assert isinstance(tracking, TrackingConfig)
+        return recorded_by(cfg.run, tracking)
+    if cfg.task in ON_ITS_BARS and cfg.artifact is not None:
+        from ppo_workbench.pipeline.stored import recorded_of
+
+        return recorded_of(cfg.artifact)
+    return None
 
 
 def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ppo_workbench.config import flatten
+from ppo_workbench.config import ConfigError, flatten
 from ppo_workbench.options import groups
 
 # What decides how a stored model fares; all else is the command's.
@@ -27,7 +28,8 @@ def under_overrides(
     """Return the command's configuration with the sections that a model recorded.
 
     What the command names wins: a value for itself, the option of a group for its whole
-    section, and whatever an option or an experiment brings along.
+    section, and whatever an option or an experiment brings along.  Horizons follow anew from
+    the bars of another `data=`.
 
     Args:
         recorded: Unresolved sections of the model's training, older ones possibly lacking.
@@ -38,19 +40,56 @@ def under_overrides(
     merged = given.cfg.copy()
     keys = [text.lstrip("+").partition("=")[0] for text in overrides if text[0] != "~"]
     for section in SECTIONS:
-        named = section in keys or given.choices.get(section) != bare.choices.get(section)
-        if section not in recorded or named:
+        if section not in recorded or _is_named(section, given, bare, keys):
             continue
         own: Any = OmegaConf.merge(bare.cfg[section], recorded[section])
         for container in ("columns", "extra"):  # of the user's own keys: replaced, not merged
             if container in recorded[section]:
                 own[container] = recorded[section][container]
         merged[section] = own
+    follow = _follow_from_bars() if _is_named("data", given, bare, keys) else ()
     with open_dict(merged):
+        for key in follow:
+            OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
         for key in [*_changed(bare.cfg, given.cfg), *keys]:
             if key not in groups() and "/" not in key and key.partition(".")[0] in SECTIONS:
                 OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
     return merged
+
+
+def _is_named(section: str, given: Composed, bare: Composed, keys: Sequence[str]) -> bool:
+    """Tell whether the command names the option of a whole section, directly or by another."""
+    return section in keys or given.choices.get(section) != bare.choices.get(section)
+
+
+def _follow_from_bars() -> tuple[str, ...]:
+    """Return the full keys that a model recorded as they followed from its own bars."""
+    from ppo_workbench.market.horizons import KEYS, VOLATILITIES  # late: most commands need none
+
+    return (*KEYS, *VOLATILITIES)
+
+
+def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:
+    """Refuse a file of bars or events that is no longer where the model recorded it.
+
+    Args:
+        cfg: Of `under_overrides`; a file that the command names is not looked at.
+        recorded: As there.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    written = OmegaConf.to_container(cfg.data, resolve=False)
+    assert isinstance(written, dict)
+    for name in ("path", "events_path") if cfg.data.source == "file" else ("events_path",):
+        place = written[name]
+        recorded_there = place is not None and place == recorded.get("data", {}).get(name)
+        if recorded_there and not Path(cfg.data[name]).exists():
+            # As it is written: what it takes from the environment may be a secret.
+            raise ConfigError(
+                f"data.{name}={place}: the model was trained with this file and it is not there; "
+                f"name its place, data.{name}=FILE"
+            )
 
 
 def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 from tests.delivery.builders import Walk, experiment_of, small_config, store_model, walk
 
+from ppo_workbench.config import Config
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.messages import Status, bar_messages, moment_of
+from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.bars import NS_PER_SECOND, Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.stored import stored_policy
 from ppo_workbench.scoring.backtest import backtest
-from ppo_workbench.trading.experiment import Experiment
+from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 from ppo_workbench.trading.rules import RULE_NAMES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -88,7 +91,12 @@ def _busy(rows: Walk, fills: int) -> None:
         ("risk=conservative", "env.exposure_levels=[-1,-0.5,0,0.5,1]"),
         ("env.action_set=target", "env.exposure_levels=[-1,-0.5,0,0.25,1]"),
         ("model=ppo", "risk.halt.enabled=true", "risk.halt.market_wide=true"),
-        ("env.fill=next_close", "costs=us_equity", "env.fractional_shares=true"),
+        ("env.fill=next_close", "costs=us_equity", "market.lot=0"),
+        (
+            *("market.contract_multiplier=50", "market.lot=0.1", "market.minimum_order=11"),
+            *("market.tick=0.05", "costs=futures", "costs.fee_per_share_usd=2.25"),
+            *("env.exposure_levels=[-1,-0.5,0,0.5,1]", "env.action_set=target"),
+        ),
         (
             "risk.settlement.enabled=true",
             "env.allow_short=false",
@@ -138,15 +146,79 @@ def test_decider_with_a_file_of_events_equals_the_backtest(tmp_path: Path) -> No
     _busy(rows, 5)
 
 
+def _thin(bars: Bars) -> Bars:
+    """Return bars a fifth of which traded nothing, and now and then 25 in a row."""
+    still = np.random.default_rng(5).random(len(bars)) < 0.2
+    for start in range(0, len(bars), 150):
+        still[start : start + 25] = True
+    return replace(bars, volume=np.where(still, 0.0, bars.volume))
+
+
+def _thin_experiment(config: Config) -> Experiment:
+    bars, splits = split_bars(config)
+    return prepare(config, _thin(bars), splits)
+
+
+_THIN = [
+    (),
+    ("costs=us_equity", "env.action_set=target", "env.exposure_levels=[-1,-0.5,0,0.5,1]"),
+    ("costs=us_etf", "risk.liquidity.enabled=false", "env.exposure_levels=[-1,-0.5,0,0.5,1]"),
+    ("env.fill=next_close", "data.volume=none"),
+    (
+        *("risk=conservative", "env.forbidden_action=execute", "model=ppo"),
+        *("market.contract_multiplier=10", "market.lot=0.1", "costs=futures"),
+    ),
+]
+
+
+@pytest.mark.parametrize("overrides", _THIN)
+def test_decider_on_bars_without_volume_equals_the_backtest(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    experiment = _thin_experiment(small_config(*overrides))
+    split = experiment.splits["train"]
+    split = Split("part", split.start, split.start + 1600)
+    rows = _agree(experiment, tmp_path, split, seed=3)
+    _busy(rows, 10)
+    if experiment.bars.has_volume:
+        still = experiment.bars.volume[split.start + 1 : split.stop] == 0
+        assert not rows.outcomes["fill_quantity"][still].any()
+        assert (still & (rows.actions != experiment.market.space.hold)).sum() > 10
+
+
+@pytest.mark.parametrize("overrides", _THIN)
+def test_simulated_account_on_bars_without_volume_equals_the_backtest(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    experiment = _thin_experiment(small_config(*overrides))
+    start = experiment.splits["train"].start
+    artifact = store_model(experiment, tmp_path, seed=3)
+    use_mask = experiment.config.model.type.value == "maskable_ppo"
+    rows = walk(experiment, artifact, Split("part", start, start + 800), use_mask)
+    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider.warm_up(experiment.bars.slice(0, start))
+    account = SimulatedAccount(decider)
+    bars = experiment.bars.slice(start, start + 800)
+    for i, bar in zip(range(len(rows.actions)), bar_messages(bars), strict=False):
+        decision = decider.decide(bar, account.step(bar))
+        account.take(decision)
+        assert decision.action_index == rows.actions[i], i
+        for name in ("cash", "shares", "equity", "rung", "bars_held", "session_opens"):
+            assert account.record[name] == rows.accounts[name][i], (i, name)
+        _memory_agrees(decider, rows, i)
+
+
 def test_decider_on_daily_bars_equals_the_backtest(tmp_path: Path) -> None:
     experiment = experiment_of(small_config("experiment=sp500"))
     _busy(_agree(experiment, tmp_path, experiment.splits["validation"]), 20)
 
 
 @pytest.mark.skipif(not SPY.is_file(), reason="real bars are not beside the project")
-def test_decider_on_real_minutes_equals_the_backtest(tmp_path: Path) -> None:
-    config = small_config("experiment=us_minute_short", f"data.path={SPY}")
-    experiment = experiment_of(config)
+@pytest.mark.parametrize("make", [experiment_of, _thin_experiment])
+def test_decider_on_real_minutes_equals_the_backtest(
+    tmp_path: Path, make: Callable[[Config], Experiment]
+) -> None:
+    experiment = make(small_config("experiment=us_minute_short", f"data.path={SPY}"))
     rows = _agree(experiment, tmp_path, experiment.splits["train"])
     _busy(rows, 20)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench, without_override
+from tests.e2e.workbench import BUDGET, SMALL_MODEL, Result, Workbench, without_override
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.pipeline import find_artifact
@@ -229,7 +229,7 @@ def test_damaged_model_is_refused_by_evaluate(
     path = workbench.home / "trained_models" / "whole.pth"
     path.write_bytes(damage(path.read_bytes()))
 
-    _check_refused(workbench.run(*TINY, "task=evaluate", "artifact=whole"), "whole.pth")
+    _check_refused(workbench.run("task=evaluate", "artifact=whole"), "whole.pth")
 
 
 def test_model_that_does_not_exist_is_refused_by_evaluate(workbench: Workbench) -> None:

@@ -56,7 +56,7 @@ def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(
     assert record.info.status == "KILLED"
     assert record.data.tags["interrupted"] == "true"
     assert "final_validation/sharpe_annual" in record.data.metrics
-    assert recording.run(*TINY, "task=evaluate", "artifact=stopped").code == 0
+    assert recording.run("task=evaluate", "artifact=stopped").code == 0
 
 
 def test_ctrl_c_during_the_final_scoring_keeps_the_model(

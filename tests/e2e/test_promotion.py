@@ -180,8 +180,7 @@ def test_research_profile_promotes_rolls_back_verifies_and_audits(bench: Workben
     assert verified.code == 0, verified.err
     assert "every bit agrees" in verified.out
 
-    small = ["data.synthetic.sessions=70", "env.episode_bars=390"]
-    audited = bench.run("task=audit", f"artifact={NAME}", *small)
+    audited = bench.run("task=audit", f"artifact={NAME}")
     assert audited.code == 0, audited.err
     assert "0 violations" in audited.out
 

@@ -39,7 +39,7 @@ def test_second_process_gives_identical_weights_and_scorecards(
     for home in (here, there, other):
         home.mkdir()
     stored = trained.home / "trained_models" / "first"
-    evaluation = [*TINY, "task=evaluate", f"artifact={stored}", f"result_json={there}/first.json"]
+    evaluation = ["task=evaluate", f"artifact={stored}", f"result_json={there}/first.json"]
     commands = [*(_training(there, model) for model in MODELS), evaluation]
     options = process([], there) | {"args": [sys.executable, "-c", SCRIPT, json.dumps(commands)]}
     run = subprocess.Popen(**options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -1,25 +1,15 @@
-"""A canary in the tracking URI, given in any way, is found in nothing that is written."""
+"""A canary in an address, given in any way, is found in nothing that is written or printed."""
 
 import logging
 from pathlib import Path
 
 import pytest
-from tests.e2e.workbench import BUDGET, TINY, Result, Workbench
+from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
 
 from ppo_workbench import compose, train
+from ppo_workbench.scoring import report
 
 CANARY = "canary-7f3a9c"
-STUDY = [
-    *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=leak", "hydra.sweeper.n_trials=2"),
-    *("data.synthetic.sessions=70", "model.n_envs=4", "budget.timesteps=1024"),
-]
-PROMOTE = ["task=promote", "promote.study=leak", "promote.seeds=[11,12]", "promote.top_k=1"]
-COMPARE = [
-    *("task=compare", *TINY, *BUDGET, "data.synthetic.sessions=70", "splits.gap_bars=0"),
-    *("features.volatility_slow_bars=390", "compare.resamples=200", "compare.seeds=[0]"),
-    *(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true")),
-    "compare.pairs=[[masked,flat]]",
-]
 # SQLite has no passwords; SQLAlchemy says so, naming the key only.
 pytestmark = pytest.mark.filterwarnings("ignore:Query string argument")
 
@@ -98,17 +88,54 @@ def test_canary_in_a_python_configuration_is_in_no_file(
     _check_clean(Result(0, out, err), recording.home)
 
 
-def test_canaries_of_a_study_its_promotion_and_a_comparison_are_nowhere(
-    recording: Workbench, caplog: pytest.LogCaptureFixture
+SMALL = ["data.synthetic.sessions=70", "env.episode_bars=390", *SMALL_MODEL, "tracking.plots=false"]
+STUDY = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "budget.timesteps=256"]
+PROMOTE = [
+    *("task=promote", "promote.study=smoke", "promote.seeds=[11,12]", "promote.top_k=1"),
+    *("promote.profile=research", "tracking.plots=false"),
+]
+COMPARE = [
+    *("task=compare", "output=tiny", "splits.gap_bars=0", "compare.seeds=[0]", *BUDGET),
+    *(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true")),
+    *("compare.pairs=[[masked,flat]]", "compare.resamples=200"),
+]
+
+
+def test_canary_goes_through_a_study_its_champion_and_a_comparison_unseen(
+    recording: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home = recording.home
-    storage = f"'sqlite:///{home}/study.db?password={CANARY}'"
-    record = [f"tracking.uri='{_uri(home, 'token')}'", "tracking.plots=false"]
+    monkeypatch.setattr(report, "write_report_plots", lambda *parts: [])
+    storage, own = f"sqlite:///{recording.home}/s.db?password={CANARY}", recording.home
+    tracking = f"tracking.uri='{_uri(own, 'token')}'"
 
     with caplog.at_level(logging.INFO):
-        _check_clean(recording.run(*STUDY, f"hydra.sweeper.storage={storage}", *record), home)
-        promotion = recording.run(*PROMOTE, f"trial.storage={storage}", *record)
-        _check_clean(promotion, home, code=3)
-        _check_clean(recording.run(*COMPARE, *record), home)
+        for arguments, key in (
+            ([*STUDY, *SMALL], "hydra.sweeper.storage"),
+            (PROMOTE, "trial.storage"),
+            ([*COMPARE, *SMALL], "trial.storage"),
+        ):
+            result = recording.run(*arguments, tracking, f"{key}='{storage}'")
+            _check_clean(result, own)
 
-    assert {path.name for path in home.iterdir()} >= {"sweeps", "promotions", "comparisons"}
+    assert CANARY not in caplog.text
+    written = {name.partition("/")[0] for name in recording.files()}
+    assert {"sweeps", "trained_models", "promotions", "comparisons", "mlruns"} <= written
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        f"postgresql+psycopg://user:se/{CANARY}@127.0.0.1:1/db",
+        f"postgresql+psycopg://{CANARY}@127.0.0.1:1/db",
+        f"postgresql+psycopg://127.0.0.1:1/db?user=u&password=a@b/{CANARY}",
+        f"nosuch://user:{CANARY}@host/db",
+        f"sqlite:////proc/nowhere/s.db?password={CANARY}",
+    ],
+)
+def test_canary_in_a_storage_that_fails_is_not_in_the_message(
+    storage: str, workbench: Workbench
+) -> None:
+    sweep = workbench.run(*STUDY, *SMALL, f"hydra.sweeper.storage='{storage}'")
+    _check_clean(sweep, workbench.home, code=2)
+    promote = workbench.run(*PROMOTE, f"trial.storage='{storage}'")
+    _check_clean(promote, workbench.home, code=2)

@@ -176,7 +176,7 @@ def test_model_of_a_trial_scores_as_the_trial_said(home: Path, study: optuna.Stu
     out = home / "again.json"
     artifact = f"artifact={folder}/seed_3"
 
-    code = Workbench(home).run("task=evaluate", artifact, f"result_json={out}", *MARKET).code
+    code = Workbench(home).run("task=evaluate", artifact, f"result_json={out}").code
 
     assert code == 0
     (again,) = _read(out)["scorecards"].values()

@@ -285,6 +285,7 @@ import sys
 import threading
 from pathlib import Path
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.tracking import open_tracker
 with open_tracker(TrackingConfig(experiment="race"), Path(sys.argv[1]), "racer") as tracker:
     tracker.log_metrics({"a": 1.0}, 0)

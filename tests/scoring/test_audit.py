@@ -65,6 +65,17 @@ EVERYTHING = (
     "costs=us_equity",
     "costs.cash_interest_annual_bps=300",
 )
+# Contracts, tenths of them and smallest orders; a spread of a tick that is felt.
+COUNTED = {
+    "synthetic": (
+        *("market.contract_multiplier=50", "market.lot=0.1", "market.minimum_order=11"),
+        "market.tick=0.05",
+    ),
+    "sp500": (
+        *("market.contract_multiplier=5", "market.lot=0.01", "market.minimum_order=5"),
+        *("market.tick=5", "costs.fee_per_share_usd=1.5"),
+    ),
+}
 MASKS = (
     "trading.rules",
     "trading.market_rules",
@@ -128,8 +139,11 @@ def test_masked_arms_break_nothing(data: str, risk: str) -> None:
         assert report.checked["drawdown"] == report.decisions
 
 
-@pytest.mark.parametrize("extra", [(), ("env.fractional_shares=true",)])
-@pytest.mark.parametrize("data", ["synthetic", "sp500"])
+@pytest.mark.parametrize(
+    ("data", "extra"),
+    [(data, extra) for data in ("synthetic", "sp500") for extra in ((), ("market.lot=0",))]
+    + list(COUNTED.items()),
+)
 def test_masked_and_rejected_arms_break_nothing_with_every_rule_on(
     data: str, extra: tuple[str, ...]
 ) -> None:
@@ -140,8 +154,17 @@ def test_masked_and_rejected_arms_break_nothing_with_every_rule_on(
         assert report.rejected > 0
 
 
-@pytest.mark.parametrize("extra", [(), LADDERS, (*LADDERS, "risk.locate.available=false")])
-@pytest.mark.parametrize("data", ["synthetic", "sp500"])
+@pytest.mark.parametrize(
+    ("data", "extra"),
+    [
+        (data, extra)
+        for data in ("synthetic", "sp500")
+        for extra in (
+            *((), LADDERS, (*LADDERS, "risk.locate.available=false")),
+            (*LADDERS, *COUNTED[data]),
+        )
+    ],
+)
 def test_executed_violations_agree_row_by_row_with_those_of_the_step(
     data: str, extra: tuple[str, ...]
 ) -> None:

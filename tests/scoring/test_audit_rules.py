@@ -199,3 +199,35 @@ def test_fills_planted_in_bars_without_volume_are_found_and_the_step_makes_none(
     assert not honest.fill_quantity[[4, 9]].any()
     report = audit(honest, bars, _config(plant), enforced=False)
     assert report.count == 0, report.describe()
+
+
+@pytest.mark.parametrize(
+    ("audited", "found"),
+    [
+        ({"market__minimum_order": 1500.0}, {"fill_quantity": [4], "capital": [4]}),
+        ({"market__lot": 300.0}, {"lot": [4]}),  # 1,000 shares, then 0
+        ({"market__lot": 3000.0}, {"lot": [4], "capital": [4]}),
+        ({"market__tick": 1.0}, {"cost": [4, 7]}),
+        ({"market__contract_multiplier": 10.0}, {"cost": [4, 7]}),
+    ],
+)
+def test_orders_counted_otherwise_are_found(
+    audited: dict[str, Any], found: dict[str, list[int]]
+) -> None:
+    changes = {"costs__fee_per_share_usd": 0.01}
+    plant = Plant({4: 1.0, 7: 0.0}, [], changes=changes, audited=audited)
+    bars = _bars(plant)
+    trace = _traded(plant, bars)
+    report = audit(trace, bars, _config(plant, "capital"), enforced=False)
+    for rule, rows in found.items():
+        assert report.rows[rule].tolist() == rows, report.describe()
+
+
+def test_minimum_order_under_its_own_mask_is_kept_and_closing_is_free() -> None:
+    changes = {"market__minimum_order": 1500.0, "risk__capital__max_gross_exposure": 5.0}
+    plant = Plant({4: 1.0, 7: 2.0, 9: 3.0, 12: 0.0}, [], changes=changes)
+    bars = _bars(plant)
+    trace = _traded(plant, bars, "capital")
+    assert np.flatnonzero(trace.fill_quantity).tolist() == [7, 12]
+    report = audit(trace, bars, _config(plant, "capital"), masked=True)
+    assert report.count == 0, report.describe()

@@ -35,7 +35,7 @@ BASE = (
     "features.volatility_slow_bars=100",
     "risk=unconstrained",
     "env.episode_bars=390",
-    "env.fractional_shares=true",
+    "market.lot=0",
     "costs.high_volatility_multiplier=1",
     "splits.gap_bars=0",
 )
@@ -195,6 +195,17 @@ def test_costs_of_quoted_spreads_are_scaled_too_and_the_market_is_left_alone() -
     other = _stress(quoted, _known(experiment, (3, 1.0), (15, 0.0))).break_even
     assert plain.cost_bps is not None
     assert other.cost_bps == pytest.approx(plain.cost_bps, abs=0.02)
+
+
+def test_costs_of_a_tick_are_scaled_too_and_are_no_part_of_the_flat_cost() -> None:
+    plain, coarse = _experiment(), _experiment("market.tick=0.5")
+    policy = _known(plain, (3, 1.0), (15, 0.0))
+    found = [_stress(experiment, policy) for experiment in (plain, coarse)]
+    once, twice = (found[1].scenarios[k].card.cost_bps_of_turnover for k in (1, 2))
+    assert once > 10.0
+    assert twice == pytest.approx(2.0 * once, rel=0.01)
+    assert found[0].break_even.cost_bps is not None
+    assert found[1].break_even.cost_bps == pytest.approx(found[0].break_even.cost_bps, abs=0.02)
 
 
 def test_scaled_costs_of_a_fill_are_proportional_with_every_term() -> None:

@@ -142,7 +142,7 @@ def test_commission_of_a_ladder_is_paid_for_each_fill() -> None:
 
 
 def test_shares_fractional_leave_no_cash_and_whole_ones_less_than_a_share() -> None:
-    fractional = _play(configure(env__fractional_shares=True), [BUY])
+    fractional = _play(configure(market__lot=0.0), [BUY])
     assert fractional["shares"] == pytest.approx(100_000 / 101.0, rel=1e-12)
     assert fractional["cash"] == pytest.approx(0.0, abs=1e-8)
     whole = _play(configure(), [BUY])

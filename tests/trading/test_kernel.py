@@ -207,7 +207,7 @@ def test_ladder_after_a_pause_measures_from_the_new_peak() -> None:
 def test_ladder_is_never_flat_for_good() -> None:
     random = np.random.default_rng(2)
     closes = 100 * np.exp(np.cumsum(random.normal(-0.004, 0.02, 3000)))  # falls for ever
-    account = _ladder(list(np.maximum(closes, 1e-3)), env__fractional_shares=True)
+    account = _ladder(list(np.maximum(closes, 1e-3)), market__lot=0.0)
     blocked, longest = 0, 0
     for _ in range(2900):
         legal = np.flatnonzero(account.legal())

@@ -109,7 +109,7 @@ def test_holding_pays_above_an_annual_sharpe_ratio_of_the_weight(
         moves = mean + volatility * np.tile([1.0, -1.0], 50)
         closes = 100.0 * np.exp(np.cumsum(np.concatenate([[0.0, 0.0], moves])))
         config = configure(
-            env__fractional_shares=True,
+            market__lot=0.0,
             reward__variance=kappa,
             reward__bar_volatility_frac=volatility,
             reward__annual_volatility_frac=volatility * math.sqrt(bars_a_year),

@@ -38,7 +38,7 @@ class ClosedSessionRule:
 
 @dataclass
 class CapitalRule:
-    """Orders that cash cannot pay: a whole share, its costs, or gross exposure without margin."""
+    """Orders that cash cannot pay: a lot, its costs, or gross exposure without margin."""
 
     enabled: bool = True
     severity: Severity = Severity.impossible

@@ -25,6 +25,7 @@ _USERINFO = re.compile(rf"({_SCHEME})([^\s\"']*)@([^\s\"']*)")
 _OPEN_USERINFO = re.compile(rf"(?:(?:[^\s:/@$]*|{_UNRESOLVED}):)?{_UNRESOLVED}")
 _ENDS = r"(?=[:,.)\]}]*(?:[&\s\"']|$))"
 _QUERY = re.compile(rf"(?<=[?&;])([^=&;\s\"']+)=({_UNRESOLVED}|[^&\s\"']+?){_ENDS}")
+_FIELD = re.compile(r"(?<=[?&;])([^=&;]+)=([^&]+)")  # in an address alone, which has an end
 _SECRET_KEY = re.compile(rf"{_NAME_OF_SECRET}|key|sig|credential|auth", re.IGNORECASE)
 _ASSIGNMENT = re.compile(
     rf"((?:{_NAME_OF_SECRET})[\w.-]*\s?=\s?)"
@@ -51,17 +52,15 @@ def redact(text: str) -> str:
 
 
 def _clean_userinfo(found: re.Match[str]) -> str:
-    if _secret_fields(found[2]):
-        return f"{found[1]}{MASK}"  # the last `@` may be one of a password in the query
-    return found[0] if _OPEN_USERINFO.fullmatch(found[2]) else f"{found[1]}{MASK}@{found[3]}"
+    scheme, user, host = found.groups()
+    if _OPEN_USERINFO.fullmatch(user):
+        return found[0]
+    # Behind a `?` the `@` may stand in a password of the query, whose end would be left.
+    return f"{scheme}{MASK}" if "?" in user else f"{scheme}{MASK}@{host}"
 
 
 def _clean_query(found: re.Match[str]) -> str:
     return f"{found[1]}={MASK}" if _is_secret(found[1], found[2]) else found[0]
-
-
-def _secret_fields(text: str) -> list[str]:
-    return [value for key, value in _QUERY.findall(text) if _is_secret(key, value)]
 
 
 def _is_secret(key: str, value: str) -> bool:
@@ -88,13 +87,21 @@ class Redactor:
         for address in (*addresses, os.environ.get("MLFLOW_TRACKING_URI")):
             found.update(_secrets_of(address or ""))
         found = {form for secret in found if _OPEN not in secret for form in _forms(secret)}
-        self._secrets = sorted((s for s in found if len(s) >= _SHORTEST), key=len, reverse=True)
+        self._secrets = {secret for secret in found if len(secret) >= _SHORTEST}
 
     def __call__(self, text: str) -> str:
         """Return `text` without the secrets."""
+        clean, end = [], 0
+        for start, stop in sorted(self._found(text)):
+            if start >= end:
+                clean += [text[end:start], MASK]
+            end = max(end, stop)
+        return redact("".join(clean) + text[end:])
+
+    def _found(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where secrets stand; some overlap, for which `@` ends a password is a guess."""
         for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return redact(text)
+            yield from (found.span() for found in re.finditer(re.escape(secret), text))
 
     def __repr__(self) -> str:
         """Show how many secrets are known, never which."""
@@ -107,15 +114,16 @@ def _secrets_of(address: str) -> Iterator[str]:
     for scheme in re.finditer(_SCHEME, address):
         rest = address[scheme.end() :]
         for at in re.finditer("@", rest):
-            userinfo = rest[: at.start()]
-            if _secret_fields(userinfo):
-                break  # this `@` may be one of a password in the query
-            password = userinfo.partition(":")[2]
-            if password or len(userinfo.rstrip(":")) >= _SHORTEST_USER:
-                yield userinfo.rstrip(":")  # where a token is the user, its password is any
+            user, _, password = rest[: at.start()].partition(":")
             if password:
                 yield password
-    yield from _secret_fields(address)
+                yield f"{user}:{password}"  # where the user is a token, its password is any
+            elif len(user) >= _SHORTEST_USER:
+                yield user
+    for field in _FIELD.finditer(address):
+        if _is_secret(*field.groups()):
+            yield field[2]
+            yield field[2].rstrip("\"'")  # of an override that quotes the address
     yield from (found[2].strip("'\"") for found in _ASSIGNMENT.finditer(address))
 
 

@@ -34,7 +34,6 @@ class EnvConfig:
     mask_all_true: bool = False
     episode_bars: Annotated[int | None, Field(ge=2)] = None
     initial_cash_usd: Positive = 100_000.0
-    fractional_shares: bool = False
     gamma: Annotated[float | None, Field(gt=0, le=1)] = None
     no_open_last_bars: Horizon = None
     flat_last_bars: Horizon = None

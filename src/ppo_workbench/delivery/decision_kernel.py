@@ -51,6 +51,7 @@ def take_bar(
     ranges: Floats,
     outside: npt.NDArray[np.bool_],
     has_volume: bool,
+    contract_multiplier: float,
 ) -> int:
     """Move everything that asks the market alone on by one closed bar.
 
@@ -76,6 +77,7 @@ def take_bar(
         ranges: float64 (2, F), smallest and largest feature in training.
         outside: bool (F,), overwritten: the feature is outside of its range.
         has_volume: See `Bars`.
+        contract_multiplier: Units that one of the bar's volume stands for.
 
     Returns:
         The number of features outside of their ranges; -1 where one is not a number.
@@ -95,7 +97,8 @@ def take_bar(
     facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
     row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
     row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
-    row.mean_notional = context[MEAN_NOTIONAL] if has_volume else np.inf
+    notional = context[MEAN_NOTIONAL] * contract_multiplier
+    row.mean_notional = notional if has_volume else np.inf
     row.trades = 1 if prices[4] > 0 or not has_volume else 0
     row.session = facts.session
     row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)

@@ -166,6 +166,7 @@ class MarketMemory:
             self.context, self._news, rules.settings, rules.memory, rules.closes,
             self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
             self.outside, self._metadata.data.has_volume,
+            self._config.market.contract_multiplier,
         )  # fmt: skip
         self.taken += 1
         return place, count

@@ -2,7 +2,7 @@
 
 docs/schemas/ publishes these models as JSON Schemas, one file for each version; a test
 keeps the files equal to the models.  Money is in the currency of the prices, quantities
-are signed shares (or contracts), times carry an offset.
+are signed shares (contracts times their multiplier), times carry an offset.
 """
 
 import math

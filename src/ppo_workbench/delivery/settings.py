@@ -10,7 +10,7 @@ from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.trading.actions import action_space
 
 # What the step reads. Other sections say how a model was found, and may hold secrets.
-SECTIONS = ("features", "env", "costs", "risk", "reward")
+SECTIONS = ("features", "env", "costs", "risk", "reward", "market")
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 
@@ -18,8 +18,8 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 def stored_config(metadata: Metadata) -> Config:
     """Return the configuration that a model decides with, checked against its actions.
 
-    Features, environment, costs, risk rules and reward are the model's own; everything else
-    has its default.  `metadata.config` is recorded as it was written: references to other keys
+    Market, features, environment, costs, risk rules and reward are the model's own; everything
+    else has its default.  `metadata.config` is recorded as it was written: references to other keys
     (`${data.high_volatility_cost_multiplier}`) are looked up in it.
 
     Raises:

@@ -101,20 +101,29 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
 def settings_note(config: Config, metadata: Metadata) -> str:
     """Say whether bars, costs, rules and splits are those that a model was trained with."""
     try:
-        own = _leaves(as_trained(resolved_config(metadata.config, config), metadata))
+        found = settings_apart(config, metadata)
     except ConfigError as error:
         return f"whether bars, costs and rules are those of its training is not known: {error}"
-    here = _leaves(config)
     apart = [
         # Texts are left out: one taken from the environment may be a secret.
-        key if isinstance(value, str | dict) else f"{key}={value} (trained with {own.get(key)})"
-        for key, value in here.items()
-        if own.get(key) != value
+        key if isinstance(here, str | dict) else f"{key}={here} (trained with {there})"
+        for key, (here, there) in found.items()
     ]
     if not apart:
         return "bars, costs, rules and splits are set as in its training"
     more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
     return f"not set as in its training: {', '.join(apart[:MOST_NAMED])}{more}"
+
+
+def settings_apart(config: Config, metadata: Metadata) -> dict[str, tuple[object, object]]:
+    """Return full key -> value here and in a model's training, of those that differ.
+
+    Raises:
+        ConfigError: What the model recorded cannot be resolved here.
+    """
+    own = _leaves(as_trained(resolved_config(metadata.config, config), metadata))
+    pairs = {key: (value, own.get(key)) for key, value in _leaves(config).items()}
+    return {key: (here, there) for key, (here, there) in pairs.items() if here != there}
 
 
 def _leaves(config: Config) -> dict[str, object]:

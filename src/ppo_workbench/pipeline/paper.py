@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from ppo_workbench.config import Config, ConfigError, ScoredSplit
+from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.messages import Bar, bar_messages
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.settings import SECTIONS
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.regimes import REGIME
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.deciding import stored_artifact
-from ppo_workbench.pipeline.evaluation import as_trained
+from ppo_workbench.pipeline.evaluation import as_trained, settings_note
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.pipeline.paper_view import PaperView, paper_view
 from ppo_workbench.pipeline.scores import lower_bound
@@ -24,7 +28,7 @@ from ppo_workbench.scoring.backtest import trace_of
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.account import OUTCOME_DTYPE
-from ppo_workbench.trading.experiment import split_bars
+from ppo_workbench.trading.experiment import prepare, split_bars
 
 ANY_HOLE = 2**62  # recorded bars hold all there was: what is missing did not trade
 
@@ -32,8 +36,8 @@ ANY_HOLE = 2**62  # recorded bars hold all there was: what is missing did not tr
 def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
     """Replay the split `config.split` of the configured bars and score what was done.
 
-    Features, actions, costs and rules are the model's own.  The scorecard equals that of a
-    backtest with them.  Test bars are recorded as opened before one is replayed.
+    Features and actions are the model's own; bars, costs and rules are the configuration's.  The
+    scorecard equals that of a backtest.  Test bars are recorded as opened before one is replayed.
 
     Raises:
         ConfigError: The bars are not such as the model decides on.
@@ -41,7 +45,8 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
     console = console or WorkbenchConsole()
     artifact = stored_artifact(config)
     check_result_path(config.result_json)
-    bars, splits = split_bars(as_trained(config, artifact.metadata))
+    config = as_trained(config, artifact.metadata)
+    bars, splits = split_bars(config)
     _check_bars(bars, artifact.metadata)
     split = splits["test" if config.split is ScoredSplit.all else config.split.value]
     if config.split is ScoredSplit.all:
@@ -51,10 +56,12 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
         opening = open_range(bars, split.start, split.stop, why)
         console.show(f"note: look {opening.looks} at these bars of {bars.instrument}, recorded")
     seen = bars.slice(0, split.stop)
-    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    config = prepare(config, bars, splits).config  # with what follows from the bars
+    decider = Decider(_with_settings(artifact, config), max_missing_bars=ANY_HOLE)
     decider.market.overlapping = True  # as the backtest takes recorded bars
     decider.warm_up(seen.slice(0, split.start))
     console.show(f"{config.artifact} on {config.split.value} of {bars.instrument}, on paper")
+    console.show(f"note: {settings_note(config, artifact.metadata)}")
     with paper_view(console, len(split) - 1) as view:
         trace = replay(decider, seen, split, config.paper.bars_per_second, view)
     card = scorecard(trace)
@@ -62,6 +69,14 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
     scorecards = {str(config.artifact): {config.split.value: card.to_dict()}}
     write_result(config.result_json, {"score": lower_bound(card), "scorecards": scorecards})
     return card
+
+
+def _with_settings(artifact: Artifact, config: Config) -> Artifact:
+    """Return a model that decides with the settings of `config`."""
+    own = {name: plain(asdict(getattr(config, name))) for name in SECTIONS}
+    metadata = artifact.metadata
+    metadata = metadata.model_copy(update={"config": {**metadata.config, **own}})
+    return replace(artifact, metadata=metadata)
 
 
 def _check_bars(bars: Bars, metadata: Metadata) -> None:

@@ -58,8 +58,7 @@ def recorded_by(run: str, tracking: TrackingConfig) -> Mapping[str, Any] | None:
     name = _name_of(tracking, run)
     if _comparison(name) is not None:
         return None
-    folder, name = _model(name)
-    return load_metadata(folder, name).config
+    return load_metadata(*_model(name)).config
 
 
 def draw_comparison(folder: Path) -> ReportFiles:

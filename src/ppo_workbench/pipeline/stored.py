@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.delivery.artifact import (
     load_artifact,
+    load_metadata,
 )
 from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.golden import (
@@ -66,6 +68,16 @@ def find_artifact(artifact: str) -> tuple[Path, str]:
             return home_folder() / folder, artifact
     places = " or ".join(f"{folder}/" for folder in FOLDERS.values())
     raise ConfigError(f"artifact={artifact}: no such model in {places} of {home_folder()}")
+
+
+def recorded_of(artifact: str) -> Mapping[str, Any]:
+    """Return the unresolved configuration in a model's metadata; its weights are not read.
+
+    Raises:
+        ConfigError: There is no such model.
+        ArtifactError: Its metadata are missing or damaged.
+    """
+    return load_metadata(*find_artifact(artifact)).config
 
 
 def artifact_tensors(

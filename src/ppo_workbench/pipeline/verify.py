@@ -1,6 +1,6 @@
 """Does a model hold what it says: train it again from its metadata, or audit every fill."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +13,7 @@ from ppo_workbench.delivery.golden import PREFIX
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.contender import Contender, resolved_config
-from ppo_workbench.pipeline.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.evaluation import as_trained, evaluate_artifact, settings_apart
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.pipeline.stored import find_artifact
 from ppo_workbench.scoring.audit import AuditReport, audit
@@ -60,23 +60,26 @@ class Verification:
 def verify(config: Config, console: WorkbenchConsole | None = None) -> Verification:
     """Carry out `task=verify`: train `config.artifact` again and compare.
 
-    Bars, rules, hyperparameters, seed and timesteps are those that its metadata record.
+    Costs, rules, hyperparameters, seed and timesteps are those that its metadata record; where
+    its bars are says `config.data`.
 
     Raises:
-        ConfigError: The bars are not those that it was trained on.
+        ConfigError: The bars are not those that it was trained on, or `config` has other costs,
+            rules or splits.
         VerificationError: It was not reproduced.
     """
     console = console or WorkbenchConsole()
     check_result_path(config.result_json)
     folder, name = _named(config)
     stored = load_artifact(folder, name)
-    own = recorded_config(stored.metadata, config)
+    _check_settings(config, stored.metadata)
+    own = replace(recorded_config(stored.metadata, config), data=config.data)
     with TemporaryDirectory() as scratch:
         again = Contender(name, own, stored.metadata.config, Path(scratch))
         if again.experiment.bars.fingerprint != stored.metadata.data.fingerprint:
             raise ConfigError(
                 f"artifact={name}: the bars differ from those that it was trained on; give the "
-                "same file"
+                "same file, data.path=FILE"
             )
         run = again.train(stored.metadata.seed)
         found = compare_models(stored, again.artifact(run))
@@ -87,6 +90,17 @@ def verify(config: Config, console: WorkbenchConsole | None = None) -> Verificat
             f"artifact={name}: {found.describe()}; it was not made as its metadata say"
         )
     return found
+
+
+def _check_settings(config: Config, metadata: Metadata) -> None:
+    """Refuse other settings than those of the training, but for where the bars are."""
+    apart = settings_apart(as_trained(config, metadata), metadata)
+    named = [key for key in apart if not key.startswith("data.")]
+    if named:
+        raise ConfigError(
+            f"{', '.join(named)}: task=verify trains a model as its metadata record, with no other "
+            "value; name at most where its bars are, data.path=FILE"
+        )
 
 
 def recorded_config(metadata: Metadata, config: Config) -> Config:

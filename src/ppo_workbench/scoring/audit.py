@@ -12,7 +12,7 @@ What is not independent, and what is bounded:
   fill prices bit for bit.
 * Limits count as passed when passed by more than 1e-9, rounding being no violation.
 * Which rung an order went to is followed from the action and from `rejected`; the quantity
-  that follows is then checked to one share (whole shares) or 1e-9 of the position.
+  that follows is then checked to one lot and 1e-9 of the position.
 * Thresholds on equity use the recorded equity, which the books must confirm.
 
 It asks whether anything forbidden happened, not whether a mask forbade too much.
@@ -252,6 +252,7 @@ def _record(case: Case, enforced: bool, masked: bool) -> Iterator[tuple[str, Fin
     ]
     for name, recorded, expected, slack in pairs:
         yield name, _equal(recorded, expected, slack)
+    yield "lot", _whole_lots(case)
     yield "no_volume", _no_volume(case)
     yield from _mask_record(case, masked)
     yield from _answer_record(case, enforced)
@@ -268,13 +269,25 @@ def _no_volume(case: Case) -> Finding:
     )
 
 
+def _whole_lots(case: Case) -> Finding:
+    """Fills leave whole lots."""
+    market, books = case.config.market, case.books
+    lot = market.lot * market.contract_multiplier
+    whole = np.round(books.shares / lot) * lot if lot > 0 else books.shares
+    broken = np.abs(books.shares - whole) > RELATIVE * np.abs(books.shares)
+    return _flag(
+        broken & (books.quantity != 0.0),
+        lambda row: f"{books.shares[row]:g} shares are no whole lots of {lot:g}",
+    )
+
+
 def _share(case: Case) -> Floats:
-    """How far a quantity may be off: a whole share at a rounding edge, or rounding."""
-    whole = 0.0 if case.config.env.fractional_shares else 1.0
+    """How far a quantity may be off: a lot at a rounding edge, or rounding."""
+    lot = case.config.market.lot * case.config.market.contract_multiplier
     size = np.maximum(np.abs(case.books.held), np.abs(case.books.shares))
     # A fill that should not be, or should be and is not, is no matter of rounding.
     edge = (case.orders.quantity != 0.0) & (case.books.quantity != 0.0)
-    return np.where(edge, whole, 0.0) + RELATIVE * size
+    return np.where(edge, lot, 0.0) + RELATIVE * size
 
 
 def _exposure(case: Case) -> Floats:
@@ -323,7 +336,7 @@ def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
     trace, books = case.trace, case.books
     reasons = trace.blocked_by[np.arange(len(trace)), trace.action]
     rejected = trace.rejected != 0
-    due = np.where(case.at.traded, reasons, 0)  # what moves nothing violates nothing
+    due = np.where(case.at.traded, reasons & _breakable(case), 0)
     wrong = np.where(rejected, trace.rejected != reasons, trace.violated != due)
     if enforced and case.config.env.forbidden_action is ForbiddenAction.reject:
         wrong |= trace.violated != 0
@@ -356,6 +369,20 @@ def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
             int(hold.sum()),
         ),
     )
+
+
+def _breakable(case: Case) -> npt.NDArray[np.int64]:
+    """Return the bits of the rules that what was ordered could break, int64 (n,).
+
+    All, where it adds risk; what leaves a position breaks those that ask to be flat.
+    """
+    held = case.books.held
+    shares = held + case.orders.quantity
+    adds = (np.abs(shares) > np.abs(held)) | (shares * held < 0.0)
+    names = ["session_flatten", "drawdown"]
+    names += ["daily_loss"] if case.config.risk.daily_loss.flatten else []
+    flatten = sum(1 << k for k, name in enumerate(CHECKS) if name in names)
+    return np.where(adds, -1, np.where(shares != 0.0, flatten, 0))
 
 
 def _report(

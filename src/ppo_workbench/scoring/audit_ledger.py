@@ -11,9 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ppo_workbench.config import ActionSet, Config, CostsConfig, Fill, ForbiddenAction, settled
+from ppo_workbench.config import (
+    ActionSet,
+    Config,
+    CostsConfig,
+    Fill,
+    ForbiddenAction,
+    MarketConfig,
+    settled,
+)
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.audit_market import MarketFacts
+from ppo_workbench.scoring.audit_market import TOLERANCE, MarketFacts
 from ppo_workbench.scoring.trace import Trace
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +62,7 @@ class Ledger:
     """The rebuilt account, row by row, all (n,).
 
     Attributes:
-        quantity: float64, signed shares of the fill.
+        quantity: float64, signed shares of the fill; contracts times their multiplier.
         price: float64, what the bars say a fill costs a share.
         held, shares: float64, position before and after the fill.
         cash_before: float64, cash at the decision.
@@ -106,8 +114,8 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     price = prices[at.row + 1]
     sizes = np.abs(quantity)
     notional = sizes * price
-    cost = notional * cost_rate(at, config.costs, participation(notional, at.mean_notional))
-    cost += commission(sizes, config.costs)
+    cost = notional * cost_rate(at, config, participation(notional, at.mean_notional))
+    cost += commission(sizes, config)
     spent = np.cumsum(quantity * price + cost)
     before = trace.initial_equity_usd - np.concatenate(([0.0], spent[:-1]))
     carry = carries(before, held * at.close, _years(bars, at), config.costs)
@@ -134,20 +142,24 @@ def participation(notional: Floats, mean_notional: Floats) -> Floats:
     return np.divide(notional, mean_notional, out=whole, where=mean_notional > 0)
 
 
-def cost_rate(at: Decisions, costs: CostsConfig, taken: Floats) -> Floats:
+def cost_rate(at: Decisions, config: Config, taken: Floats) -> Floats:
     """Return half spread, fee, slippage and square-root impact, a fraction of notional (n,)."""
-    half_spread = np.full(len(at.row), costs.half_spread_bps)
-    if costs.quoted_spread:
-        half_spread = np.where(np.isnan(at.half_spread_bps), half_spread, at.half_spread_bps)
+    costs = config.costs
     wide = at.ratio > costs.high_volatility_ratio
-    half_spread = half_spread * np.where(wide, costs.high_volatility_multiplier, 1.0)
+    factor = np.where(wide, costs.high_volatility_multiplier, 1.0)
+    one_tick = 1e4 * config.market.tick / (2.0 * at.close)
+    half_spread = np.maximum(costs.half_spread_bps * factor, one_tick)
+    if costs.quoted_spread:
+        quoted = ~np.isnan(at.half_spread_bps)
+        half_spread = np.where(quoted, at.half_spread_bps * factor, half_spread)
     sigmas = costs.slippage_volatility_frac + costs.impact_volatility_frac * np.sqrt(taken)
     return (half_spread + costs.fee_bps) / 1e4 + sigmas * at.sigma
 
 
-def commission(sizes: Floats, costs: CostsConfig) -> Floats:
-    """Return the commission of orders by the share, currency (n,); none without an order."""
-    each = np.maximum(sizes * costs.fee_per_share_usd, costs.fee_minimum_usd)
+def commission(sizes: Floats, config: Config) -> Floats:
+    """Return the commission by the share or contract, currency (n,); none without an order."""
+    contracts = sizes / config.market.contract_multiplier
+    each = np.maximum(contracts * config.costs.fee_per_share_usd, config.costs.fee_minimum_usd)
     return np.where(sizes > 0, each, 0.0)
 
 
@@ -311,7 +323,7 @@ def orders(
         books: The rebuilt account.
         flatten: bool (n,), a flatten rule is in force and the market trades.
         size: float64 (n,), share of the level that the drawdown ladder allows.
-        config: Gives levels, action set, costs and whole or fractional shares.
+        config: Gives levels, action set, costs and how orders are counted.
     """
     levels = exposure_levels(config)
     before, wanted = _rungs(trace, books.shares, flatten, at.traded, levels, config)
@@ -322,7 +334,7 @@ def orders(
         (wanted - home) * (before - home) >= 0
     )
     target = np.where(moved, _target_shares(at, books, exposure, smaller, config), books.held)
-    rate = cost_rate(at, config.costs, np.zeros(len(trace)))
+    rate = cost_rate(at, config, np.zeros(len(trace)))
     return Orders(
         exposure=np.where(moved, exposure, np.nan),
         quantity=target - books.held,
@@ -357,32 +369,46 @@ def _rungs(
 
 
 def sized(exposure: Floats, equity: Floats, price: Floats, rate: Floats, config: Config) -> Floats:
-    """Return signed shares worth `exposure` of what the costs leave, whole towards zero (n,)."""
-    costs, size = config.costs, np.abs(exposure)
-    each = price * (1.0 + size * rate) + size * costs.fee_per_share_usd
-    shares = size * (equity - costs.fee_minimum_usd) / each
-    if not config.env.fractional_shares:
-        shares = np.floor(shares)
-    shares = np.where((size > 0) & (equity > costs.fee_minimum_usd), shares, 0.0)
-    return np.sign(exposure) * shares
+    """Return signed shares worth `exposure` of what the costs leave, lots towards zero (n,)."""
+    costs, market, size = config.costs, config.market, np.abs(exposure)
+    contract = price * market.contract_multiplier * (1.0 + size * rate)
+    contracts = size * (equity - costs.fee_minimum_usd)
+    contracts = contracts / (contract + size * costs.fee_per_share_usd)
+    if market.lot > 0:
+        contracts = np.floor(contracts / market.lot) * market.lot
+    contracts = np.where((size > 0) & (equity > costs.fee_minimum_usd), contracts, 0.0)
+    return np.sign(exposure) * contracts * market.contract_multiplier
+
+
+def below_minimum(held: Floats, shares: Floats, market: MarketConfig) -> Bools:
+    """Return whether an order is smaller than any may be, bool (n,); to close never is."""
+    contracts = np.abs(shares - held) / market.contract_multiplier
+    small: Bools = (shares != 0.0) & (contracts < market.minimum_order * (1.0 - TOLERANCE))
+    return small
 
 
 def _target_shares(
     at: Decisions, books: Ledger, exposure: Floats, smaller: Bools, config: Config
 ) -> Floats:
-    """Size at the fill, after the impact of the largest order and a flip's closing costs."""
+    """Size at the fill, after the impact of the largest order and a flip's closing costs.
+
+    What is less than the minimum order is none, and of a flip the closing alone.
+    """
     costs, held, price, equity = config.costs, books.held, books.price, books.fill_equity
-    rate = cost_rate(at, costs, np.zeros_like(held))
+    rate = cost_rate(at, config, np.zeros_like(held))
     largest = np.abs(sized(exposure, equity, price, rate, config) - held)
-    rate = cost_rate(at, costs, participation(largest * price, at.mean_notional))
-    closing = np.abs(held) * (price * rate + costs.fee_per_share_usd)
+    rate = cost_rate(at, config, participation(largest * price, at.mean_notional))
+    fee = costs.fee_per_share_usd / config.market.contract_multiplier
+    closing = np.abs(held) * (price * rate + fee)
     equity = equity - np.where(exposure * held < 0.0, closing, 0.0)
     target = sized(exposure, equity, price, rate, config)
     same_side = target * held > 0.0
     clamp = np.where(
         smaller, np.minimum(abs(target), abs(held)), np.maximum(abs(target), abs(held))
     )
-    return np.where(same_side, np.sign(target) * clamp, target)
+    target = np.where(same_side, np.sign(target) * clamp, target)
+    kept = np.where(same_side, held, 0.0)
+    return np.where(below_minimum(held, target, config.market), kept, target)
 
 
 def ladder_size(reduced: Bools, config: Config, enforced: bool) -> Floats:

@@ -79,7 +79,7 @@ def market_facts(bars: Bars, config: Config) -> MarketFacts:
         sigma=sigma,
         ratio=ratio,
         large_move=large_move,
-        mean_notional=_mean_notional(bars),
+        mean_notional=_mean_notional(bars, config.market.contract_multiplier),
         traded=bars.volume > 0 if bars.has_volume else ~none,
         regime=2 * high.astype(np.int64) + trend,
         halted=halted(bars, risk.halt) if risk.halt.enabled else none,
@@ -87,10 +87,10 @@ def market_facts(bars: Bars, config: Config) -> MarketFacts:
     )
 
 
-def _mean_notional(bars: Bars) -> Floats:
+def _mean_notional(bars: Bars, multiplier: float) -> Floats:
     if not bars.has_volume:
         return np.full(len(bars), np.inf)
-    sums = trailing(bars.close * bars.volume, NOTIONAL_WINDOW)
+    sums = trailing(bars.close * (bars.volume * multiplier), NOTIONAL_WINDOW)
     return sums / _filled(len(bars), NOTIONAL_WINDOW)
 
 

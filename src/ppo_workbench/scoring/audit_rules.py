@@ -20,6 +20,7 @@ from ppo_workbench.scoring.audit_ledger import (
     Ledger,
     Orders,
     Trips,
+    below_minimum,
     round_trips,
     session_equity,
     so_far_in_session,
@@ -196,8 +197,11 @@ def _capital(case: Case) -> Iterator[Finding]:
     yield _order_above(case, "gross exposure", _exposures(case), limit)
     poor = (case.orders.shares_at_close == 0.0) & ~np.isnan(case.orders.exposure)
     broke = case.at.equity <= 0.0
+    small = below_minimum(case.books.held, case.orders.shares_at_close, case.config.market)
     yield _no_increase(
-        case, poor | broke, lambda row: f"equity {case.at.equity[row]:.6g} pays no whole share"
+        case,
+        poor | broke | small,
+        lambda row: f"equity {case.at.equity[row]:.6g} pays no lot, or less than an order",
     )
 
 

@@ -45,7 +45,8 @@ class Conditions:
         name: Key in documents.
         change: What differs from the configuration, in words.
         costs: Costs of fills and of carry.
-        quote_factor: Factor of quoted half spreads, which replace the configured one.
+        quote_factor: Factor of quoted half spreads and of the tick, which replace the
+            configured half spread.
         delay_bars: Latency of every order, bars.
     """
 
@@ -260,8 +261,8 @@ class _Scores:
         """Return the mean session return over cash at a flat cost a side."""
         costs = replace(
             scaled(self.costs, 0.0), fee_bps=cost_bps, quoted_spread=False
-        )  # a quote would replace the half spread of 0
-        trace = self.trace(Conditions("flat", "", costs))
+        )  # a quote would replace the half spread of 0, as would the tick
+        trace = self.trace(Conditions("flat", "", costs, quote_factor=0.0))
         return float(np.mean(trace.daily_returns() - trace.cash_returns()))
 
 
@@ -271,13 +272,15 @@ def priced(market: TradingMarket, config: Config, quote_factor: float = 1.0) -> 
     Args:
         market: What the step read so far.
         config: The experiment with other costs.
-        quote_factor: Factor of the quoted half spreads.
+        quote_factor: Factor of the quoted half spreads, and of the tick.
     """
     bars = market.bars
     if quote_factor != 1.0:
         bars = bars.copy()
         bars["half_spread_bps"] *= quote_factor
-    return replace(market, bars=bars, params=build_params(config, market.space))
+    params = build_params(config, market.space)
+    params["half_tick"] *= quote_factor
+    return replace(market, bars=bars, params=params)
 
 
 def _break_even(scores: _Scores, base: Scorecard) -> BreakEven:

@@ -7,6 +7,9 @@ at the close of bar t + 1.  That is said here and nowhere else.
 A bar of volume 0 fills nothing: an order that would fill in it lapses.  Position, rung and
 cash stay, nothing is paid, and the next close decides anew; no decision can break a rule by
 what it did not move.  A series without volume (`Bars.has_volume`) always fills.
+
+"Shares" are units of what the price is quoted for: shares, coins, units of a base currency,
+contracts times their multiplier.  Orders are whole lots of them.
 """
 
 from typing import Any
@@ -92,14 +95,15 @@ def cost_rate(bar: Any, p: Any, notional: float) -> float:
 
     Half spread (quoted at the deciding close, else configured), doubled or more in high
     volatility, slippage in units of bar volatility, square-root impact (Almgren et al.
-    2005) and commission in basis points.  Where nothing was traded lately, an order counts
-    as the whole of a bar.
+    2005) and commission in basis points.  A spread that is not quoted is one tick at least.
+    Where nothing was traded lately, an order counts as the whole of a bar.
     """
-    half_spread = p.half_spread_bps
-    if p.quoted_spread != 0 and not np.isnan(bar.half_spread_bps):
-        half_spread = bar.half_spread_bps
+    quoted = p.quoted_spread != 0 and not np.isnan(bar.half_spread_bps)
+    half_spread = bar.half_spread_bps if quoted else p.half_spread_bps
     if bar.volatility_ratio > p.cost_volatility_ratio:
         half_spread *= p.high_volatility_multiplier
+    if not quoted:
+        half_spread = max(half_spread, p.half_tick / bar.close * 1e4)
     volatility = p.slippage_volatility_frac
     if p.impact_volatility_frac > 0.0 and notional > 0.0:
         taken = notional / bar.mean_notional if bar.mean_notional > 0 else 1.0
@@ -109,7 +113,7 @@ def cost_rate(bar: Any, p: Any, notional: float) -> float:
 
 @kernel
 def commission(shares: float, p: Any) -> float:
-    """Return the per-share commission of an order in currency, at least the minimum."""
+    """Return the commission of an order by its size in currency, at least the minimum."""
     if shares == 0.0:
         return 0.0
     return max(abs(shares) * p.fee_per_share, p.fee_minimum)
@@ -119,16 +123,23 @@ def commission(shares: float, p: Any) -> float:
 def sized_shares(exposure: float, equity: float, price: float, rate: float, p: Any) -> float:
     """Return the signed shares that make `exposure` of the equity left after the costs.
 
-    Whole shares are rounded towards zero, so the exposure asked for is never exceeded.
+    Rounded towards zero to whole lots, so the exposure asked for is never exceeded.
     """
     if exposure == 0.0 or equity <= p.fee_minimum:
         return 0.0
     size = abs(exposure)
     per_share = price * (1.0 + size * rate) + size * p.fee_per_share
     shares = size * (equity - p.fee_minimum) / per_share
-    if p.whole_shares != 0:
-        shares = np.floor(shares)
+    if p.lot_units > 0.0:
+        shares = np.floor(shares / p.lot_units) * p.lot_units
     return shares if exposure > 0 else -shares
+
+
+@kernel
+def too_small(held: float, shares: float, p: Any) -> bool:
+    """Tell whether going from `held` to `shares` is less than an order may be; never to 0."""
+    # Sums of lots such as 0.1 are off by rounding.
+    return shares != 0.0 and abs(shares - held) < p.minimum_units * (1.0 - 1e-9)
 
 
 @kernel

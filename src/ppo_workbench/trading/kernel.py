@@ -22,6 +22,7 @@ from ppo_workbench.trading.account import (
     cost_rate,
     fill,
     sized_shares,
+    too_small,
     update_ladder,
 )
 from ppo_workbench.trading.actions import ActionSpace, action_space, target_rung
@@ -131,7 +132,8 @@ def trading_market(
     table["open"], table["close"] = bars.open, bars.close
     table["half_spread_bps"] = bars.half_spread_bps
     table["sigma"], table["volatility_ratio"] = market.sigma, market.volatility_ratio
-    table["mean_notional"] = market.mean_notional if bars.has_volume else np.inf
+    notional = market.mean_notional * config.market.contract_multiplier
+    table["mean_notional"] = notional if bars.has_volume else np.inf
     table["trades"] = bars.volume > 0 if bars.has_volume else 1
     table["years"][1:] = np.diff(bars.start_ns) / YEAR_NS
     table["session"] = bars.session
@@ -222,7 +224,8 @@ def desired_shares(
     Sized after every cost: the impact of the largest order it can be, and on a flip what
     closing the other side costs, so that an unlevered order never makes cash negative.
     A step towards flat never adds shares and a step away never sheds them, whatever the
-    price did since the last fill.
+    price did since the last fill.  What would be less than the minimum order is none; a flip
+    that is too small closes.
     """
     if exposure == 0.0:
         return 0.0
@@ -238,6 +241,8 @@ def desired_shares(
         held, wanted = abs(a.shares), abs(shares)
         wanted = min(wanted, held) if closer else max(wanted, held)
         shares = wanted if shares > 0 else -wanted
+    if too_small(a.shares, shares, p):
+        return a.shares if a.shares * shares > 0.0 else 0.0
     return shares
 
 
@@ -294,6 +299,7 @@ def step_one(
     rung = resolve_action(a, decided, action, reasons, p, out)
     if bar.trades == 0:
         rung, out.violated = a.rung, 0
+    flatten = flatten_bits(a, decided, p) if out.violated != 0 else 0
     if bar.session != a.session:
         begin_session(a, bar.session)
     out.carry = accrue(a, bar, p)
@@ -303,6 +309,8 @@ def step_one(
         size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
         closer = not is_increase(a.rung, rung, p.flat_rung)
         shares = desired_shares(a, decided, levels[rung] * size, closer, price, p)
+        if abs(shares) <= abs(held) and shares * held >= 0.0:  # no order of the size asked for
+            out.violated &= flatten if shares != 0.0 else 0
         fill(a, decided, price, bar.session, shares, p, out)
         a.rung = rung if a.shares != 0.0 else p.flat_rung
     mark(a, bar, held, p, out)

@@ -23,7 +23,7 @@ from ppo_workbench.config import (
     settled,
 )
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares
+from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares, too_small
 from ppo_workbench.trading.actions import ActionSpace, target_rung
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 
@@ -81,12 +81,13 @@ MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
-    "mask_all_true", "fill_next_close", "whole_shares", "quoted_spread", "has_carry",
+    "mask_all_true", "fill_next_close", "quoted_spread", "has_carry",
     "locate_available", "day_trades", "day_trade_sessions", "daily_loss_flatten",
     "drawdown_pause", "max_opens", "cooldown_bars",
 )  # fmt: skip
 _FLOATS = (
-    "initial_cash", "fee_bps", "fee_per_share", "fee_minimum", "half_spread_bps",
+    "initial_cash", "lot_units", "minimum_units", "half_tick",
+    "fee_bps", "fee_per_share", "fee_minimum", "half_spread_bps",
     "slippage_volatility_frac", "impact_volatility_frac", "high_volatility_multiplier",
     "cost_volatility_ratio", "borrow_rate", "cash_rate", "margin_rate",
     "max_gross_exposure", "initial_long", "initial_short", "maintenance_long",
@@ -129,7 +130,7 @@ def enabled_bits(risk: RiskConfig) -> int:
 def build_params(config: Config, space: ActionSpace) -> npt.NDArray[np.void]:
     """Flatten the configuration into the one-row record that every kernel reads."""
     params = np.zeros(1, dtype=PARAMS_DTYPE)
-    for group in (_env_params, _cost_params, _risk_params, _reward_params):
+    for group in (_env_params, _market_params, _cost_params, _risk_params, _reward_params):
         for name, value in group(config).items():
             params[name] = value
     params["is_step"] = int(space.kind.value == "step")
@@ -149,9 +150,18 @@ def _env_params(config: Config) -> dict[str, float]:
         "enforced": -1 if rejects else impossible,
         "mask_all_true": env.mask_all_true,
         "fill_next_close": env.fill.value == "next_close",
-        "whole_shares": not env.fractional_shares,
         "initial_cash": env.initial_cash_usd,
         "observation_clip": config.features.clip,
+    }
+
+
+def _market_params(config: Config) -> dict[str, float]:
+    market = config.market
+    return {
+        "lot_units": market.lot * market.contract_multiplier,
+        "minimum_units": market.minimum_order * market.contract_multiplier,
+        "half_tick": 0.5 * market.tick,
+        "fee_per_share": config.costs.fee_per_share_usd / market.contract_multiplier,
     }
 
 
@@ -165,7 +175,6 @@ def _cost_params(config: Config) -> dict[str, float]:
     return rates | {
         "has_carry": any(rates.values()),
         "fee_bps": costs.fee_bps,
-        "fee_per_share": costs.fee_per_share_usd,
         "fee_minimum": costs.fee_minimum_usd,
         "half_spread_bps": costs.half_spread_bps,
         "quoted_spread": costs.quoted_spread,
@@ -280,7 +289,7 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     rate = cost_rate(bar, p, 0.0)
     shares = sized_shares(exposure, a.equity, price, rate, p)
     bits = _size_bits(exposure, abs(shares) * price, p)
-    if shares == 0.0 or a.equity <= 0.0:
+    if shares == 0.0 or a.equity <= 0.0 or too_small(a.shares, shares, p):
         bits |= CAPITAL
     order = abs(shares - a.shares) * price
     if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
