@@ -57,6 +57,7 @@ FORMS = ["postgresql://u:{}@host/db", "https://{}@host", "postgresql://h/db?user
 @example("se/", "@:", "postgresql://u:{}@host/db")
 @example("a@b/", "?x=1@", "postgresql://u:{}@host/db")
 @example("a@b/", "", "postgresql://h/db?user=u&password={}")
+@example("", ":0", "https://{}@host")
 @example("a b", '"c', "https://{}@host")
 def test_masked_no_password_in_an_address_survives(before: str, after: str, form: str) -> None:
     assume("&" not in before + after or "password=" not in form)  # there it ends the value

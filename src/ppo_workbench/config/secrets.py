@@ -117,6 +117,7 @@ def _secrets_of(address: str) -> Iterator[str]:
             user, _, password = rest[: at.start()].partition(":")
             if password:
                 yield password
+                yield f"{user}:{password}"  # where the user is a token, its password is any
             elif len(user) >= _SHORTEST_USER:
                 yield user
     for field in _FIELD.finditer(address):
