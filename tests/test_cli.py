@@ -72,7 +72,7 @@ def test_command_hands_config_raw_values_and_choices_to_the_pipeline(
     assert raw["model"]["gamma"] == "${env.gamma}"
     assert raw["model"]["type"] == "ppo"
     assert raw["budget"]["minutes"] == 30.0
-    assert {"model": "ppo", "data": "sp500", "env": "daily", "costs": "us_etf"}.items() <= (
+    assert {"model": "ppo", "data": "sp500", "market": "index", "costs": "us_etf"}.items() <= (
         choices.items()
     )
     assert "experiment" not in choices
@@ -318,7 +318,7 @@ def test_secret_of_the_wrong_type_is_not_printed(
     [
         (["--help"], "risk: aggressive, conservative, moderate, unconstrained"),
         (["--cfg", "job", "model=ppo"], "type: ppo"),
-        (["--cfg", "job", "--resolve", "-p", "model"], "gamma: 0.98"),
+        (["--cfg", "job", "--resolve", "-p", "model"], "gae_lambda: 0.9"),
         (["--info", "searchpath"], "Config search path"),
     ],
 )
