@@ -56,7 +56,8 @@ STEPS = (
         ("docs/deliverables/comparison.json", "docs/deliverables/manifest.json"),
         15,
     ),
-    Step("tables", "benchmarks/deliverable_tables.py --write", ("README.md",), 1),
+    Step("criteria", "benchmarks/deliverable_tables.py --write", ("README.md",), 1),
+    Step("headline", "benchmarks/headline.py", ("README.md", "docs/results.md"), 1),
     Step(
         "reward_hurdle",
         f"benchmarks/reward_hurdle.py --jobs 2 --json {RESULTS}/reward_hurdle.json",
