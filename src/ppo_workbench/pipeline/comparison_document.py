@@ -16,8 +16,6 @@ TITLES = {
     "reject": "PPO, forbidden orders rejected",
     "execute": "PPO, forbidden orders executed",
     "all_true": "MaskablePPO without a mask (control)",
-    "masked_no_variance": "MaskablePPO, no variance penalty",
-    "execute_no_variance": "PPO executed, no variance penalty",
     "threshold": "threshold rule, tuned on train",
     "oracle": "oracle (knows the edge)",
 }
