@@ -49,7 +49,7 @@ def _config(risk: str, costs: str) -> Config:
     config = compose(
         [
             *(f"risk={risk}", f"costs={costs}", f"features.names=[{NAMES}]", "tracking=none"),
-            *("market.lot=0", "features.volatility_slow_bars=390"),
+            *("market.lot=0", "market.minimum_order=0", "features.volatility_slow_bars=390"),
             *("risk.halt.enabled=true", "risk.halt.market_wide=true", *exceptions),
         ]
     )
