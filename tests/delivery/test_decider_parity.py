@@ -94,7 +94,7 @@ def _busy(rows: Walk, fills: int) -> None:
         ("env.fill=next_close", "costs=us_equity", "market.lot=0"),
         (
             *("market.contract_multiplier=50", "market.lot=0.1", "market.minimum_order=11"),
-            *("market.tick=0.05", "costs=futures", "costs.fee_per_share_usd=2.25"),
+            *("market.tick=0.05", "costs=us_futures", "costs.fee_per_share_usd=2.25"),
             *("env.exposure_levels=[-1,-0.5,0,0.5,1]", "env.action_set=target"),
         ),
         (
@@ -166,7 +166,7 @@ _THIN = [
     ("env.fill=next_close", "data.volume=none"),
     (
         *("risk=conservative", "env.forbidden_action=execute", "model=ppo"),
-        *("market.contract_multiplier=10", "market.lot=0.1", "costs=futures"),
+        *("market.contract_multiplier=10", "market.lot=0.1", "costs=us_futures"),
     ),
 ]
 

@@ -51,7 +51,7 @@ def test_export_onnx_has_the_published_signature(exported: Path) -> None:
     outputs = {x.name: (x.type, x.shape) for x in session.get_outputs()}
     labels = session.get_modelmeta().custom_metadata_map
 
-    assert inputs == {"observation": ("tensor(float)", [1, 9]), "mask": ("tensor(bool)", [3])}
+    assert inputs == {"observation": ("tensor(float)", [1, 11]), "mask": ("tensor(bool)", [3])}
     assert outputs == {"logits": ("tensor(float)", [1, 3])}
     assert json.loads(labels["action_names"]) == ["SELL", "HOLD", "BUY"]
     assert json.loads(labels["feature_names"]) == small_artifact().metadata.feature_names
@@ -74,7 +74,7 @@ def test_export_onnx_decides_as_the_golden_vectors(exported: Path) -> None:
 _FRESH = """
 import sys, torch
 module = torch.jit.load(sys.argv[1])
-logits = module.forward(torch.zeros(1, 9), torch.tensor([False, True, False]))
+logits = module.forward(torch.zeros(1, 11), torch.tensor([False, True, False]))
 print(logits.dtype, tuple(logits.shape), int(logits.argmax()), "ppo_workbench" in sys.modules)
 """
 
@@ -102,7 +102,7 @@ def test_export_model_of_another_kind_is_verified(tmp_path: Path) -> None:
     artifact = _named(Artifact(*build(config)))
     exports = export_model(artifact, tmp_path)
     session = onnxruntime.InferenceSession(str(exports.onnx))
-    none_allowed = {"observation": np.zeros((1, 9), np.float32), "mask": np.zeros(5, np.bool_)}
+    none_allowed = {"observation": np.zeros((1, 11), np.float32), "mask": np.zeros(5, np.bool_)}
     assert (session.run(None, none_allowed)[0] > FORBIDDEN_LOGIT).all()
 
 

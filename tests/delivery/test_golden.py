@@ -60,7 +60,7 @@ def test_golden_vectors_are_64_clear_decisions_that_torch_makes_too() -> None:
     masked = torch.where(torch.from_numpy(golden.mask), logits, -torch.inf)
     best = masked.sort(dim=1, descending=True).values
 
-    assert golden.observation.shape == (ROWS, 9)
+    assert golden.observation.shape == (ROWS, 11)
     assert golden.mask.shape == golden.logits.shape == (ROWS, 3)
     torch.testing.assert_close(
         torch.from_numpy(golden.logits).double(), logits, rtol=1e-5, atol=1e-5

@@ -104,7 +104,7 @@ def test_trace_equity_is_cash_and_position_rebuilt_from_its_own_fills() -> None:
     shares = np.cumsum(trace.fill_quantity)
     assert np.count_nonzero(trace.fill_quantity) > 50
     assert np.allclose(cash + shares * trace.close, trace.equity_usd, rtol=1e-9, atol=0)
-    logs = trace.reward_components[:, 0].sum() / 1000
+    logs = trace.reward_components[:, 0].sum() * 0.0005
     change = np.log(trace.equity_usd[-1] / trace.initial_equity_usd)
     assert logs == pytest.approx(change, rel=1e-9, abs=1e-12)
     assert not trace.rejected.any()

@@ -320,8 +320,11 @@ class Decider:
         market, fills = self.market, _NO_FILLS
         if account.fills:
             fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
+        # A flat account begins with the first decision, as an episode does: until then it had
+        # nothing to decide on, and has nothing to remember.
+        waiting = market.taken <= self.artifact.metadata.warmup_bars + 1 and account.shares == 0.0
         follow_and_observe(
-            self._begun, self.accounts, market.rows, market.scaled, self._scaler.means,
+            self._begun and not waiting, self.accounts, market.rows, market.scaled, self._scaler.means,
             self._scaler.stds, self.space.levels, self.params, self._ordered, fills,
             _report(account), self._reports, self._outcomes, self.observation, self.mask,
             self.reasons,
