@@ -37,7 +37,7 @@ def test_save_pyfunc_signature_names_observation_and_mask(saved: Path) -> None:
     signature = _load(saved).metadata.signature
     inputs = {x.name: (x.type.name, x.shape) for x in signature.inputs}
     outputs = {x.name: (x.type.name, x.shape) for x in signature.outputs}
-    assert inputs == {"observation": ("float32", (-1, 9)), "mask": ("bool", (-1, 3))}
+    assert inputs == {"observation": ("float32", (-1, 11)), "mask": ("bool", (-1, 3))}
     assert outputs == {"logits": ("float32", (-1, 3)), "action": ("int64", (-1,))}
 
 
