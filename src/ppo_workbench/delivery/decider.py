@@ -325,8 +325,8 @@ class Decider:
         waiting = market.taken <= self.artifact.metadata.warmup_bars + 1 and account.shares == 0.0
         follow_and_observe(
             self._begun and not waiting, self.accounts, market.rows, market.scaled,
-            self._scaler.means, self._scaler.stds, self.space.levels, self.params, self._ordered, fills,
-            _report(account), self._reports, self._outcomes, self.observation, self.mask,
+            self._scaler.means, self._scaler.stds, self.space.levels, self.params,
+            self._ordered, fills, _report(account), self._reports, self._outcomes, self.observation, self.mask,
             self.reasons,
         )  # fmt: skip
         self._begun, self._ordered = True, int(self.accounts["rung"][0])
