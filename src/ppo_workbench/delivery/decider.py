@@ -326,8 +326,8 @@ class Decider:
         follow_and_observe(
             self._begun and not waiting, self.accounts, market.rows, market.scaled,
             self._scaler.means, self._scaler.stds, self.space.levels, self.params,
-            self._ordered, fills, _report(account), self._reports, self._outcomes, self.observation, self.mask,
-            self.reasons,
+            self._ordered, fills, _report(account), self._reports,
+            self._outcomes, self.observation, self.mask, self.reasons,
         )  # fmt: skip
         self._begun, self._ordered = True, int(self.accounts["rung"][0])
         self._day = market.clock.memory.day
