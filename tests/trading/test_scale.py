@@ -20,7 +20,9 @@ from ppo_workbench.trading.kernel import Scaler, trading_market
 from ppo_workbench.trading.rewards import with_volatility
 
 RISKS = ("conservative", "moderate", "aggressive", "unconstrained")
-COSTS = ("synthetic", "us_etf", "crypto", "us_futures")
+COSTS = (
+    "synthetic", "us_equity", "us_etf", "fx", "metal_cfd", "crypto", "crypto_perp", "us_futures",
+)  # fmt: skip
 TRAIN = slice(2000, 4000)
 # Dollars by law or tariff: the named exceptions.
 IN_DOLLARS = {
