@@ -1,6 +1,7 @@
 """Every process collects the same tests: xdist compares what its workers have collected."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ def _collected(hash_seed: str, *paths: str) -> list[str]:
 
 
 def test_no_id_of_this_run_holds_bytes(request: pytest.FixtureRequest) -> None:
-    assert [item.nodeid for item in request.session.items if "\\x" in item.nodeid] == []
+    ids = [item.nodeid for item in request.session.items]
+    # Three escapes in a row: a zip's or gzip's head has them, a name with one odd letter has not.
+    assert [name for name in ids if re.search(r"(\\x[0-9a-f]{2}){3}", name)] == []
 
 
 @pytest.mark.parametrize(

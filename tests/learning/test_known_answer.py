@@ -40,6 +40,8 @@ def _config(learner: Learner) -> Config:
         model__learning_rate=2e-3,
         model__gamma=0.9,
         env__episode_bars=100,
+        # The observed moments of the account's returns settle within an episode, as by default.
+        reward__differential_sharpe_halflife_bars=20.0,
         costs__half_spread_bps=0.5,
     )
 
