@@ -2,6 +2,7 @@
 
     make evidence                                        # under three hours on two cores
     make evidence EVIDENCE_ARGS="--only comparison"
+    make evidence EVIDENCE_ARGS="--hourly ibm_1h.csv.gz --minute spy_1min.csv"  # your own bars too
     python benchmarks/evidence.py --list
 
 Each step is a command of the project and the files that it makes.  `mlruns/evidence/STEP.done`
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "docs/results"
+OWN_BARS = ("hourly", "minute")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ STEPS = (
     ),
     Step(
         "real_bars",
-        f"benchmarks/real_bars.py --json {RESULTS}/real_bars.json",
+        f"benchmarks/real_bars.py --jobs 2 --json {RESULTS}/real_bars.json",
         (f"{RESULTS}/real_bars.json",),
         25,
     ),
@@ -94,6 +96,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[step.name for step in STEPS])
     parser.add_argument("--again", action="store_true", help="also what is marked as done")
     parser.add_argument("--list", action="store_true", help="show the steps")
+    for name in OWN_BARS:
+        parser.add_argument(f"--{name}", type=Path, help=f"{name} bars for real_bars.py")
     options = parser.parse_args()
     home = Path(os.environ.get("PPO_WORKBENCH_HOME", ROOT)).absolute()
     chosen = [step for step in STEPS if options.only is None or step.name in options.only]
@@ -101,10 +105,12 @@ def main() -> None:
         if options.list:
             print(f"{step.name} (about {step.minutes} minutes): python {step.command}")
         else:
-            carry_out(step, home, again=options.again)
+            files = {name: getattr(options, name) for name in OWN_BARS}
+            own = [f"--{name}={path.absolute()}" for name, path in files.items() if path]
+            carry_out(step, home, own if step.name == "real_bars" else [], again=options.again)
 
 
-def carry_out(step: Step, home: Path, *, again: bool) -> None:
+def carry_out(step: Step, home: Path, more: list[str], *, again: bool) -> None:
     """Run one step, unless it is marked as done, and keep what it made."""
     folder = home / "mlruns" / "evidence"
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,7 @@ def carry_out(step: Step, home: Path, *, again: bool) -> None:
     started = time.monotonic()
     with (folder / f"{step.name}.log").open("a", encoding="utf-8") as log:
         environment = os.environ | {"PPO_WORKBENCH_HOME": str(home), "COLUMNS": "100"}
-        command = [sys.executable, *shlex.split(step.command)]
+        command = [sys.executable, *shlex.split(step.command), *more]
         code = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
         ).returncode
