@@ -13,9 +13,10 @@ folder) as its home:
 4. `masked`     the champion's training once more, recorded: log, metrics, the same weights
 5. `baseline`   standard PPO, forbidden actions carried out: the winner's hyperparameters and
                 timesteps, of the promotion's seeds the one with the best validation bound
-6. `compare`    masked against standard PPO on twenty other markets
-7. `score_*`    both models on validation and test
-8. evidence     copied to docs/deliverables/, with a manifest of hashes
+6. `score_*`    both models on validation and test
+7. evidence     copied to docs/deliverables/, with a manifest of hashes, and with the comparison
+                on twenty other markets, which has to be there before: a block of reporting seeds
+                is opened by a command of its own (docs/seeds.md)
 
 What a step printed is in `mlruns/deliverables/STEP.log`; `STEP.done` there says that it has
 ended well, and with which command: with other options the step is refused.
@@ -172,12 +173,6 @@ def make(home: Home, options: argparse.Namespace) -> None:
     seed = evidence.baseline_seed(home.path, document)
     standard = [*settings, "model=ppo", "env.forbidden_action=execute", f"seed={seed}"]
     train(home, "baseline", "baselines", BASELINE, standard)
-    if not evidence.comparison_file(home.path, options.comparison).is_file():
-        hyper = [each for each in params if not each.startswith("budget.")]
-        home.run(
-            *("compare", "task=compare", "compare=reporting", f"output={options.comparison}"),
-            *(*hyper, *options.compare_set),
-        )
     for name, own in ((CHAMPION, masked), (BASELINE, standard)):
         for split in evidence.SPLITS:
             result = home.steps / f"{name}-{split}.json"
@@ -191,10 +186,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16, help="of the sweep")
     parser.add_argument(
         "--comparison",
-        default="deliverables",
-        help="name in comparisons/; one that is finished is taken as it is",
+        default="reporting",
+        help="name in comparisons/ of a finished one",
     )
-    for what in ("market", "sweep", "promote", "compare"):
+    for what in ("market", "sweep", "promote"):
         parser.add_argument(
             f"--{what}-set",
             action="append",
@@ -204,6 +199,11 @@ def main() -> None:
         )
     options = parser.parse_args()
     home = Home(Path(os.environ.get("PPO_WORKBENCH_HOME") or ".").absolute())
+    if not evidence.comparison_file(home.path, options.comparison).is_file():
+        raise SystemExit(
+            f"comparisons/{options.comparison}: no finished comparison; make it first: python -m "
+            f"ppo_workbench task=compare compare=reporting output={options.comparison}"
+        )
     home.lock()
     make(home, options)
 

@@ -26,10 +26,6 @@ FIRST_SEED = 500
 NAMES = "ema_distance_10,ema_distance_40,ema_distance_120,return_1,volatility_ratio,session_time"
 ARMS: dict[str, list[str]] = {
     "default": [],
-    "former default: gamma .95, without sigma": ["env.gamma=0.95", f"features.names=[{NAMES}]"],
-    "the same, 10,000,000 timesteps": [
-        *("env.gamma=0.95", f"features.names=[{NAMES}]", "budget.timesteps=10000000"),
-    ],
     "without sigma": [f"features.names=[{NAMES}]"],
     "only ema_distance_40, volatility and time": [
         "features.names=[ema_distance_40,volatility_ratio,session_time,sigma]"
