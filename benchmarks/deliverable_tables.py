@@ -1,7 +1,7 @@
-"""Tables of the deliverables in Markdown, and the README's rows of the success criteria.
+"""Tables of the deliverables in Markdown, and the rows of the success criteria.
 
     python benchmarks/deliverable_tables.py            # print the rows
-    python benchmarks/deliverable_tables.py --write    # put them between the README's markers
+    python benchmarks/deliverable_tables.py --write    # put them into docs/asked.md
 
 Everything is made from docs/deliverables/ and the metadata of the two models, so that
 `make verify-deliverables` can make it again and compare.
@@ -16,6 +16,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
+PAGE = "docs/asked.md"
 BEGIN, END = "<!-- criteria -->", "<!-- /criteria -->"
 HEAD = ("criterion", "measured", "95 % interval", "verdict")
 MASKED, EXECUTE, REJECT = "masked", "execute", "reject"
@@ -323,7 +324,7 @@ def refusal(home: Path) -> str | None:
 
 
 def between_markers(text: str) -> str | None:
-    """Return what stands between the README's markers, None if they are not there."""
+    """Return what stands between the page's markers, None if they are not there."""
     if text.count(BEGIN) != 1 or END not in text.partition(BEGIN)[2]:
         return None
     return text.partition(BEGIN)[2].partition(END)[0].strip("\n") + "\n"
@@ -331,19 +332,19 @@ def between_markers(text: str) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="into the README of the home")
+    parser.add_argument("--write", action="store_true", help="into docs/asked.md of the home")
     arguments = parser.parse_args()
     home = Path(os.environ.get("PPO_WORKBENCH_HOME") or ".")
     rows = criteria_of(home)
     if not arguments.write:
         print(rows, end="")
         return
-    readme = home / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = home / PAGE
+    text = page.read_text(encoding="utf-8")
     if between_markers(text) is None:
-        raise SystemExit(f"{readme}: has no lines {BEGIN} and {END}; add them where the rows go")
+        raise SystemExit(f"{page}: has no lines {BEGIN} and {END}; add them where the rows go")
     head, _, rest = text.partition(BEGIN)
-    readme.write_text(f"{head}{BEGIN}\n{rows}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    page.write_text(f"{head}{BEGIN}\n{rows}{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,13 @@ STEPS = (
         ("docs/deliverables/comparison.json", "docs/deliverables/manifest.json"),
         15,
     ),
-    Step("criteria", "benchmarks/deliverable_tables.py --write", ("README.md",), 1),
+    Step("criteria", "benchmarks/deliverable_tables.py --write", ("docs/asked.md",), 1),
+    Step(
+        "picture",
+        "benchmarks/picture.py --comparison reporting",
+        ("docs/deliverables/curves.json", "docs/equity.svg"),
+        1,
+    ),
     Step("headline", "benchmarks/headline.py", ("README.md", "docs/results.md"), 1),
     Step(
         "reward_hurdle",

@@ -15,57 +15,38 @@ BEGIN, END = "<!-- headline -->\n", "<!-- /headline -->"
 Figures = dict[str, Any]
 
 ARMS = {
-    "masked": ("**MaskablePPO**", "**MaskablePPO**"),
-    "execute": (
-        "standard PPO, same reward, rules not enforced",
-        "standard PPO, forbidden orders carried out",
-    ),
-    "reject": (
-        "standard PPO, same reward, rules enforced by the broker",
-        "standard PPO, orders rejected by the broker",
-    ),
-    "threshold": (
-        "threshold rule tuned on train, same masks",
-        "threshold rule, tuned on train, same masks",
-    ),
-    "oracle": ("oracle that knows the regime, same masks", "oracle, same masks"),
-    "buy-and-hold": ("buy and hold", "buy-and-hold"),
+    "masked": "**MaskablePPO**",
+    "execute": "standard PPO, forbidden orders carried out",
+    "reject": "standard PPO, orders rejected by the broker",
+    "threshold": "threshold rule, tuned on train, same masks",
+    "oracle": "oracle, same masks",
+    "buy-and-hold": "buy-and-hold",
 }
 RIVALS = ("execute", "reject", "threshold", "oracle", "buy-and-hold")
-NO_EDGE = "MaskablePPO on the market without an edge"
+PICTURED = ("masked", "execute", "threshold")
 
 
-def span(figure: Figures, scale: float, digits: int, *, short: bool = False) -> str:
+def span(figure: Figures, scale: float, digits: int) -> str:
     """Return median and interval, `3.10 [2.61, 3.39]`."""
     median, low, high = (figure[k] * scale for k in ("median", "median_low", "median_high"))
     shown = f"{median:.{digits}f}{' %' if scale != 1.0 else ''}"
-    return shown if short else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def readme(found: Figures) -> str:
-    """Return the README's table."""
+    """Return the README's table: the agent, and what it is compared with."""
     lines = [
-        "| policy | annual Sharpe | max drawdown | win rate | round trips | exposure "
-        "| broken rules |",
-        "|---|---|---|---|---|---|---|",
+        "| policy | annual Sharpe | max drawdown | win rate | broken rules |",
+        "|---|---|---|---|---|",
     ]
-    for arm, (title, _) in ARMS.items():
-        broken = f"{found['audit'][arm]['violations']:,}"
-        lines.append(_readme_row(title, found["figures"][arm], broken, arm))
-    other = found["other_markets"]["no_edge"]["figures"]["masked"]
-    lines.append(_readme_row(NO_EDGE, other, "0", "no_edge"))
+    for arm in PICTURED:
+        figures, broken = found["figures"][arm], found["audit"][arm]["violations"]
+        lines.append(
+            f"| {ARMS[arm]} | {span(figures['sharpe_annual'], 1.0, 2)} "
+            f"| {span(figures['max_drawdown_frac'], 100.0, 1)} "
+            f"| {span(figures['win_rate_frac'], 100.0, 0)} | {broken:,} |"
+        )
     return "\n".join(lines) + "\n"
-
-
-def _readme_row(title: str, figures: Figures, broken: str, arm: str) -> str:
-    short = arm in ("oracle", "buy-and-hold", "no_edge")
-    trades = figures["n_trades"]["median"]
-    wins = span(figures["win_rate_frac"], 100.0, 0, short=short) if trades else "-"
-    return (
-        f"| {title} | {span(figures['sharpe_annual'], 1.0, 2, short=short)} "
-        f"| {span(figures['max_drawdown_frac'], 100.0, 1, short=short)} | {wins} "
-        f"| {trades:,.0f} | {figures['exposure_mean_abs']['median']:.2f} | {broken} |"
-    )
 
 
 def results(found: Figures) -> str:
@@ -75,7 +56,7 @@ def results(found: Figures) -> str:
         "| audit's violations |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm, (_, title) in ARMS.items():
+    for arm, title in ARMS.items():
         broken = f"{found['audit'][arm]['violations']:,}"
         lines.append(_results_row(title, found["figures"][arm], broken))
     other = found["other_markets"]["no_edge"]["figures"]["masked"]
@@ -108,7 +89,7 @@ def _results_row(title: str, figures: Figures, broken: str) -> str:
 
 
 def _difference_row(found: Figures, rival: str) -> str:
-    cells, decided = [f"masked - {ARMS[rival][1]}"], []
+    cells, decided = [f"masked - {ARMS[rival]}"], []
     for figure, scale, digits in (("sharpe_annual", 1.0, 2), ("max_drawdown_frac", 100.0, 1)):
         row = next(
             row

@@ -9,7 +9,7 @@ champion with every gate passed, found and activated by the ModelManager.
 Audit: the champion on validation and test, by an engine that shares no code with the masks.
 Scores: both models on validation and test again. On the processor and libraries that the metadata
 name every bit of every figure agrees; elsewhere within the tolerances of `pipeline/rescore.py`.
-Words: tables and README rows are made again from the evidence and have to be the same.
+Words: tables and rows of criteria are made again from the evidence and have to be the same.
 
 Looks at the test are recorded in a home of their own, which is thrown away.
 """
@@ -121,12 +121,12 @@ def words(home: Path) -> Iterator[str]:
         text = (folder / f"{name}.md").read_text(encoding="utf-8")
         if text != make(evidence.read(folder / f"{name}.json")):
             yield f"{name}.md is not what {name}.json says"
-    readme = tables.between_markers((home / "README.md").read_text(encoding="utf-8"))
-    if readme is None:
-        yield f"README.md has no rows between {tables.BEGIN} and {tables.END}"
-    elif readme != tables.criteria_of(home):
+    rows = tables.between_markers((home / tables.PAGE).read_text(encoding="utf-8"))
+    if rows is None:
+        yield f"{tables.PAGE} has no rows between {tables.BEGIN} and {tables.END}"
+    elif rows != tables.criteria_of(home):
         yield (
-            "README.md: the rows of the success criteria are not what the evidence says; "
+            f"{tables.PAGE}: the rows of the success criteria are not what the evidence says; "
             "python benchmarks/deliverable_tables.py --write makes them"
         )
 
@@ -139,7 +139,7 @@ def problems(home: Path, *, quick: bool = False) -> list[str]:
     """Return everything that is wrong; with files missing or changed nothing else is looked at.
 
     Args:
-        home: Folder with trained_models/, baselines/, docs/deliverables/ and README.md.
+        home: Folder with trained_models/, baselines/, docs/deliverables/ and docs/asked.md.
         quick: Leave audit and scores out.
     """
     for check in QUICK if quick else (*QUICK, *SLOW):

@@ -1,4 +1,4 @@
-"""Every command of the specification has its row in the README, and every row runs."""
+"""Every command of the specification has its row in docs/asked.md, and every row runs."""
 
 import re
 import shlex
@@ -18,8 +18,8 @@ FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
 
 
 def _rows() -> list[tuple[str, str]]:
-    """Read the README's table: (the specification's flags, the arguments here)."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Read the page's table: (the specification's flags, the arguments here)."""
+    text = (ROOT / "docs" / "asked.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`|]*)` \| `([^`|]*)` \|$", text, re.MULTILINE)
     return [(old, new) for old, new in rows if new.startswith(MODULE)]
 
@@ -29,13 +29,13 @@ COMMANDS = [new.removeprefix(MODULE).strip() for _, new in ROWS]
 EXPERIMENTS = ["experiment=quick_validation", "experiment=exploration", "experiment=production"]
 
 
-def test_readme_holds_all_commands_of_the_specification() -> None:
+def test_page_holds_all_commands_of_the_specification() -> None:
     assert len(ROWS) == 18
     assert len(set(ROWS)) == 18
 
 
 @pytest.mark.parametrize(("old", "new"), ROWS, ids=[new for _, new in ROWS])
-def test_readme_row_translates_flag_by_flag(old: str, new: str) -> None:
+def test_row_translates_flag_by_flag(old: str, new: str) -> None:
     words = shlex.split(old.removeprefix(OLD_MODULE))
     pairs = zip(words[::2], words[1::2], strict=True)
     expected = {f"{FLAGS_OF_OLD[flag]}={value}" for flag, value in pairs}
@@ -44,9 +44,7 @@ def test_readme_row_translates_flag_by_flag(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [*COMMANDS, *EXPERIMENTS])
-def test_command_of_the_readme_trains_and_leaves_its_pair(
-    arguments: str, shared: Workbench
-) -> None:
+def test_command_of_the_page_trains_and_leaves_its_pair(arguments: str, shared: Workbench) -> None:
     overrides = shlex.split(arguments)
     config = compose([*BUDGET, *overrides])
 

@@ -84,9 +84,9 @@ def _write(home: Path, name: str, document: Any) -> None:
 
 
 def _rows(home: Path) -> None:
-    """Write the README's rows."""
+    """Write the rows of the criteria."""
     rows = tables.criteria_of(home)
-    (home / "README.md").write_text(f"# x\n\n{tables.BEGIN}\n{rows}{tables.END}\n", "utf-8")
+    (home / tables.PAGE).write_text(f"# x\n\n{tables.BEGIN}\n{rows}{tables.END}\n", "utf-8")
 
 
 def _crown(home: Path, **changes: Any) -> None:
@@ -194,13 +194,13 @@ def _byte_of_weights(home: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
-def _figure_of_readme(home: Path) -> None:
-    path = home / "README.md"
+def _figure_of_page(home: Path) -> None:
+    path = home / tables.PAGE
     path.write_text(path.read_text("utf-8").replace("+1.00", "+1.01"), "utf-8")
 
 
 def _no_markers(home: Path) -> None:
-    (home / "README.md").write_text("x", "utf-8")
+    (home / tables.PAGE).write_text("x", "utf-8")
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         _changed("analysis.json", lambda d: d.update(summary=["Three trials."])),
         "analysis.md is not what analysis.json says",
     ),
-    "readme": (_figure_of_readme, "rows of the success criteria are not"),
+    "page": (_figure_of_page, "rows of the success criteria are not"),
     "markers": (_no_markers, "no rows"),
 }  # fmt: skip
 

@@ -25,8 +25,9 @@ class Block(NamedTuple):
     text: str
 
 
-def _blocks() -> list[Block]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     return [Block(*block) for block in found]
 
 
@@ -37,7 +38,7 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"\b(FAIL|pass)\b", "verdict", text).split())
 
 
-def _run_commands(text: str) -> None:
+def run_commands(text: str) -> None:
     """Run each line as the shell would; its comment names the exit code where it is not 0."""
     for line in text.splitlines():
         assert line.startswith(COMMAND), f"{line!r} is no command that this test can run"
@@ -51,12 +52,12 @@ def test_tutorial_runs_from_top_to_bottom_and_says_what_it_quotes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PPO_WORKBENCH_HOME", str(tmp_path))
-    install, *blocks = _blocks()
+    install, *others = blocks(PAGE)
     assert install.language == "bash"
     seen = ""
-    for block in blocks:
+    for block in others:
         if block.language == "bash":
-            _run_commands(block.text)
+            run_commands(block.text)
         elif block.language == "python":
             exec(compile(block.text, str(PAGE), "exec"), {"__name__": "__main__"})
         captured = capsys.readouterr()
@@ -77,7 +78,7 @@ def test_tutorial_runs_from_top_to_bottom_and_says_what_it_quotes(
 
 
 def test_tutorial_installs_by_targets_of_the_makefile() -> None:
-    lines = [line.split("#")[0].split() for line in _blocks()[0].text.splitlines()]
+    lines = [line.split("#")[0].split() for line in blocks(PAGE)[0].text.splitlines()]
     targets = [words[1] for words in lines if words[0] == "make"]
     assert targets == ["train"]
     done = subprocess.run(
