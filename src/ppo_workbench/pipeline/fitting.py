@@ -45,13 +45,11 @@ from ppo_workbench.learning.training import (
     train_model,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.scores import lower_bound, run_on_split
-from ppo_workbench.pipeline.stored import trained_policy
+from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.stored import run_on_split, trained_policy
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.trading.experiment import (
-    Experiment,
-)
+from ppo_workbench.trading.experiment import Experiment
 
 WARM_UP_BARS = 100
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, ModelType
+from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
@@ -28,10 +28,9 @@ from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.outcome import describe_training
-from ppo_workbench.pipeline.stored import artifact_tensors
+from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
-from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard, sharpe_ratio
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
@@ -117,11 +116,8 @@ class SeedTraining:
         """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config
-        policy = Policy(
-            "trial", NETWORK, weights, use_mask=config.model.type is ModelType.maskable_ppo
-        )
-        split = experiment.splits["validation"]
-        trace = backtest(policy, experiment.bars, experiment.market, split, config)
+        policy = trained_policy(config.model.type, weights)
+        trace = run_on_split(experiment, policy, "validation")
         excess = trace.daily_returns() - trace.cash_returns()
         count = config.objective.windows
         _check_windows(count, len(excess))
