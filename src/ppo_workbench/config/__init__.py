@@ -46,15 +46,6 @@ from ppo_workbench.config.schema import CHANGES_ON_RESUME as CHANGES_ON_RESUME
 from ppo_workbench.config.schema import Config as Config
 from ppo_workbench.config.schema import flatten as flatten
 from ppo_workbench.config.schema import known_keys as known_keys
-from ppo_workbench.config.tasks import CellConfig as CellConfig
-from ppo_workbench.config.tasks import CompareConfig as CompareConfig
-from ppo_workbench.config.tasks import DecideConfig as DecideConfig
-from ppo_workbench.config.tasks import MarketArms as MarketArms
-from ppo_workbench.config.tasks import ObjectiveConfig as ObjectiveConfig
-from ppo_workbench.config.tasks import PaperConfig as PaperConfig
-from ppo_workbench.config.tasks import PowerConfig as PowerConfig
-from ppo_workbench.config.tasks import PromoteConfig as PromoteConfig
-from ppo_workbench.config.tasks import TrialConfig as TrialConfig
 from ppo_workbench.config.training import BudgetConfig as BudgetConfig
 from ppo_workbench.config.training import CheckpointConfig as CheckpointConfig
 from ppo_workbench.config.training import EnvConfig as EnvConfig

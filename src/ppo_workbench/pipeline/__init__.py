@@ -1,7 +1,5 @@
 """The tasks, composed from all the other boxes: train, evaluate, analyse, power, one trial."""
 
-from ppo_workbench.pipeline.compare import Comparison as Comparison
-from ppo_workbench.pipeline.compare import Jobs as Jobs
 from ppo_workbench.pipeline.compare import compare as compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder as checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome as Outcome

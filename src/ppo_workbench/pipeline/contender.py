@@ -20,15 +20,10 @@ from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.pipeline.stored import run_on_split, selected_policy
-from ppo_workbench.pipeline.trial import (
-    LOWER_IS_BETTER,
-    Bound,
-    SeedTraining,
-    instances,
-    objective,
-)
+from ppo_workbench.pipeline.trial import Bound, SeedTraining, instances, objective
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
+from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
 from ppo_workbench.scoring.samples import Floats
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.scoring.trace import Trace

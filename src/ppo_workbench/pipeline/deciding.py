@@ -132,7 +132,7 @@ def answers(
                 f"input line {line.number}: has {'no' if lacks else 'an'} account, but "
                 f"decide.account={here}; write decide.account={there}"
             )
-        with held.piece:
+        with held.piece():
             decision = _answer(decider, line, simulated)
         yield decision
 

@@ -31,18 +31,9 @@ from ppo_workbench.pipeline.outcome import describe_training
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
-from ppo_workbench.scoring.metrics import Scorecard, scorecard, sharpe_ratio
+from ppo_workbench.scoring.metrics import LOWER_IS_BETTER, Scorecard, scorecard, sharpe_ratio
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
-LOWER_IS_BETTER = (
-    "max_drawdown_frac",
-    "max_drawdown_sessions",
-    "max_drawdown_at_10pct_vol_frac",
-    "volatility_annual_frac",
-    "turnover_annual",
-    "cost_usd",
-    "cost_bps_of_turnover",
-)
 WINDOWED = "sharpe_annual"
 
 
