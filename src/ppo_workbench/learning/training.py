@@ -50,8 +50,8 @@ class Hooks:
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
-    record: Callable[[dict[str, float], int], None]
-    progress: Callable[["Standing"], None]
+    record: Callable[[dict[str, float], int], None] = lambda metrics, timesteps: None
+    progress: Callable[["Standing"], None] = lambda standing: None
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
 
 

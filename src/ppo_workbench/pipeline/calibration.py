@@ -155,7 +155,7 @@ def measure(config: Config) -> Speed:
 
     warm_up(experiment)
     env = TradingVecEnv(experiment.batch())
-    hooks = Hooks(look, lambda metrics, timesteps: None, progress)
+    hooks = Hooks(evaluate=look, progress=progress)
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:
         raise KeyboardInterrupt

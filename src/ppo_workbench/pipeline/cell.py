@@ -133,11 +133,7 @@ def _train(experiment: Experiment) -> _Trained:
         if "validation/sharpe_annual" in kept:
             rows.append({"step": float(step), **kept})
 
-    hooks = Hooks(
-        evaluate=lambda weights: look_at(experiment, weights),
-        record=record,
-        progress=lambda standing: None,
-    )
+    hooks = Hooks(evaluate=lambda weights: look_at(experiment, weights), record=record)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, experiment.train_bars, hooks)
     if result.interrupted:

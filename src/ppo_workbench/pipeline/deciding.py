@@ -138,18 +138,17 @@ def answers(
 
 
 def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
-    if simulated is not None:
-        if line.bar is None:
-            assert line.clock is not None
-            return decider.on_clock(line.clock, simulated.account())
-        decision = decider.decide(line.bar, simulated.step(line.bar))
-        simulated.take(decision)
-        return decision
-    assert line.account is not None
-    if line.bar is not None:
+    if line.bar is None:
+        account = line.account if simulated is None else simulated.account()
+        assert line.clock is not None
+        assert account is not None
+        return decider.on_clock(line.clock, account)
+    if simulated is None:
+        assert line.account is not None
         return decider.decide(line.bar, line.account)
-    assert line.clock is not None
-    return decider.on_clock(line.clock, line.account)
+    decision = decider.decide(line.bar, simulated.step(line.bar))
+    simulated.take(decision)
+    return decision
 
 
 def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:

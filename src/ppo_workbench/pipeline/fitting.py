@@ -115,11 +115,7 @@ def warm_up(experiment: Experiment) -> None:
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
-    hooks = Hooks(
-        evaluate=lambda weights: look_at(small, weights),
-        record=lambda metrics, timesteps: None,
-        progress=lambda standing: None,
-    )
+    hooks = Hooks(evaluate=lambda weights: look_at(small, weights))
     if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 

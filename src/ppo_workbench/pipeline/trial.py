@@ -70,7 +70,7 @@ class SeedTraining:
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
-        hooks = Hooks(evaluate=self._evaluate, record=self._record, progress=lambda standing: None)
+        hooks = Hooks(evaluate=self._evaluate, record=self._record)
         bars = len(experiment.splits["train"])
         config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
         self.training = Training(config, env, bars, hooks)

@@ -26,7 +26,6 @@ def write_study_plots(study: "optuna.Study", folder: Path) -> list[Path]:
         What was written; what a study is too small for is left out.
     """
     import matplotlib as mpl
-    from matplotlib import pyplot
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,7 @@ def write_study_plots(study: "optuna.Study", folder: Path) -> list[Path]:
             figure = axes if isinstance(axes, Figure) else _figure_of(axes)
             written.append(folder / f"{name}.png")
             figure.savefig(written[-1], bbox_inches="tight")
-            pyplot.close(figure)
+            _close(figure)
     return written
 
 
@@ -87,3 +86,9 @@ def _figure_of(axes: Any) -> Any:
     while not hasattr(axes, "figure"):  # several panels come as an array
         axes = axes[0]
     return axes.figure
+
+
+def _close(figure: Any) -> None:
+    from matplotlib import pyplot
+
+    pyplot.close(figure)
