@@ -117,21 +117,6 @@ class Bars:
         return digest.hexdigest()
 
     @property
-    def first_date(self) -> str:
-        """ISO date of the first bar's start in the calendar's time zone."""
-        return stamp_text(int(self.start_ns[0]), self.timezone)[:10]
-
-    @property
-    def last_date(self) -> str:
-        """ISO date of the last bar's start in the calendar's time zone."""
-        return stamp_text(int(self.start_ns[-1]), self.timezone)[:10]
-
-    @property
-    def periods(self) -> str:
-        """First and last date, such as "2013-10-04 to 2013-10-11"."""
-        return f"{self.first_date} to {self.last_date}"
-
-    @property
     def session_starts(self) -> Int64Array:
         """int64, row of the first bar of every session."""
         if len(self) == 0:

@@ -106,7 +106,10 @@ def history_figure(scene: Scene, objective: int) -> Figure:
         at = [chosen[0].number], [chosen[0].values[objective]]
         traces.append(dot_trace("recommended", *at, ORANGE, symbol="star", size=14))
     shown = [v for trace in traces for v in trace["y"] if v is not None]
-    axis = scene.value_axis(objective, shown)
+    axis: dict[str, Any] = {"title": {"text": short_name(scene.objectives[objective])}}
+    limits = robust_range(shown, sign)
+    if limits:
+        axis["range"] = limits
     return figure_of(traces, {"title": {"text": "trial"}, "rangemode": "tozero"}, axis)
 
 

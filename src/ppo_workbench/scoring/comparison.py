@@ -268,11 +268,15 @@ def conclusions(
     earning = [
         arm for arm in trained if (figures[arm]["sharpe_annual"]["low"] or float("-inf")) > 0.0
     ]
-    found = "Nothing was found: no trained arm has a Sharpe ratio above 0."
+    sentences = []
     if earning:
-        found = f"Sharpe ratio above 0 out of sample: {', '.join(earning)}."
-    told = (row for row in differences if row["figure"] in ("sharpe_annual", "max_drawdown_frac"))
-    return [found, *map(_sentence, told)]
+        sentences.append(f"Sharpe ratio above 0 out of sample: {', '.join(earning)}.")
+    else:
+        sentences.append("Nothing was found: no trained arm has a Sharpe ratio above 0.")
+    for row in differences:
+        if row["figure"] in ("sharpe_annual", "max_drawdown_frac"):
+            sentences.append(_sentence(row))
+    return sentences
 
 
 def _sentence(row: Mapping[str, Any]) -> str:
