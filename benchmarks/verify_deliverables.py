@@ -94,7 +94,8 @@ def scores(home: Path) -> Iterator[str]:
     """Yield the figures that come out otherwise here."""
     from ppo_workbench.config import Config, ScoredSplit, WorkbenchError
     from ppo_workbench.delivery.artifact import load_metadata
-    from ppo_workbench.pipeline.rescore import flat, rescore
+    from ppo_workbench.pipeline.rescore import rescore
+    from ppo_workbench.scoring.metrics import flat
 
     kept = evidence.read(home / evidence.EVIDENCE / "scores.json")
     for name, place in evidence.FOLDERS.items():

@@ -37,6 +37,8 @@ def under_overrides(
         bare: Composed from no override at all.
         overrides: As the user wrote them.
     """
+    from ppo_workbench.market.horizons import KEYS, VOLATILITIES  # late: most commands need none
+
     merged = given.cfg.copy()
     keys = [text.lstrip("+").partition("=")[0] for text in overrides if text[0] != "~"]
     for section in SECTIONS:
@@ -47,7 +49,8 @@ def under_overrides(
             if container in recorded[section]:
                 own[container] = recorded[section][container]
         merged[section] = own
-    follow = _follow_from_bars() if _is_named("data", given, bare, keys) else ()
+    # What the model recorded as it followed from its own bars.
+    follow = (*KEYS, *VOLATILITIES) if _is_named("data", given, bare, keys) else ()
     with open_dict(merged):
         for key in follow:
             OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
@@ -60,13 +63,6 @@ def under_overrides(
 def _is_named(section: str, given: Composed, bare: Composed, keys: Sequence[str]) -> bool:
     """Tell whether the command names the option of a whole section, directly or by another."""
     return section in keys or given.choices.get(section) != bare.choices.get(section)
-
-
-def _follow_from_bars() -> tuple[str, ...]:
-    """Return the full keys that a model recorded as they followed from its own bars."""
-    from ppo_workbench.market.horizons import KEYS, VOLATILITIES  # late: most commands need none
-
-    return (*KEYS, *VOLATILITIES)
 
 
 def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:

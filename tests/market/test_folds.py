@@ -19,7 +19,6 @@ from ppo_workbench.market.splits import (
     Fold,
     Split,
     legal_starts,
-    legal_starts_of,
     time_splits,
 )
 
@@ -334,9 +333,9 @@ def test_starts_of_several_ranges_are_those_of_each_and_skip_the_short_ones() ->
     bars = make_bars([24] * 20, 24)
     ranges = (Split("train", 0, 96), Split("train", 120, 144), Split("train", 240, 480))
 
-    starts = legal_starts_of(bars, ranges, 48)
+    starts = legal_starts(bars, ranges, 48)
 
-    expected = [*legal_starts(bars, ranges[0], 48), *legal_starts(bars, ranges[2], 48)]
+    expected = [*legal_starts(bars, ranges[:1], 48), *legal_starts(bars, ranges[2:3], 48)]
     np.testing.assert_array_equal(starts, expected)
 
 
@@ -344,4 +343,4 @@ def test_starts_of_ranges_that_are_all_too_short_name_the_longest_episode() -> N
     bars = make_bars([24] * 20, 24)
 
     with pytest.raises(BarsError, match=r"env\.episode_bars=48 fits .* at most 47"):
-        legal_starts_of(bars, (Split("train", 0, 24), Split("train", 48, 96)), 48)
+        legal_starts(bars, (Split("train", 0, 24), Split("train", 48, 96)), 48)

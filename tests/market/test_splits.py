@@ -106,7 +106,7 @@ def test_splits_never_overlap_and_keep_the_gap(
 
 
 def test_starts_daily_may_be_any_bar_that_leaves_room() -> None:
-    starts = legal_starts(make_bars(100, 1), Split("train", 10, 50), episode_bars=30)
+    starts = legal_starts(make_bars(100, 1), (Split("train", 10, 50),), episode_bars=30)
 
     # The last decision of an episode from 19 is at 48, marked at 49, inside the split.
     np.testing.assert_array_equal(starts, np.arange(10, 20))
@@ -115,8 +115,8 @@ def test_starts_daily_may_be_any_bar_that_leaves_room() -> None:
 def test_starts_intraday_are_session_starts_that_leave_room() -> None:
     bars = make_bars(10, 24)
 
-    one_short_of_two_days = legal_starts(bars, Split("train", 24, 96), episode_bars=47)
-    two_days = legal_starts(bars, Split("train", 24, 96), episode_bars=48)
+    one_short_of_two_days = legal_starts(bars, (Split("train", 24, 96),), episode_bars=47)
+    two_days = legal_starts(bars, (Split("train", 24, 96),), episode_bars=48)
 
     np.testing.assert_array_equal(one_short_of_two_days, [24, 48])
     np.testing.assert_array_equal(two_days, [24])
@@ -126,8 +126,8 @@ def test_starts_episode_longer_than_the_split_names_the_longest() -> None:
     bars = make_bars(10, 24)
 
     with pytest.raises(BarsError, match=r"env\.episode_bars=72 .* to at most 71"):
-        legal_starts(bars, Split("train", 24, 96), episode_bars=72)
-    assert len(legal_starts(bars, Split("train", 24, 96), episode_bars=71)) == 1
+        legal_starts(bars, (Split("train", 24, 96),), episode_bars=72)
+    assert len(legal_starts(bars, (Split("train", 24, 96),), episode_bars=71)) == 1
 
 
 def test_cut_keeps_nothing_from_the_split_end_on() -> None:

@@ -7,9 +7,10 @@ from ppo_workbench.scoring import statistics
 
 
 def test_every_listed_name_exists_and_says_what_it_is() -> None:
-    assert len(set(statistics.__all__)) == len(statistics.__all__)
-    for name in statistics.__all__:
-        assert getattr(statistics, name).__doc__, name
+    listed = {name: value for name, value in vars(statistics).items() if name[0] != "_"}
+    assert len(listed) > 30
+    for name, value in listed.items():
+        assert value.__doc__, name
 
 
 def test_import_leaves_slow_libraries_for_later() -> None:

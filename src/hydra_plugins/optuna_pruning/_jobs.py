@@ -2,32 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-
-class Ended(Protocol):
-    """A job that has ended; `hydra_plugins.pool._processes.Job` explains the attributes."""
-
-    index: int
-    kind: str | None
-    value: Any
-    reason: str | None
-
-
-@dataclass
-class BatchJob:
-    """A job of a blocking launcher."""
-
-    index: int
-    overrides: list[str]
-    kind: str | None = None
-    value: Any = None
-    reason: str | None = None
+from hydra_plugins.pool._processes import Job
 
 
 class Batches:
@@ -35,15 +15,15 @@ class Batches:
 
     def __init__(self, launcher: Launcher, config: DictConfig, batch_size: int | None) -> None:
         """Find out how many jobs the launcher runs at once."""
-        self._launcher, self._waiting = launcher, list[BatchJob]()
+        self._launcher, self._waiting = launcher, list[Job]()
         self.n_jobs = batch_size or _parallel(config.hydra.launcher)
 
-    def submit(self, overrides: Sequence[str], index: int) -> BatchJob:
+    def submit(self, overrides: Sequence[str], index: int) -> Job:
         """Put a job into the next batch."""
-        self._waiting.append(BatchJob(index, list(overrides)))
+        self._waiting.append(Job(index, list(overrides)))
         return self._waiting[-1]
 
-    def wait(self, timeout: float | None) -> list[BatchJob]:
+    def wait(self, timeout: float | None) -> list[Job]:
         """Run the batch; blocks until all of it has ended."""
         batch, self._waiting = self._waiting, []
         if not batch:
@@ -79,7 +59,7 @@ def _parallel(launcher: DictConfig) -> int:
     return 1
 
 
-def _settle(job: BatchJob, result: JobReturn) -> None:
+def _settle(job: Job, result: JobReturn) -> None:
     import optuna
 
     from ppo_workbench.config import Interrupted

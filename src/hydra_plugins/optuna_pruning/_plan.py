@@ -8,17 +8,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.distributions import check_distribution_compatibility
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hydra_plugins.optuna_pruning._samplers import check_sampler
 from hydra_plugins.optuna_pruning._space import Space, read_space
+from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
 from ppo_workbench.config import ConfigError, WorkbenchError
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.storage import claim_lock, open_storage, study_folder
@@ -29,28 +31,9 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass
-class Settings:
-    """The sweeper's settings, as `OptunaPruningConf` explains them."""
+class Settings(OptunaPruningConf):
+    """The sweeper's settings, and the storage as it was written, secrets unresolved."""
 
-    study_name: str | None
-    storage: str | None
-    directions: list[Literal["minimize", "maximize"]]
-    objective: str | None
-    n_trials: int
-    sampler: dict[str, Any]
-    pruner: dict[str, Any]
-    params: dict[str, Any]
-    enqueue: list[dict[str, Any]]
-    warm_start: str | None
-    warm_start_points: int
-    max_failure_rate: float
-    seed: int | None
-    heartbeat_seconds: float
-    interrupt_seconds: float
-    batch_size: int | None
-    check: str | None
-    settle: str | None
-    observe: str | None
     raw_storage: str | None = None
 
 
@@ -278,7 +261,9 @@ def _open_study(settings: Settings, space: Space, storage: Any, folder: Path) ->
     except WorkbenchError:
         check_unclaimed(folder, shown)
         study = optuna.create_study(
-            storage=storage, study_name=name, directions=settings.directions
+            storage=storage,
+            study_name=name,
+            directions=[StudyDirection[direction.upper()] for direction in settings.directions],
         )
     else:
         _check_same(study, settings, space)

@@ -13,11 +13,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hydra_plugins.optuna_pruning._jobs import Batches, Ended
+from hydra_plugins.optuna_pruning._jobs import Batches
 from hydra_plugins.optuna_pruning._live import View
 from hydra_plugins.optuna_pruning._observer import Observed
 from hydra_plugins.optuna_pruning._plan import DONE, Plan, best_trials, failures_allowed
 from hydra_plugins.optuna_pruning._samplers import make_sampler, next_grid_point, unlucky
+from hydra_plugins.pool._processes import Job
 from ppo_workbench.config import ConfigError, Interrupted, WorkbenchError
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.study import (
@@ -209,7 +210,7 @@ class _Sweep:
             if isinstance(begun.result(), str):
                 self.plan.storage.set_trial_user_attr(trial_id, "run_id", begun.result())
 
-    def _settle(self, job: Ended) -> None:
+    def _settle(self, job: Job) -> None:
         """Tell the study of a job's end if the job has not done so itself."""
         number = job.index
         if job.kind == "value":

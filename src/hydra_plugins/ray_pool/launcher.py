@@ -5,18 +5,16 @@ Hydra imports this module at every start, so it stays light: no ray before the f
 
 import importlib.util
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.pool._launching import FreshProcesses
+
 if TYPE_CHECKING:
-    from hydra_plugins.pool._processes import Job
     from hydra_plugins.ray_pool._tasks import Tasks
 
 
@@ -44,12 +42,13 @@ ConfigStore.instance().store(
 )
 
 
-class RayPoolLauncher(Launcher):
+class RayPoolLauncher(FreshProcesses):
     """Runs each job as a task of Ray, on this machine or a cluster."""
 
     def __init__(self, n_jobs: int, threads: int, address: str | None, log: str | None) -> None:
         """Keep the settings; Ray starts with the first job."""
-        self.n_jobs, self._threads, self._address, self._log = n_jobs, threads, address, log
+        super().__init__(n_jobs, threads)
+        self._address, self._log = address, log
         self._tasks: Tasks | None = None
 
     def setup(
@@ -62,48 +61,18 @@ class RayPoolLauncher(Launcher):
         """
         from ppo_workbench.config import ConfigError
 
-        for name, value in (("n_jobs", self.n_jobs), ("threads", self._threads)):
-            if value < 1:
-                raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         if importlib.util.find_spec("ray") is None:
             raise ConfigError(
                 "hydra/launcher=ray_pool: needs the package ray, install it "
                 "(pip install 'ppo-workbench[ray]') or choose hydra/launcher=pool"
             )
-        self._shared: dict[str, Any] = {
-            "context": hydra_context,
-            "task": task_function,
-            "config": config,
-        }
-
-    def submit(self, overrides: Sequence[str], index: int) -> "Job":
-        """Start a job and return at once; see `PoolLauncher.submit`."""
-        return self._started().start(overrides, index)
-
-    def wait(self, timeout: float | None) -> "list[Job]":
-        """Return the jobs that have ended since the last call; see `PoolLauncher.wait`."""
-        return self._started().wait(timeout)
-
-    def interrupt(self) -> None:
-        """Ask running jobs to end, as Ctrl-C would."""
-        self._started().interrupt()
 
     def close(self) -> None:
         """Kill what still runs, and the cluster if it was started here."""
         if self._tasks is not None:
             self._tasks.close()
             self._tasks = None
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run a batch of jobs and return when all have ended, for Hydra's other sweepers."""
-        from hydra_plugins.pool._processes import run_all
-
-        try:
-            return run_all(self._started(full=True), self.n_jobs, job_overrides, initial_job_idx)
-        finally:
-            self.close()
 
     def _started(self, full: bool = False) -> "Tasks":
         if self._tasks is None:

@@ -130,12 +130,8 @@ def _secrets_of(address: str) -> Iterator[str]:
 def _forms(secret: str) -> set[str]:
     """Return a secret as addresses, forms and JSON write it."""
     plain = {secret, unquote(secret), unquote_plus(secret)}
-    written = {write(text) for text in plain for write in (_quoted, quote_plus)}
+    written = {form for text in plain for form in (quote(text, safe=""), quote_plus(text))}
     return plain | written | {json.dumps(text)[1:-1] for text in plain}
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
 
 
 def masked(values: Any) -> Any:

@@ -6,7 +6,7 @@ the features before the first one.  They cross the end of a session and hold a b
 volatility, and the account wanders through all its positions, so that masks differ.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -292,8 +292,3 @@ def _bars(
         events_ahead=never.copy(),
         notes=(),
     )
-
-
-def experiment_layout(bars: Bars, market_names: Sequence[str]) -> Layout:
-    """Return the layout of the bars that a model was trained on."""
-    return Layout(bars.bar_seconds, bars.bars_per_session, tuple(market_names))

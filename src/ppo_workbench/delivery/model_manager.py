@@ -131,7 +131,12 @@ class ModelManager:
                 vectors, or decides otherwise than where it was saved.
         """
         model = self._find(name)
-        _check_status(model, any_status)
+        status = model.metadata.status
+        if status is not Status.champion and not any_status:
+            raise ArtifactError(
+                f"model {name!r} is a {status.value}, and only a champion is activated; promote "
+                "it or ask for any status"
+            )
         if model.expired(now):
             raise ArtifactError(
                 f"model {name!r} expired at {model.metadata.expires_at}; promote a newer one"
@@ -164,15 +169,6 @@ class ModelManager:
             return stamp, FoundModel(name, folder, check_pair(folder, name))
         except ArtifactError as error:
             return stamp, BrokenModel(name, folder, str(error))
-
-
-def _check_status(model: FoundModel, any_status: bool) -> None:
-    status = model.metadata.status
-    if status is not Status.champion and not any_status:
-        raise ArtifactError(
-            f"model {model.name!r} is a {status.value}, and only a champion is activated; promote "
-            "it or ask for any status"
-        )
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -133,20 +133,7 @@ class _Native:
         env: TradingVecEnv = model.env
         batch = env.batch
         self._network = bind_network(model.policy)
-        self._environments = Environments(
-            *batch.inputs,
-            batch.market.params,
-            batch.starts,
-            batch.episode_bars,
-            batch.accounts,
-            batch.observations,
-            batch.masks,
-            batch.reasons,
-            batch.outcomes,
-            batch.rewards,
-            batch.done,
-            batch.terminal_observations,
-        )
+        self._environments = Environments(*batch.arguments())
         shape = (model.n_steps, len(batch))
         n_obs, n_actions = batch.observations.shape[1], batch.masks.shape[1]
         plain = [np.zeros(shape, np.float32) for _ in range(6)]
@@ -172,12 +159,8 @@ class _Native:
             return False
         first = next(model.policy.parameters())
         moment = model.policy.optimizer.state[first]["exp_avg"]
-        arrays = (self._network.params, self._network.first_moment)
-        tensors = (first, moment)
-        return all(
-            tensor.data_ptr() == array.ctypes.data
-            for tensor, array in zip(tensors, arrays, strict=True)
-        )
+        pairs = ((first, self._network.params), (moment, self._network.first_moment))
+        return all(tensor.data_ptr() == array.ctypes.data for tensor, array in pairs)
 
     def _excluded_save_params(self) -> list[str]:
         """Leave what `_bind` makes anew out of SB3's zip; the generators stay in it."""

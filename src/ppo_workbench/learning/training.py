@@ -50,8 +50,8 @@ class Hooks:
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
-    record: Callable[[dict[str, float], int], None]
-    progress: Callable[["Standing"], None]
+    record: Callable[[dict[str, float], int], None] = lambda metrics, timesteps: None
+    progress: Callable[["Standing"], None] = lambda standing: None
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
 
 
@@ -339,14 +339,10 @@ class Training:
             restore_model(self._model, env, resume)
             self._supervisor.resume(resume)
 
-    def run(self) -> None:
-        """Train until the budget ends."""
-        self._learn()
-
     def advance(self) -> bool:
         """Train until the next evaluation was made; return whether there is more to train."""
         self._supervisor.pause_at_evaluation()
-        self._learn()
+        self.run()
         return not self._supervisor.finished
 
     @property
@@ -358,7 +354,8 @@ class Training:
         """Collect what training leaves."""
         return self._supervisor.result()
 
-    def _learn(self) -> None:
+    def run(self) -> None:
+        """Train until the budget ends, or to the pause that `advance` asked for."""
         options: dict[str, Any] = {
             "callback": self._supervisor,
             "reset_num_timesteps": self._fresh,

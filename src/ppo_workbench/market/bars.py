@@ -6,7 +6,7 @@ low <= open, close <= high; volume is finite and not negative (zero is allowed).
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
@@ -27,23 +27,6 @@ MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC = 0.05
 HIGHEST_PRICE = 1e150  # beyond it the square of a price is no number
 _RELATIVE_TOLERANCE = 1e-9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PER_BAR = (
-    "start_ns",
-    "open",
-    "high",
-    "low",
-    "close",
-    "volume",
-    "half_spread_bps",
-    "session",
-    "bar_of_session",
-    "bars_left",
-    "regular",
-    "extra",
-    "events",
-    "events_ahead",
-    "end_ns",
-)
 
 
 @dataclass(frozen=True)
@@ -134,21 +117,6 @@ class Bars:
         return digest.hexdigest()
 
     @property
-    def first_date(self) -> str:
-        """ISO date of the first bar's start in the calendar's time zone."""
-        return stamp_text(int(self.start_ns[0]), self.timezone)[:10]
-
-    @property
-    def last_date(self) -> str:
-        """ISO date of the last bar's start in the calendar's time zone."""
-        return stamp_text(int(self.start_ns[-1]), self.timezone)[:10]
-
-    @property
-    def periods(self) -> str:
-        """First and last date, such as "2013-10-04 to 2013-10-11"."""
-        return f"{self.first_date} to {self.last_date}"
-
-    @property
     def session_starts(self) -> Int64Array:
         """int64, row of the first bar of every session."""
         if len(self) == 0:
@@ -161,6 +129,11 @@ class Bars:
         """Number of leading rows in which a user's feature is not known yet."""
         unknown = np.flatnonzero(np.isnan(self.extra).any(axis=1))
         return int(unknown[-1]) + 1 if len(unknown) else 0
+
+
+_PER_BAR = tuple(
+    item.name for item in fields(Bars) if item.type in (Int64Array, FloatArray, BoolArray)
+)
 
 
 def stamp_text(ns: int, timezone: str) -> str:

@@ -109,9 +109,14 @@ class SlotTable:
 
     @property
     def usual_count(self) -> int:
-        """Slots of the most frequent kind of session; the larger of two that tie."""
-        values, counts = np.unique(self.count, return_counts=True)
-        return int(values[counts == counts.max()].max())
+        """Slots of the most frequent kind of session."""
+        return usual_count(self.count)
+
+
+def usual_count(counts: Int64Array) -> int:
+    """Return the most frequent number of slots, int64 (S,); the larger of two that tie."""
+    values, times = np.unique(counts, return_counts=True)
+    return int(values[times == times.max()].max())
 
 
 def check_timezone(name: str, key: str = "data.timezone") -> None:

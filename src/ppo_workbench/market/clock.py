@@ -20,6 +20,7 @@ from ppo_workbench.market.calendar import (
     session_days,
     sessions_of,
     slot_table,
+    usual_count,
 )
 
 _AHEAD_NS = 120 * NS_PER_DAY
@@ -192,9 +193,8 @@ class BarClock:
     def moment(self, now_ns: int) -> Moment:
         """Say which slots are over at a moment, by the calendar alone."""
         self._cover(now_ns, now_ns)
-        self._lay()
-        assert self._slots is not None
-        anchors, closes = self._slots.anchor_ns, self._table.close_ns
+        slots = self._lay()
+        anchors, closes = slots.anchor_ns, self._table.close_ns
         k = max(int(np.searchsorted(anchors, now_ns, side="right")) - 1, 0)
         if self.daily:
             over = now_ns >= closes[k]
@@ -202,14 +202,14 @@ class BarClock:
         else:
             over = now_ns - anchors[k] >= self._bar_ns
             at, passed = np.array([k]), np.array([now_ns - self._bar_ns - anchors[k]])
-            slot = int(self._slots.of(at, np.maximum(passed, 0))[0])
+            slot = int(slots.of(at, np.maximum(passed, 0))[0])
             if now_ns >= closes[k]:
-                slot = int(self._slots.count[k]) - 1
+                slot = int(slots.count[k]) - 1
         position = self._bases[k] + slot if over else self._bases[k] - 1
         missing = 0
         if self._memory.day >= 0:
             missing = max(position - (self._last or self._find_last())[1], 0)
-        left = int(self._slots.count[k]) - 1 - slot if over else int(self._slots.count[k])
+        left = int(slots.count[k]) - 1 - slot if over else int(slots.count[k])
         return Moment(missing, left, bool(over and now_ns < closes[k]), int(closes[k]))
 
     def overlaps(self, start_ns: int) -> bool:
@@ -221,14 +221,13 @@ class BarClock:
         last_ns = self._memory.start_ns
         if self.daily or self._memory.day < 0 or start_ns - last_ns >= self._bar_ns:
             return False
-        self._lay()
-        assert self._slots is not None
+        slots = self._lay()
         table, at = self._table, (self._last or self._find_last())[0]
         near = slice(at, at + 2)  # after the close the next session may open
         hours = (table.open_ns, table.break_start_ns, table.break_end_ns, table.close_ns)
         edges = [edge for column in hours for edge in column[near].tolist()]
         if last_ns in edges:
-            into = (last_ns - int(self._slots.anchor_ns[at])) % self._bar_ns
+            into = (last_ns - int(slots.anchor_ns[at])) % self._bar_ns
             edges.append(last_ns - into + self._bar_ns)
         return not any(last_ns < edge <= start_ns for edge in edges)
 
@@ -239,13 +238,12 @@ class BarClock:
             BarsError: The calendar does not reach so far.
         """
         self._cover(moment_ns, moment_ns)
-        self._lay()
-        assert self._slots is not None
+        slots = self._lay()
         position = (self._last or self._find_last())[1]
         following = int(np.searchsorted(self._table.close_ns, moment_ns, side="left"))
         at = min(following, len(self._table.day) - 1)
-        offset = np.array([moment_ns - 1 - self._slots.anchor_ns[at]])
-        return self._bases[at] + int(self._slots.of(np.array([at]), offset)[0]) - position
+        offset = np.array([moment_ns - 1 - slots.anchor_ns[at]])
+        return self._bases[at] + int(slots.of(np.array([at]), offset)[0]) - position
 
     def _find_last(self) -> tuple[int, int]:
         """Return the last bar's session and its place on a scale of all slots of the table."""
@@ -307,10 +305,10 @@ class BarClock:
         self._loaded = first_ns, last_ns
         self._slots, self._places, self._last = None, {}, None
 
-    def _lay(self) -> None:
-        """Lay slots over the loaded sessions."""
+    def _lay(self) -> SlotTable:
+        """Return the slots over the loaded sessions, laid if need be."""
         if self._slots is not None:
-            return
+            return self._slots
         table = self._table
         if self.daily:
             slots = one_slot_each(table)
@@ -321,5 +319,5 @@ class BarClock:
         self._slots = slots
         self._bases = (np.cumsum(slots.count) - slots.count).tolist()
         inside = (table.close_ns > self._span[0]) & (table.open_ns <= self._span[1])
-        values, counts = np.unique(slots.count[inside], return_counts=True)
-        self._usual = self._known or int(values[counts == counts.max()].max())
+        self._usual = self._known or usual_count(slots.count[inside])
+        return slots

@@ -41,13 +41,6 @@ def ring_mean(state: Floats) -> float:
 
 
 @lean_kernel
-def sma_step(value: float, state: Floats) -> float:
-    """Return the simple moving average; the window is n of the state's shape (1 + n,)."""
-    count = push(value, state)
-    return ring_mean(state) if count >= state.size - 1 else np.nan
-
-
-@lean_kernel
 def deviation_step(value: float, state: Floats) -> tuple[float, float]:
     """Return mean and population standard deviation over n bars; state shape (1 + n,)."""
     window = state.size - 1
@@ -58,13 +51,6 @@ def deviation_step(value: float, state: Floats) -> tuple[float, float]:
     for i in range(window):
         square += (state[1 + i] - mean) ** 2
     return mean, np.sqrt(square / window)
-
-
-@lean_kernel
-def bollinger_step(value: float, width: float, state: Floats) -> tuple[float, float, float]:
-    """Return upper, middle and lower band, `width` deviations apart; state shape (1 + n,)."""
-    mean, deviation = deviation_step(value, state)
-    return mean + width * deviation, mean, mean - width * deviation
 
 
 @lean_kernel

@@ -123,24 +123,12 @@ def _check_length(bars: Bars, config: SplitsConfig, warmup_bars: int, split: Spl
     )
 
 
-def legal_starts(bars: Bars, split: Split, episode_bars: int) -> Int64Array:
+def legal_starts(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Int64Array:
     """List the bars at which an episode of `episode_bars` decisions may start.
 
     An episode from bar a decides at the closes of a .. a + episode_bars - 1 and is marked at
-    bar a + episode_bars at the latest, which lies inside the split. Intraday episodes start at
-    session starts, those of daily bars anywhere.
-
-    Returns:
-        int64 (K,), rising, K >= 1.
-
-    Raises:
-        BarsError: If no episode of that length fits into the split.
-    """
-    return legal_starts_of(bars, (split,), episode_bars)
-
-
-def legal_starts_of(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Int64Array:
-    """List the `legal_starts` of several ranges; no episode reaches over its range's end.
+    bar a + episode_bars at the latest, which lies inside the same range. Intraday episodes start
+    at session starts, those of daily bars anywhere.
 
     Returns:
         int64 (K,), rising, K >= 1. A range that is shorter than an episode has none.

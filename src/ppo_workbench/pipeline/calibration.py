@@ -23,10 +23,7 @@ from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import Hooks, Standing, Validation, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.fitting import warm_up
-from ppo_workbench.pipeline.scores import run_on_split
-from ppo_workbench.pipeline.stored import trained_policy
-from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.pipeline.fitting import look_at, warm_up
 from ppo_workbench.trading.experiment import prepare, split_bars
 
 PROBE_FRAC = 0.03
@@ -149,17 +146,16 @@ def measure(config: Config) -> Speed:
 
     def look(weights: PolicyWeights) -> Validation:
         began = monotonic()
-        policy = trained_policy(config.model.type, weights)
-        card = scorecard(run_on_split(experiment, policy, "validation"))
+        validation = look_at(experiment, weights)
         looks.append(monotonic() - began)
-        return Validation(card.sharpe_annual, card.to_dict())
+        return validation
 
     def progress(standing: Standing) -> None:
         seen.append((standing.budget.elapsed_seconds, standing.budget.timesteps))
 
     warm_up(experiment)
     env = TradingVecEnv(experiment.batch())
-    hooks = Hooks(look, lambda metrics, timesteps: None, progress)
+    hooks = Hooks(evaluate=look, progress=progress)
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:
         raise KeyboardInterrupt

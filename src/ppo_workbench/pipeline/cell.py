@@ -15,7 +15,6 @@ from typing import Any
 from ppo_workbench.config import Config, ForbiddenAction
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
-from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
@@ -33,8 +32,8 @@ from ppo_workbench.pipeline.comparison_plan import (
 )
 from ppo_workbench.pipeline.fitting import look_at
 from ppo_workbench.pipeline.outcome import describe_training
-from ppo_workbench.pipeline.scores import lower_bound, run_on_split
-from ppo_workbench.pipeline.stored import artifact_tensors, trained_policy
+from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
 from ppo_workbench.scoring.audit import audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
@@ -99,7 +98,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     policies = (
         {policy.name: policy for policy in _reference_policies(opened)}
         if trained is None
-        else {cell.arm: _policy(config, trained.result)}
+        else {cell.arm: selected_policy(config, trained.result.tensors)}
     )
     keep = cell.keep_trace or several
     document: dict[str, Any] = {
@@ -134,21 +133,12 @@ def _train(experiment: Experiment) -> _Trained:
         if "validation/sharpe_annual" in kept:
             rows.append({"step": float(step), **kept})
 
-    hooks = Hooks(
-        evaluate=lambda weights: look_at(experiment, weights),
-        record=record,
-        progress=lambda standing: None,
-    )
+    hooks = Hooks(evaluate=lambda weights: look_at(experiment, weights), record=record)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, experiment.train_bars, hooks)
     if result.interrupted:
         raise KeyboardInterrupt
     return _Trained(result, rows)
-
-
-def _policy(config: Config, result: TrainingResult) -> Policy:
-    weights = policy_weights(result.tensors, config.model.activation)
-    return trained_policy(config.model.type, weights)
 
 
 def _reference_policies(opened: Experiment) -> list[Policy]:

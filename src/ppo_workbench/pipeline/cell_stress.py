@@ -1,6 +1,5 @@
 """The stress cell of a comparison: the winner, chosen on validation, under worse conditions."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from ppo_workbench.config import Config, Protocol
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import MODEL, cell_folder, cell_name
-from ppo_workbench.pipeline.stored import rescaled, stored_policy
+from ppo_workbench.pipeline.stored import as_stored
 from ppo_workbench.scoring.stress import Stretch, stress_stretches
 from ppo_workbench.trading.experiment import prepare_fold_with_test
 
@@ -37,8 +36,6 @@ def stressed(config: Config, home: Path) -> dict[str, Any]:
         name = cell_name(cell.market, config.seed, cell.arm, number, len(folds))
         stored = load_artifact(cell_folder(home, cell.comparison, name), MODEL)
         opened = prepare_fold_with_test(config, bars, fold)
-        policy = stored_policy(stored.metadata, stored.tensors, opened)
-        market = rescaled(opened, stored.tensors)
-        seen = replace(opened, market=market)
+        policy, seen = as_stored(stored, opened)
         stretches += [Stretch(policy, seen, split.name) for split in fold.test]
     return {"stress": stress_stretches(stretches).to_dict()}

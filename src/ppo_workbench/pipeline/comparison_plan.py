@@ -7,7 +7,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.config import Config, ConfigError, Protocol
+from ppo_workbench.config import CHANGES_ON_RESUME, Config, ConfigError, Protocol
 from ppo_workbench.delivery.describe import plain
 
 FOLDER = "comparisons"
@@ -163,16 +163,7 @@ def _world(
 def settled_plan(config: Config) -> dict[str, Any]:
     """Return what a comparison that goes on must repeat, as JSON values."""
     document = plain(asdict(config))
-    for key in (
-        "output",
-        "overwrite",
-        "result_json",
-        "tracking",
-        "trial",
-        "resume",
-        "checkpoint",
-        "threads",
-    ):
+    for key in (*CHANGES_ON_RESUME, "output", "trial", "threads"):
         document.pop(key, None)
     document["compare"].pop("cell")
     return dict(document)

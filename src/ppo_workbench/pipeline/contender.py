@@ -17,19 +17,13 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.pipeline.scores import lower_bound, run_on_split
-from ppo_workbench.pipeline.stored import trained_policy
-from ppo_workbench.pipeline.trial import (
-    LOWER_IS_BETTER,
-    Bound,
-    SeedTraining,
-    instances,
-    objective,
-)
+from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.stored import run_on_split, selected_policy
+from ppo_workbench.pipeline.trial import Bound, SeedTraining, instances, objective
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
+from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
 from ppo_workbench.scoring.samples import Floats
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.scoring.trace import Trace
@@ -84,8 +78,7 @@ class Contender:
 
     def policy(self, run: SeedTraining) -> Policy:
         """Return the selected checkpoint of a run as a policy."""
-        weights = policy_weights(run.training.result().tensors, self.config.model.activation)
-        return trained_policy(self.config.model.type, weights)
+        return selected_policy(self.config, run.training.result().tensors)
 
     def validation_trace(self, run: SeedTraining) -> Trace:
         """Return what a run's selected checkpoint does on validation."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from ppo_workbench.config import AccountSource, BarsError, Config, ConfigError, LineFormat
-from ppo_workbench.delivery.artifact import Artifact, load_artifact
+from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
@@ -18,23 +18,11 @@ from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.calendar import check_timezone
 from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
-from ppo_workbench.pipeline.stored import find_artifact
+from ppo_workbench.pipeline.stored import named_artifact
 
 STANDARD = "-"
 SAVE_SECONDS = 1.0
 _ESCAPE = "surrogateescape"  # a line that is not UTF-8 is refused by its number, not by a chunk
-
-
-def stored_artifact(config: Config) -> Artifact:
-    """Load the model that `artifact` names.
-
-    Raises:
-        ConfigError: None is named, or there is no such model.
-        ArtifactError: It is damaged.
-    """
-    if config.artifact is None:
-        raise ConfigError("artifact: a value is needed, write artifact=NAME")
-    return load_artifact(*find_artifact(config.artifact))
 
 
 def decide(config: Config) -> int:
@@ -49,7 +37,8 @@ def decide(config: Config) -> int:
     _check_files(config)
     count = 0
     try:
-        decider = Decider(stored_artifact(config), events_path=config.data.events_path)
+        artifact = load_artifact(*named_artifact(config))
+        decider = Decider(artifact, events_path=config.data.events_path)
         given = config.decide.account is AccountSource.given
         simulated = None if given else SimulatedAccount(decider)
         memory = _Memory(config.decide.state, decider, simulated)
@@ -143,24 +132,23 @@ def answers(
                 f"input line {line.number}: has {'no' if lacks else 'an'} account, but "
                 f"decide.account={here}; write decide.account={there}"
             )
-        with held.piece:
+        with held.piece():
             decision = _answer(decider, line, simulated)
         yield decision
 
 
 def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
-    if simulated is not None:
-        if line.bar is None:
-            assert line.clock is not None
-            return decider.on_clock(line.clock, simulated.account())
-        decision = decider.decide(line.bar, simulated.step(line.bar))
-        simulated.take(decision)
-        return decision
-    assert line.account is not None
-    if line.bar is not None:
+    if line.bar is None:
+        account = line.account if simulated is None else simulated.account()
+        assert line.clock is not None
+        assert account is not None
+        return decider.on_clock(line.clock, account)
+    if simulated is None:
+        assert line.account is not None
         return decider.decide(line.bar, line.account)
-    assert line.clock is not None
-    return decider.on_clock(line.clock, line.account)
+    decision = decider.decide(line.bar, simulated.step(line.bar))
+    simulated.take(decision)
+    return decision
 
 
 def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:

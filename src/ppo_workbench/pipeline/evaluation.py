@@ -17,13 +17,12 @@ from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.contender import resolved_config
 from ppo_workbench.pipeline.stored import (
+    as_stored,
     find_artifact,
     open_bars_with_test,
-    rescaled,
-    stored_policy,
+    run_on_split,
 )
 from ppo_workbench.records.ledger import Opening
-from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
@@ -88,14 +87,12 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
         if split is ScoredSplit.all:
             splits["test"] = Split("test", splits["train"].start, splits["test"].stop)
         experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {name}")
-        scored = splits["test"]
+        scored = "test"
     else:
         experiment = prepare(config, bars, splits)
-        scored = splits[split.value]
-    policy = stored_policy(stored.metadata, stored.tensors, experiment)
-    market = rescaled(experiment, stored.tensors)
-    trace = backtest(policy, experiment.bars, market, scored, experiment.config)
-    return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
+        scored = split.value
+    policy, seen = as_stored(stored, experiment)
+    return Evaluation(run_on_split(seen, policy, scored), seen, stored.metadata, opening)
 
 
 def settings_note(config: Config, metadata: Metadata) -> str:

@@ -1,10 +1,10 @@
 """Write a stored model for applications that have no Python or not this package."""
 
-from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config import Config
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.export import Exports, export_model
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.stored import find_artifact
+from ppo_workbench.pipeline.stored import named_artifact
 
 
 def export(config: Config, console: WorkbenchConsole | None = None) -> Exports:
@@ -19,9 +19,7 @@ def export(config: Config, console: WorkbenchConsole | None = None) -> Exports:
         ArtifactError: See `delivery.export.export_model`.
     """
     console = console or WorkbenchConsole()
-    if config.artifact is None:
-        raise ConfigError("artifact: a value is needed, write artifact=NAME")
-    folder, name = find_artifact(config.artifact)
+    folder, name = named_artifact(config)
     exports = export_model(load_artifact(folder, name), folder)
     for kind, path in (("onnx", exports.onnx), ("torchscript", exports.torchscript)):
         console.show(f"{kind}: {path}", wrap=False)

@@ -45,13 +45,11 @@ from ppo_workbench.learning.training import (
     train_model,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.scores import lower_bound, run_on_split
-from ppo_workbench.pipeline.stored import trained_policy
+from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.stored import run_on_split, trained_policy
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.trading.experiment import (
-    Experiment,
-)
+from ppo_workbench.trading.experiment import Experiment
 
 WARM_UP_BARS = 100
 
@@ -117,11 +115,7 @@ def warm_up(experiment: Experiment) -> None:
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
-    hooks = Hooks(
-        evaluate=lambda weights: look_at(small, weights),
-        record=lambda metrics, timesteps: None,
-        progress=lambda standing: None,
-    )
+    hooks = Hooks(evaluate=lambda weights: look_at(small, weights))
     if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 

@@ -2,7 +2,9 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Self
 
 from ppo_workbench.config import WorkbenchError
@@ -37,40 +39,24 @@ class HeldInterrupt:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    @property
-    def piece(self) -> "_Piece":
-        """The context of one piece of work."""
-        return _Piece(self)
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Let Ctrl-C wait for the end of one piece of work."""
+        self._busy = True
+        try:
+            yield
+        except BaseException as error:
+            # What is refused in one sentence was refused before anything was taken.
+            self.torn = not isinstance(error, WorkbenchError)
+            raise
+        finally:
+            self._busy = False
+            if self._waiting:
+                self._waiting = 0
+                if not self.torn:
+                    self._before(signal.SIGINT, None)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self._waiting += self._busy
         if not self._busy or self._waiting > 1:
             self._before(number, frame)
-
-    def _begin(self) -> None:
-        self._busy = True
-
-    def _end(self, kind: type[BaseException] | None) -> None:
-        # What is refused in one sentence was refused before anything was taken.
-        self.torn = kind is not None and not issubclass(kind, WorkbenchError)
-        self._busy = False
-        if self._waiting:
-            self._waiting = 0
-            if not self.torn:
-                self._before(signal.SIGINT, None)
-
-
-class _Piece:
-    def __init__(self, held: HeldInterrupt) -> None:
-        self._held = held
-
-    def __enter__(self) -> None:
-        self._held._begin()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._held._end(kind)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ppo_workbench.config import Config, ConfigError, ScoredSplit
-from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.messages import Bar, bar_messages
@@ -18,12 +18,11 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.regimes import REGIME
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.deciding import stored_artifact
 from ppo_workbench.pipeline.evaluation import as_trained, settings_note
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.pipeline.paper_view import PaperView, paper_view
 from ppo_workbench.pipeline.scores import lower_bound
-from ppo_workbench.pipeline.stored import open_range
+from ppo_workbench.pipeline.stored import named_artifact, open_range
 from ppo_workbench.scoring.backtest import trace_of
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
@@ -43,7 +42,7 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
         ConfigError: The bars are not such as the model decides on.
     """
     console = console or WorkbenchConsole()
-    artifact = stored_artifact(config)
+    artifact = load_artifact(*named_artifact(config))
     check_result_path(config.result_json)
     config = as_trained(config, artifact.metadata)
     bars, splits = split_bars(config)

@@ -1,7 +1,7 @@
 """Collect what the gates judge: the trials' returns, rivals on the same test, stress, the audit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,11 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.contender import Contender, mean_excess
 from ppo_workbench.pipeline.evaluation import as_trained
-from ppo_workbench.pipeline.scores import run_on_split
-from ppo_workbench.pipeline.stored import rescaled, stored_policy
+from ppo_workbench.pipeline.stored import as_stored, run_on_split
 from ppo_workbench.records.candidates import StudyTrials
 from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.audit import audit
-from ppo_workbench.scoring.backtest import Policy, backtest
+from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.baselines import tuned_threshold
 from ppo_workbench.scoring.gate_profiles import (
     EXECUTE,
@@ -31,7 +30,7 @@ from ppo_workbench.scoring.gates import Alternative
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.samples import Floats
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.stress import conditions, priced
+from ppo_workbench.scoring.stress import Stretch, conditions, rescored
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test
 
 BASELINES = {ForbiddenAction.execute: EXECUTE, ForbiddenAction.reject: REJECT}
@@ -114,7 +113,7 @@ def collect(
         trials=trials.trials,
         rivals=rivals,
         every_seed=seeds,
-        stressed=stressed(opened.policy, experiment, own),
+        stressed=stressed(opened.policy, experiment),
         audit=audit(trace, experiment.bars, own, masked=not own.env.mask_all_true),
         golden_failure=golden[0],
         golden_vectors=golden[1],
@@ -127,19 +126,14 @@ def collect(
     )
 
 
-def stressed(
-    policy: Policy, experiment: Experiment, config: Config
-) -> dict[str, tuple[str, Scorecard]]:
+def stressed(policy: Policy, experiment: Experiment) -> dict[str, tuple[str, Scorecard]]:
     """Score a policy on the test under each of `STRESSES`."""
-    found = {}
-    for condition in conditions(config.costs):
-        if condition.name in STRESSES:
-            changed = replace(config, costs=condition.costs)
-            market = priced(experiment.market, changed, condition.quote_factor)
-            split = experiment.splits["test"]
-            trace = backtest(policy, experiment.bars, market, split, changed, condition.delay_bars)
-            found[condition.name] = (condition.change, scorecard(trace))
-    return found
+    test = Stretch(policy, experiment, "test")
+    return {
+        each.name: (each.change, scorecard(rescored(test, each)))
+        for each in conditions(experiment.config.costs)
+        if each.name in STRESSES
+    }
 
 
 def test_path(experiment: Experiment, policy: Policy) -> SessionPath:
@@ -191,9 +185,8 @@ def champion_path(
         stored = load_artifact(folder, name)
         own = as_trained(config, stored.metadata)
         experiment = prepare_with_test(own, bars, splits)
-        policy = stored_policy(stored.metadata, stored.tensors, experiment)
-        market = rescaled(experiment, stored.tensors)
-        return test_path(replace(experiment, market=market), policy)
+        policy, seen = as_stored(stored, experiment)
+        return test_path(seen, policy)
     except WorkbenchError as error:
         return f"the reigning champion cannot be scored on this test ({error})"
 

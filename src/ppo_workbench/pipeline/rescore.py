@@ -12,7 +12,7 @@ from ppo_workbench.delivery.describe import library_versions, processor
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.verify import recorded_config
-from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.metrics import flat, scorecard
 
 # Elsewhere single decisions may flip where logits are nearly tied, so trades and days differ.
 TOLERANCES = {
@@ -97,14 +97,3 @@ def differences(
         if before is None or not isclose(before, now, rel_tol=0.0, abs_tol=room):
             apart[name] = (before, now)
     return apart
-
-
-def flat(card: Mapping[str, Any]) -> dict[str, float]:
-    """Return a scorecard with nested figures as `blocked_share/RULE`, as `Scorecard.to_dict`."""
-    flattened: dict[str, float] = {}
-    for key, value in card.items():
-        if isinstance(value, Mapping):
-            flattened |= {f"{key}/{inner}": float(number) for inner, number in value.items()}
-        else:
-            flattened[key] = float(value)
-    return flattened

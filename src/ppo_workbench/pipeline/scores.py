@@ -1,23 +1,14 @@
 """Score a training: the agent and its yardsticks on the open splits."""
 
-import torch
+from dataclasses import replace
 
-from ppo_workbench.config import (
-    Config,
-)
-from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
-from ppo_workbench.learning.training import (
-    TrainingResult,
-)
-from ppo_workbench.pipeline.stored import MODEL_NAMES, trained_policy
-from ppo_workbench.scoring.backtest import NETWORK, Policy
-from ppo_workbench.scoring.backtest import backtest as run_backtest
+from ppo_workbench.config import Config
+from ppo_workbench.learning.training import TrainingResult
+from ppo_workbench.pipeline.stored import MODEL_NAMES, run_on_split, selected_policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
-from ppo_workbench.trading.experiment import (
-    Experiment,
-)
+from ppo_workbench.trading.experiment import Experiment
 
 Scores = dict[str, dict[str, Scorecard]]
 
@@ -27,27 +18,16 @@ def lower_bound(card: Scorecard) -> float:
     return card.sharpe_annual - card.sharpe_standard_error
 
 
-def run_on_split(experiment: Experiment, policy: Policy, split: str) -> Trace:
-    """Run a policy over one open split."""
-    return run_backtest(
-        policy,
-        experiment.bars,
-        experiment.market,
-        experiment.splits[split],
-        experiment.config,
-    )
-
-
 def score_policies(
     experiment: Experiment, result: TrainingResult
 ) -> tuple[Scores, dict[str, Trace]]:
     """Score the selected and the last checkpoint and the yardsticks on both open splits."""
     config = experiment.config
     own = MODEL_NAMES[config.model.type]
-    policies = [trained_policy(config.model.type, _weights(config, result.tensors))]
+    policies = [selected_policy(config, result.tensors)]
     if result.selected_timesteps != result.timesteps:
-        last = trained_policy(config.model.type, _weights(config, result.last_tensors))
-        policies.append(Policy(f"{own}, last", NETWORK, last.weights, last.use_mask))
+        last = selected_policy(config, result.last_tensors)
+        policies.append(replace(last, name=f"{own}, last"))
     threshold = tuned_threshold(experiment)
     policies += [] if threshold is None else [threshold]
     policies += yardsticks(len(experiment.bars), config.seed)
@@ -60,10 +40,6 @@ def score_policies(
             scores[policy.name][split] = scorecard(trace)
         traces[policy.name] = trace
     return scores, traces
-
-
-def _weights(config: Config, tensors: dict[str, torch.Tensor]) -> PolicyWeights:
-    return policy_weights(tensors, config.model.activation)
 
 
 def own_scores(config: Config, scores: Scores) -> dict[str, Scorecard]:

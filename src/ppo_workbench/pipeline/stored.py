@@ -8,15 +8,8 @@ from typing import Any
 
 import torch
 
-from ppo_workbench.config import (
-    Config,
-    ConfigError,
-    ModelType,
-)
-from ppo_workbench.delivery.artifact import (
-    load_artifact,
-    load_metadata,
-)
+from ppo_workbench.config import Config, ConfigError, ModelType
+from ppo_workbench.delivery.artifact import Artifact, load_artifact, load_metadata
 from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.golden import (
     POLICY_PREFIX,
@@ -25,7 +18,7 @@ from ppo_workbench.delivery.golden import (
     stored_weights,
     uses_mask,
 )
-from ppo_workbench.delivery.golden_bars import experiment_layout, golden_vectors
+from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.bars import Bars
@@ -70,6 +63,17 @@ def find_artifact(artifact: str) -> tuple[Path, str]:
     raise ConfigError(f"artifact={artifact}: no such model in {places} of {home_folder()}")
 
 
+def named_artifact(config: Config) -> tuple[Path, str]:
+    """Return folder and name of the model that `artifact` names.
+
+    Raises:
+        ConfigError: None is named, or there is no such model.
+    """
+    if config.artifact is None:
+        raise ConfigError("artifact: a value is needed, write artifact=NAME")
+    return find_artifact(config.artifact)
+
+
 def recorded_of(artifact: str) -> Mapping[str, Any]:
     """Return the unresolved configuration in a model's metadata; its weights are not read.
 
@@ -84,8 +88,8 @@ def artifact_tensors(
     experiment: Experiment, state: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Name the policy's tensors, add the scaler and the golden vectors."""
-    config, market = experiment.config, experiment.market
-    layout = experiment_layout(experiment.bars, market.feature_names)
+    config, market, bars = experiment.config, experiment.market, experiment.bars
+    layout = Layout(bars.bar_seconds, bars.bars_per_session, market.feature_names)
     weights = policy_weights(state, config.model.activation)
     tensors = {f"{POLICY_PREFIX}{key}": value for key, value in state.items()} | {
         SCALER_MEANS: torch.from_numpy(market.scaler.means.copy()),
@@ -127,6 +131,28 @@ def rescaled(experiment: Experiment, tensors: Mapping[str, torch.Tensor]) -> Tra
     scaler = Scaler(means, stds, experiment.market.scaler.clip)
     features = scaler.transform_market(experiment.table.features)
     return replace(experiment.market, features=features, scaler=scaler)
+
+
+def as_stored(stored: Artifact, experiment: Experiment) -> tuple[Policy, Experiment]:
+    """Return a model's policy and the experiment as the model sees it; see `stored_policy`."""
+    policy = stored_policy(stored.metadata, stored.tensors, experiment)
+    return policy, replace(experiment, market=rescaled(experiment, stored.tensors))
+
+
+def run_on_split(experiment: Experiment, policy: Policy, split: str) -> Trace:
+    """Run a policy over one open split."""
+    return run_backtest(
+        policy,
+        experiment.bars,
+        experiment.market,
+        experiment.splits[split],
+        experiment.config,
+    )
+
+
+def selected_policy(config: Config, tensors: Mapping[str, torch.Tensor]) -> Policy:
+    """Turn the state dict of a checkpoint into a policy."""
+    return trained_policy(config.model.type, policy_weights(tensors, config.model.activation))
 
 
 def trained_policy(model_type: ModelType, weights: PolicyWeights) -> Policy:
@@ -202,6 +228,5 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
         experiment = open_with_test(config, f"backtest of {name}")
     else:
         experiment = prepare(config, *split_bars(config))
-    policy, own = stored_policy(stored.metadata, stored.tensors, experiment), experiment.config
-    market = rescaled(experiment, stored.tensors)
-    return run_backtest(policy, experiment.bars, market, experiment.splits[split], own)
+    policy, seen = as_stored(stored, experiment)
+    return run_on_split(seen, policy, split)

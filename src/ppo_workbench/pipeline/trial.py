@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config import Config, ConfigError, ModelType
+from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
@@ -28,22 +28,12 @@ from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.outcome import describe_training
-from ppo_workbench.pipeline.stored import artifact_tensors
+from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
-from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
-from ppo_workbench.scoring.metrics import Scorecard, scorecard, sharpe_ratio
+from ppo_workbench.scoring.metrics import LOWER_IS_BETTER, Scorecard, scorecard, sharpe_ratio
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
-LOWER_IS_BETTER = (
-    "max_drawdown_frac",
-    "max_drawdown_sessions",
-    "max_drawdown_at_10pct_vol_frac",
-    "volatility_annual_frac",
-    "turnover_annual",
-    "cost_usd",
-    "cost_bps_of_turnover",
-)
 WINDOWED = "sharpe_annual"
 
 
@@ -80,7 +70,7 @@ class SeedTraining:
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
-        hooks = Hooks(evaluate=self._evaluate, record=self._record, progress=lambda standing: None)
+        hooks = Hooks(evaluate=self._evaluate, record=self._record)
         bars = len(experiment.splits["train"])
         config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
         self.training = Training(config, env, bars, hooks)
@@ -117,11 +107,8 @@ class SeedTraining:
         """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config
-        policy = Policy(
-            "trial", NETWORK, weights, use_mask=config.model.type is ModelType.maskable_ppo
-        )
-        split = experiment.splits["validation"]
-        trace = backtest(policy, experiment.bars, experiment.market, split, config)
+        policy = trained_policy(config.model.type, weights)
+        trace = run_on_split(experiment, policy, "validation")
         excess = trace.daily_returns() - trace.cash_returns()
         count = config.objective.windows
         _check_windows(count, len(excess))

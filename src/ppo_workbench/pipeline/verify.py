@@ -15,7 +15,7 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.contender import Contender, resolved_config
 from ppo_workbench.pipeline.evaluation import as_trained, evaluate_artifact, settings_apart
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
-from ppo_workbench.pipeline.stored import find_artifact
+from ppo_workbench.pipeline.stored import named_artifact
 from ppo_workbench.scoring.audit import AuditReport, audit
 
 
@@ -70,7 +70,7 @@ def verify(config: Config, console: WorkbenchConsole | None = None) -> Verificat
     """
     console = console or WorkbenchConsole()
     check_result_path(config.result_json)
-    folder, name = _named(config)
+    folder, name = named_artifact(config)
     stored = load_artifact(folder, name)
     _check_settings(config, stored.metadata)
     own = replace(recorded_config(stored.metadata, config), data=config.data)
@@ -147,7 +147,7 @@ def audit_artifact(config: Config, console: WorkbenchConsole | None = None) -> A
     """
     console = console or WorkbenchConsole()
     check_result_path(config.result_json)
-    name = _named(config)[1]
+    name = named_artifact(config)[1]
     found = evaluate_artifact(config, str(config.artifact), config.split)
     own = found.experiment.config
     masked = found.metadata.model_type.value == "maskable_ppo"
@@ -171,9 +171,3 @@ def audit_artifact(config: Config, console: WorkbenchConsole | None = None) -> A
             f"({', '.join([*broken, *report.unaudited])}); the lines above say where"
         )
     return report
-
-
-def _named(config: Config) -> tuple[Path, str]:
-    if config.artifact is None:
-        raise ConfigError("artifact: a value is needed, write artifact=NAME")
-    return find_artifact(config.artifact)

@@ -88,7 +88,7 @@ def analyse(
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
-    analysis = _with_summary(draft, plateau)
+    analysis = replace(draft, summary=summarise(draft, plateau))
     folder.mkdir(parents=True, exist_ok=True)
     _write(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
     record = _finite(_record(analysis, rows, parameters, plateau))
@@ -169,10 +169,6 @@ def _pareto(complete: Sequence[TrialRow], signs: Sequence[int]) -> tuple[int, ..
 def _objective_names(text: str, count: int) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()] if count > 1 else [text]
     return tuple(names[k] if k < len(names) else f"objective {k + 1}" for k in range(count))
-
-
-def _with_summary(draft: Analysis, plateau: Plateau | None) -> Analysis:
-    return replace(draft, summary=summarise(draft, plateau))
 
 
 def _record(

@@ -64,10 +64,25 @@ class Scene:
         return [row for row in self.rows if row.state == "complete"]
 
     @property
+    def recommended(self) -> int | None:
+        """Number of the recommended trial, None without one."""
+        return self.plateau.recommended if self.plateau else None
+
+    @property
+    def inside(self) -> set[int]:
+        """Numbers of the plateau's trials."""
+        return set(self.plateau.numbers) if self.plateau else set()
+
+    @property
     def setting(self) -> Mapping[str, Any]:
         """The recommended parameters."""
-        best = self.plateau.recommended if self.plateau else None
-        return next((row.params for row in self.rows if row.number == best), {})
+        return next((row.params for row in self.rows if row.number == self.recommended), {})
+
+    def value_axis(self, objective: int, shown: Sequence[float]) -> Figure:
+        """Return the axis of an objective's values, far misses left out."""
+        axis: Figure = {"title": {"text": short_name(self.objectives[objective])}}
+        limits = robust_range(shown, self.signs[objective])
+        return axis | {"range": limits} if limits else axis
 
 
 def history_figure(scene: Scene, objective: int) -> Figure:
@@ -86,7 +101,7 @@ def history_figure(scene: Scene, objective: int) -> Figure:
         traces.append(line_trace("best so far", numbers, running.tolist(), line))
     if objective == 0:
         traces += _other_states(scene.rows, values)
-    chosen = [r for r in complete if scene.plateau and r.number == scene.plateau.recommended]
+    chosen = [row for row in complete if row.number == scene.recommended]
     if chosen:
         at = [chosen[0].number], [chosen[0].values[objective]]
         traces.append(dot_trace("recommended", *at, ORANGE, symbol="star", size=14))
@@ -106,16 +121,13 @@ def intermediate_figure(scene: Scene) -> Figure | None:
     picks = np.linspace(0, len(rows) - 1, min(len(rows), MAX_CURVES)).round().astype(int)
     traces = []
     for row in sorted((rows[i] for i in picks), key=lambda r: r.state == "complete"):
-        best = scene.plateau is not None and row.number == scene.plateau.recommended
+        best = row.number == scene.recommended
         colour = ORANGE if best else {"complete": BLUE, "pruned": GREY}.get(row.state, RED)
         steps, values = zip(*row.intermediate, strict=True)
         line = {"color": colour, "width": 3 if best else 1.2}
         trace = line_trace(f"trial {row.number} ({row.state})", list(steps), list(values), line)
         traces.append({**trace, "showlegend": False, "opacity": 1.0 if best else 0.6})
-    axis: dict[str, Any] = {"title": {"text": short_name(scene.objectives[0])}}
-    limits = robust_range([v for t in traces for v in t["y"]], scene.signs[0])
-    if limits:
-        axis["range"] = limits
+    axis = scene.value_axis(0, [v for t in traces for v in t["y"]])
     return figure_of(traces, {"title": {"text": "step"}}, axis)
 
 
@@ -186,8 +198,7 @@ def parallel_figure(scene: Scene, objective: int = 0) -> Figure | None:
         members = [row for row, at in zip(rows, bins, strict=True) if at == colour]
         if members:
             traces.append(_bundle(members, shown, value_axis, colour, objective))
-    best = scene.plateau.recommended if scene.plateau else None
-    chosen = [row for row in rows if row.number == best]
+    chosen = [row for row in rows if row.number == scene.recommended]
     if chosen:
         trace = _bundle(chosen, shown, value_axis, COLOURS - 1, objective)
         trace |= {"line": {"color": ORANGE, "width": 4}, "opacity": 1.0, "name": "recommended"}
@@ -216,7 +227,7 @@ def pareto_figure(scene: Scene) -> Figure | None:
     front = sorted(
         (row for row in scene.complete if row.number in scene.pareto), key=lambda r: r.values[0]
     )
-    inside = set(scene.plateau.numbers) if scene.plateau else set()
+    inside = scene.inside
     groups = [
         ("other trials", [r for r in scene.complete if r.number not in inside], GREY, "circle"),
         ("plateau", [r for r in scene.complete if r.number in inside], SKY, "circle"),
@@ -232,8 +243,7 @@ def pareto_figure(scene: Scene) -> Figure | None:
     line = {"color": GREEN, "width": 2}
     traces.append(line_trace("Pareto front", column_of(front, 0), column_of(front, 1), line))
     traces[-1] |= {"mode": "lines+markers", "text": labels_of(front)}
-    best = scene.plateau.recommended if scene.plateau else None
-    chosen = [row for row in scene.complete if row.number == best]
+    chosen = [row for row in scene.complete if row.number == scene.recommended]
     traces.append(
         dot_trace("recommended", column_of(chosen, 0), column_of(chosen, 1), ORANGE, "star", 14)
     )
@@ -242,7 +252,7 @@ def pareto_figure(scene: Scene) -> Figure | None:
 
 
 def _slice(scene: Scene, parameter: Parameter, objective: int) -> Figure:
-    plateau = set(scene.plateau.numbers) if scene.plateau else set()
+    plateau = scene.inside
     rows = [row for row in scene.complete if parameter.name in row.params]
     groups = [
         ("other trials", [r for r in rows if r.number not in plateau], GREY),
@@ -253,14 +263,11 @@ def _slice(scene: Scene, parameter: Parameter, objective: int) -> Figure:
         places = [place_of(parameter, row) for row in members]
         values = [row.values[objective] for row in members]
         traces.append(dot_trace(name, places, values, colour, texts=labels_of(members)))
-    chosen = [r for r in rows if scene.plateau and r.number == scene.plateau.recommended]
+    chosen = [row for row in rows if row.number == scene.recommended]
     places = [place_of(parameter, row) for row in chosen]
     values = [row.values[objective] for row in chosen]
     traces.append(dot_trace("recommended", places, values, ORANGE, "star", 14))
-    axis: dict[str, Any] = {"title": {"text": short_name(scene.objectives[objective])}}
-    limits = robust_range([row.values[objective] for row in rows], scene.signs[objective])
-    if limits:
-        axis["range"] = limits
+    axis = scene.value_axis(objective, [row.values[objective] for row in rows])
     figure = figure_of(traces, axis_of(parameter), axis)
     figure["layout"] |= {"showlegend": False, "height": 290}
     return figure
@@ -301,13 +308,13 @@ def _contour(scene: Scene, first: Parameter, second: Parameter, objective: int) 
     }
     if smooth:
         field |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.4, "color": "white"}}
-    plateau = set(scene.plateau.numbers)
+    plateau = scene.inside
     both = [r for r in scene.complete if first.name in r.params and second.name in r.params]
     traces = [field]
     for name, size, fill, members in (
         ("other trials", 5, "rgba(255,255,255,0.35)", [r for r in both if r.number not in plateau]),
         ("plateau", 7, "white", [r for r in both if r.number in plateau]),
-        ("recommended", 15, ORANGE, [r for r in both if r.number == scene.plateau.recommended]),
+        ("recommended", 15, ORANGE, [r for r in both if r.number == scene.recommended]),
     ):
         places = [[place_of(axis, row) for row in members] for axis in (first, second)]
         symbol = "star" if name == "recommended" else "circle"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.records.returns import Returns, study_returns
-from ppo_workbench.records.storage import open_storage, study_folder
+from ppo_workbench.records.storage import check_study_folder, open_storage
 from ppo_workbench.records.study import load_study
 from ppo_workbench.records.study_identity import check_folder
 
@@ -68,13 +68,7 @@ def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTri
         ConfigError: There is no such study, none of its trials is complete and feasible, or
             the folder of a candidate is not on this machine.
     """
-    folder = study_folder(home, name)
-    if folder.resolve().parent != (home / "sweeps").resolve() or (
-        storage is None and not (folder / "journal.log").is_file()
-    ):
-        raise ConfigError(
-            f"promote.study={name}: is no study in {home / 'sweeps'}; name one of its folders"
-        )
+    folder = check_study_folder("promote.study", storage, home, name)
     study = load_study(open_storage(storage, home, name), name)
     check_folder(study, folder)
     states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))

@@ -88,10 +88,9 @@ def open_test(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
             earlier = past_openings(home)
+            same = (look, start_iso, stop_iso, fingerprint)
             shared = [
-                o
-                for o in earlier
-                if look and o.look == look and _is_same(o, start_iso, stop_iso, fingerprint)
+                o for o in earlier if look and (o.look, o.start, o.stop, o.fingerprint) == same
             ]
             if shared:
                 return shared[0]
@@ -166,10 +165,6 @@ def _looks(
         for number, old in enumerate(earlier)
         if _same_test(old, instrument, span)
     }
-
-
-def _is_same(old: Opening, start: str, stop: str, fingerprint: str) -> bool:
-    return (old.start, old.stop, old.fingerprint) == (start, stop, fingerprint)
 
 
 def _same_test(old: Opening, instrument: str, span: tuple[datetime, datetime]) -> bool:

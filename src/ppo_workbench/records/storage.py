@@ -26,6 +26,25 @@ def study_folder(home: Path, study: str) -> Path:
     return home / "sweeps" / study
 
 
+def check_study_folder(key: str, storage: str | None, home: Path, study: str) -> Path:
+    """Return the folder of a study that is to be read.
+
+    Args:
+        key: The setting that names the study, for the sentence.
+        storage: As for `open_storage`.
+        home: The workbench's home folder.
+        study: Name of the study.
+
+    Raises:
+        ConfigError: It is no folder in sweeps/, or holds no journal where there is no database.
+    """
+    folder, sweeps = study_folder(home, study), home / "sweeps"
+    inside = folder.resolve().parent == sweeps.resolve()
+    if not inside or (storage is None and not (folder / "journal.log").is_file()):
+        raise ConfigError(f"{key}={study}: is no study in {sweeps}; name one of its folders")
+    return folder
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite address, None for other addresses and for one in memory."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
-from ppo_workbench.records.storage import open_storage
+from ppo_workbench.records.storage import check_study_folder, open_storage
 from ppo_workbench.records.study import (
     FAIL_REASON,
     GRACE_BEATS,
@@ -264,12 +264,7 @@ def analyse_study(
     """
     from ppo_workbench.records.analysis import analyse
 
-    folder = home / "sweeps" / study
-    inside = folder.resolve().parent == (home / "sweeps").resolve()
-    if not inside or (storage is None and not (folder / "journal.log").is_file()):
-        raise ConfigError(
-            f"study={study}: is no study in {home / 'sweeps'}; name one of its folders"
-        )
+    folder = check_study_folder("study", storage, home, study)
     found = load_study(open_storage(storage, home, study), study)
     check_folder(found, folder)
     # What trials return is not the figure of that name on the scorecard.

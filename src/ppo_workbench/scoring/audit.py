@@ -42,7 +42,6 @@ from ppo_workbench.scoring.audit_rules import (
     CHECKS,
     Case,
     Finding,
-    closed_rows,
     daily_loss,
     last_bars,
 )
@@ -211,7 +210,7 @@ def _case(trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool) -
     risk, initial = config.risk, trace.initial_equity_usd
     stopped = facts.halted[at.row].copy()
     if risk.closed_session.enabled:
-        stopped |= closed_rows(bars, at.row)
+        stopped |= ~bars.regular[at.row]
     lost = daily_loss(at, initial, risk.daily_loss.max_loss_frac)
     state = ladder(at.equity, config)
     flatten = np.zeros(len(trace), dtype=np.bool_)
@@ -322,13 +321,11 @@ def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
     yield "mask_reasons", _flag(wrong > 0, lambda row: "the mask is not what its reasons say")
     if masked:
         obeyed = trace.mask[np.arange(len(trace)), trace.action]
-        yield (
-            "mask_obeyed",
-            _flag(
-                np.logical_not(obeyed),
-                lambda row: f"{trace.action_names[trace.action[row]]} was masked",
-            ),
-        )
+
+        def named(row: int) -> str:
+            return f"{trace.action_names[trace.action[row]]} was masked"
+
+        yield "mask_obeyed", _flag(np.logical_not(obeyed), named)
 
 
 def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
@@ -352,22 +349,17 @@ def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:
     )
     flattened = (books.shares == 0.0) & case.flatten & rejected
     moved = (books.quantity != 0.0) & ~flattened
-    yield (
-        "rejected_moved",
-        _flag(
-            rejected & moved,
-            lambda row: f"rejected, yet {books.quantity[row]:g} shares were traded",
-            int(rejected.sum()),
-        ),
-    )
     hold = trace.action == (1 if case.config.env.action_set is ActionSet.step else 0)
-    yield (
-        "hold_moved",
-        _flag(
-            hold & moved,
-            lambda row: f"HOLD, yet {books.quantity[row]:g} shares were traded",
-            int(hold.sum()),
-        ),
+    yield "rejected_moved", _unmoved(case, "rejected", rejected, moved)
+    yield "hold_moved", _unmoved(case, "HOLD", hold, moved)
+
+
+def _unmoved(case: Case, word: str, still: Bools, moved: Bools) -> Finding:
+    """No position moves where `still`."""
+    return _flag(
+        still & moved,
+        lambda row: f"{word}, yet {case.books.quantity[row]:g} shares were traded",
+        int(still.sum()),
     )
 
 

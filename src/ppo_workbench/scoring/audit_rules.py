@@ -70,11 +70,6 @@ class Finding(NamedTuple):
     what: Words
 
 
-def closed_rows(bars: Bars, rows: npt.NDArray[np.int64]) -> Bools:
-    """Return whether the deciding bars lie outside regular hours, bool (n,)."""
-    return ~bars.regular[rows]
-
-
 def last_bars(bars: Bars, rows: npt.NDArray[np.int64], count: int) -> Bools:
     """Return whether at most `count` bars of the session are to come; never where it is 0."""
     return (bars.bars_left[rows] <= count) & (count > 0)
@@ -146,7 +141,7 @@ def _halt(case: Case) -> Iterator[Finding]:
 
 
 def _closed_session(case: Case) -> Iterator[Finding]:
-    yield _no_fill(case, closed_rows(case.bars, case.at.row), "the session was closed")
+    yield _no_fill(case, ~case.bars.regular[case.at.row], "the session was closed")
 
 
 def _session_flatten(case: Case) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
+from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
 from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
 from ppo_workbench.scoring.samples import StatisticsError
 from ppo_workbench.scoring.seed_statistics import compare_seeds
@@ -32,10 +33,6 @@ COMPARED = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),
     *("expectancy_bps", "profit_factor", "turnover_annual", "exposure_mean_abs", "n_trades"),
-)
-LESS_IS_BETTER = (
-    *("max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "volatility_annual_frac"),
-    "turnover_annual",
 )
 
 
@@ -135,7 +132,7 @@ class MarketComparison:
             found = self._resamples.difference(figure, first, second)
             low, high, p = found.low, found.high, found.p_value
         excludes = low is not None and high is not None and not low <= 0.0 <= high
-        better = np.sum(apart < 0 if figure in LESS_IS_BETTER else apart > 0)
+        better = np.sum(apart < 0 if figure in LOWER_IS_BETTER else apart > 0)
         return {
             "first": first,
             "second": second,
@@ -295,7 +292,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
     if not row["decided"]:
         why = " once all pairs are counted (Holm)" if row["excludes_zero"] else ""
         return f"{text}, not decided{why}."
-    better = (row["estimate"] < 0) == (row["figure"] in LESS_IS_BETTER)
+    better = (row["estimate"] < 0) == (row["figure"] in LOWER_IS_BETTER)
     return f"{text}, {'better' if better else 'worse'}."
 
 

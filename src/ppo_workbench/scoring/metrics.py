@@ -4,7 +4,7 @@ docs/metrics.md is the glossary: formula, unit, source and degenerate case of ev
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import exp, log1p, sqrt
 from typing import Any
 
@@ -18,6 +18,10 @@ from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+LOWER_IS_BETTER = (
+    *("max_drawdown_frac", "max_drawdown_sessions", "max_drawdown_at_10pct_vol_frac"),
+    *("volatility_annual_frac", "turnover_annual", "cost_usd", "cost_bps_of_turnover"),
+)
 SEVERITIES = ("impossible", "regulatory", "house")
 RATIO_CAP = 1000.0
 RETURN_CAP = 1e6
@@ -216,14 +220,7 @@ class Scorecard:
 
     def to_dict(self) -> dict[str, float]:
         """Return every figure as a float; nested ones as `blocked_share/RULE` and the like."""
-        flat: dict[str, float] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Mapping):
-                flat |= {f"{item.name}/{key}": float(number) for key, number in value.items()}
-            else:
-                flat[item.name] = float(value)
-        return flat
+        return flat(vars(self))
 
     def describe(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs for a reader, the most important first."""
@@ -252,6 +249,17 @@ class Scorecard:
             ("Rejections", _join(f"{v:,} {k}" for k, v in self.rejections.items() if v)),
             ("Passive breaches", f"{self.passive_breaches:,}"),
         ]
+
+
+def flat(card: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a nested scorecard, as `Scorecard.to_dict`."""
+    figures: dict[str, float] = {}
+    for name, value in card.items():
+        if isinstance(value, Mapping):
+            figures |= {f"{name}/{key}": float(number) for key, number in value.items()}
+        else:
+            figures[name] = float(value)
+    return figures
 
 
 def scorecard(trace: Trace) -> Scorecard:

@@ -5,90 +5,47 @@ One idea a file: `samples` (what is refused, intervals), `session_path` (a run a
 `seed_statistics` and `power`.
 """
 
-from ppo_workbench.scoring.arm_selection import (
-    ConfidenceSet,
-    SuperiorAbility,
-    confidence_set,
-    superior_ability,
+from ppo_workbench.scoring.arm_selection import ConfidenceSet as ConfidenceSet
+from ppo_workbench.scoring.arm_selection import SuperiorAbility as SuperiorAbility
+from ppo_workbench.scoring.arm_selection import confidence_set as confidence_set
+from ppo_workbench.scoring.arm_selection import superior_ability as superior_ability
+from ppo_workbench.scoring.overfitting import Overfitting as Overfitting
+from ppo_workbench.scoring.overfitting import (
+    probability_of_overfitting as probability_of_overfitting,
 )
-from ppo_workbench.scoring.overfitting import Overfitting, probability_of_overfitting
-from ppo_workbench.scoring.power import (
-    PowerReport,
-    SeedsToDecide,
-    YearsToDecide,
-    seeds_to_decide,
-    sharpe_difference_error,
-    sharpe_power,
-    years_to_decide,
-)
-from ppo_workbench.scoring.resampling import (
-    FIGURES,
-    Difference,
-    Resamples,
-    optimal_block_sessions,
-    pool,
-    resample,
-)
-from ppo_workbench.scoring.samples import Interval, StatisticsError
+from ppo_workbench.scoring.power import PowerReport as PowerReport
+from ppo_workbench.scoring.power import SeedsToDecide as SeedsToDecide
+from ppo_workbench.scoring.power import YearsToDecide as YearsToDecide
+from ppo_workbench.scoring.power import seeds_to_decide as seeds_to_decide
+from ppo_workbench.scoring.power import sharpe_difference_error as sharpe_difference_error
+from ppo_workbench.scoring.power import sharpe_power as sharpe_power
+from ppo_workbench.scoring.power import years_to_decide as years_to_decide
+from ppo_workbench.scoring.resampling import FIGURES as FIGURES
+from ppo_workbench.scoring.resampling import Difference as Difference
+from ppo_workbench.scoring.resampling import Resamples as Resamples
+from ppo_workbench.scoring.resampling import optimal_block_sessions as optimal_block_sessions
+from ppo_workbench.scoring.resampling import pool as pool
+from ppo_workbench.scoring.resampling import resample as resample
+from ppo_workbench.scoring.samples import Interval as Interval
+from ppo_workbench.scoring.samples import StatisticsError as StatisticsError
+from ppo_workbench.scoring.seed_statistics import SeedComparison as SeedComparison
+from ppo_workbench.scoring.seed_statistics import compare_seeds as compare_seeds
+from ppo_workbench.scoring.seed_statistics import interquartile_mean as interquartile_mean
 from ppo_workbench.scoring.seed_statistics import (
-    SeedComparison,
-    compare_seeds,
-    interquartile_mean,
-    probability_of_improvement,
+    probability_of_improvement as probability_of_improvement,
 )
-from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.session_path import SessionPath as SessionPath
+from ppo_workbench.scoring.sharpe_statistics import AnnualSharpe as AnnualSharpe
+from ppo_workbench.scoring.sharpe_statistics import DeflatedSharpe as DeflatedSharpe
+from ppo_workbench.scoring.sharpe_statistics import ProbabilisticSharpe as ProbabilisticSharpe
+from ppo_workbench.scoring.sharpe_statistics import SharpeMoments as SharpeMoments
+from ppo_workbench.scoring.sharpe_statistics import TrackRecord as TrackRecord
+from ppo_workbench.scoring.sharpe_statistics import annual_sharpe as annual_sharpe
+from ppo_workbench.scoring.sharpe_statistics import deflated_sharpe as deflated_sharpe
 from ppo_workbench.scoring.sharpe_statistics import (
-    AnnualSharpe,
-    DeflatedSharpe,
-    ProbabilisticSharpe,
-    SharpeMoments,
-    TrackRecord,
-    annual_sharpe,
-    deflated_sharpe,
-    expected_maximum_sharpe,
-    lo_factor,
-    minimum_backtest_years,
-    minimum_track_record,
-    probabilistic_sharpe,
+    expected_maximum_sharpe as expected_maximum_sharpe,
 )
-
-__all__ = [
-    "FIGURES",
-    "AnnualSharpe",
-    "ConfidenceSet",
-    "DeflatedSharpe",
-    "Difference",
-    "Interval",
-    "Overfitting",
-    "PowerReport",
-    "ProbabilisticSharpe",
-    "Resamples",
-    "SeedComparison",
-    "SeedsToDecide",
-    "SessionPath",
-    "SharpeMoments",
-    "StatisticsError",
-    "SuperiorAbility",
-    "TrackRecord",
-    "YearsToDecide",
-    "annual_sharpe",
-    "compare_seeds",
-    "confidence_set",
-    "deflated_sharpe",
-    "expected_maximum_sharpe",
-    "interquartile_mean",
-    "lo_factor",
-    "minimum_backtest_years",
-    "minimum_track_record",
-    "optimal_block_sessions",
-    "pool",
-    "probabilistic_sharpe",
-    "probability_of_improvement",
-    "probability_of_overfitting",
-    "resample",
-    "seeds_to_decide",
-    "sharpe_difference_error",
-    "sharpe_power",
-    "superior_ability",
-    "years_to_decide",
-]
+from ppo_workbench.scoring.sharpe_statistics import lo_factor as lo_factor
+from ppo_workbench.scoring.sharpe_statistics import minimum_backtest_years as minimum_backtest_years
+from ppo_workbench.scoring.sharpe_statistics import minimum_track_record as minimum_track_record
+from ppo_workbench.scoring.sharpe_statistics import probabilistic_sharpe as probabilistic_sharpe

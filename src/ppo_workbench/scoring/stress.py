@@ -5,7 +5,7 @@ account it observes changes with them, and its decisions may.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import isfinite
 
@@ -92,13 +92,7 @@ class BreakEven:
 
     def to_dict(self) -> dict[str, float | str | None]:
         """Return JSON values."""
-        return {
-            "cost_bps": self.cost_bps,
-            "verdict": self.verdict,
-            "cap_bps": self.cap_bps,
-            "configured_bps": self.configured_bps,
-            "multiple_of_configured": self.multiple,
-        }
+        return {**asdict(self), "multiple_of_configured": self.multiple}
 
 
 @dataclass(frozen=True)
@@ -245,17 +239,8 @@ class _Scores:
         self.costs = stretches[0].experiment.config.costs
 
     def trace(self, conditions: Conditions) -> Trace:
-        traces = [self._run(stretch, conditions) for stretch in self._stretches]
+        traces = [rescored(stretch, conditions) for stretch in self._stretches]
         return traces[0] if len(traces) == 1 else stitch(traces)
-
-    def _run(self, stretch: Stretch, conditions: Conditions) -> Trace:
-        experiment = stretch.experiment
-        config = replace(experiment.config, costs=conditions.costs)
-        market = priced(experiment.market, config, conditions.quote_factor)
-        split = experiment.splits[stretch.split]
-        return backtest(
-            stretch.policy, experiment.bars, market, split, config, conditions.delay_bars
-        )
 
     def mean_excess(self, cost_bps: float) -> float:
         """Return the mean session return over cash at a flat cost a side."""
@@ -264,6 +249,15 @@ class _Scores:
         )  # a quote would replace the half spread of 0, as would the tick
         trace = self.trace(Conditions("flat", "", costs, quote_factor=0.0))
         return float(np.mean(trace.daily_returns() - trace.cash_returns()))
+
+
+def rescored(stretch: Stretch, conditions: Conditions) -> Trace:
+    """Return what the policy of a stretch does under other conditions."""
+    experiment = stretch.experiment
+    config = replace(experiment.config, costs=conditions.costs)
+    market = priced(experiment.market, config, conditions.quote_factor)
+    split = experiment.splits[stretch.split]
+    return backtest(stretch.policy, experiment.bars, market, split, config, conditions.delay_bars)
 
 
 def priced(market: TradingMarket, config: Config, quote_factor: float = 1.0) -> TradingMarket:

@@ -37,10 +37,6 @@ class Target:
     value: float
     above: bool
 
-    def holds(self, card: Card) -> bool:
-        """Tell whether a scorecard's figure lies on the right side of the bound."""
-        return self.reached_by(card[self.figure])
-
     def reached_by(self, value: float) -> bool:
         """Tell whether a value of the figure lies on the right side of the bound."""
         return value > self.value if self.above else value < self.value
@@ -98,7 +94,7 @@ def trades_enough(trades: float, exposure: float) -> bool:
 def meets_targets(card: Card) -> bool:
     """Tell whether one scorecard holds all targets, and trades."""
     active = trades_enough(card["n_trades"], card["exposure_mean_abs"])
-    return active and all(target.holds(card) for target in TARGETS)
+    return active and all(each.reached_by(card[each.figure]) for each in TARGETS)
 
 
 def divergences(run: SeedRun) -> list[str]:

@@ -1,5 +1,7 @@
 """A batch of environments as arrays: what the Gymnasium and the SB3 wrappers stand on."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -101,8 +103,11 @@ class TradingBatch:
 
     def step(self, actions: npt.NDArray[np.int64]) -> int:
         """Step all environments; return how many episodes finished."""
-        return step_batch(
-            actions,
+        return step_batch(actions, *self.arguments())
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what `step_batch` takes behind the actions, the arrays themselves."""
+        return (
             *self.inputs,
             self.market.params,
             self.starts,

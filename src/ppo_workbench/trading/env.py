@@ -153,7 +153,7 @@ def make_env(config: Config | None = None, seed: int = 0) -> MaskableTradingEnv:
     split = Split("all", table.warmup_bars, len(bars))
     market = trading_market(bars, table, with_volatility(config, bars, (split,)), scaler)
     episode_bars = settled(config.env.episode_bars)
-    starts = legal_starts(bars, split, episode_bars)
+    starts = legal_starts(bars, (split,), episode_bars)
     return MaskableTradingEnv(market, starts, episode_bars, seed)
 
 

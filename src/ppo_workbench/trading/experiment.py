@@ -10,7 +10,7 @@ from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
 from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
-from ppo_workbench.market.splits import Fold, Split, cut, legal_starts_of, time_splits
+from ppo_workbench.market.splits import Fold, Split, cut, legal_starts, time_splits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rewards import with_volatility
@@ -57,7 +57,7 @@ class Experiment:
     def batch(self) -> TradingBatch:
         """Build the training batch: `model.n_envs` environments on the training ranges."""
         episode_bars, count = settled(self.config.env.episode_bars), self.config.model.n_envs
-        starts = legal_starts_of(self.bars, self.train_ranges, episode_bars)
+        starts = legal_starts(self.bars, self.train_ranges, episode_bars)
         return TradingBatch(self.market, starts, episode_bars, count, self.config.seed)
 
 
