@@ -66,7 +66,7 @@ def draw(curves: Mapping[str, Any], path: Path) -> None:
                 if len(values) > 1:
                     axes.fill_between(years, low, high, color=colour, alpha=0.15, lw=0)
         top.set_yscale("log")
-        top.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        top.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         top.yaxis.set_minor_locator(NullLocator())
         top.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         top.set_ylabel("growth of 1")
