@@ -65,6 +65,7 @@ def describe_training(config: Config, result: TrainingResult) -> Training:
         passes=result.passes,
         select=config.select,
         selected_timesteps=result.selected_timesteps,
+        plan=result.plan,
     )
 
 
