@@ -130,14 +130,11 @@ class Budget:
         Sooner where a quarter of what was left of the plan is trained: the machine has become
         faster, and the schedules must not be at their end before the budget is.
         """
-        at, _, timesteps = self._reviewed
-        wait = max(REVIEW_FRAC, min(at, (1.0 - at) / 4))
-        if self.fraction >= at + wait:
-            return True
-        planned = self.planned_timesteps
-        if planned is None or self.fraction > 1.0 - REVIEW_FRAC:
+        (at, _, timesteps), planned = self._reviewed, self.planned_timesteps
+        if planned is not None and self.fraction > 1.0 - REVIEW_FRAC:
             return False
-        return 4 * (self.timesteps - timesteps) >= planned - timesteps
+        ahead = planned is not None and 4 * (self.timesteps - timesteps) >= planned - timesteps
+        return ahead or self.fraction >= at + max(REVIEW_FRAC, min(at, (1.0 - at) / 4))
 
     def _estimate(self) -> int:
         estimates = [] if self.max_timesteps is None else [float(self.max_timesteps)]
