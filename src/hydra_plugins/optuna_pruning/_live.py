@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ppo_workbench.starting import START_LINE
+
 
 class View:
     """Shows running, done, pruned and failed trials, the best, the pace and the time left."""
@@ -28,6 +30,7 @@ class View:
 
     def __enter__(self) -> "View":
         """Begin to show."""
+        START_LINE.end()
         folder = f"sweeps/{self._name}"
         self.say(f"study {self._name}: {self._wanted} trials wanted, folder {folder}")
         if self._console.is_terminal:
