@@ -220,7 +220,8 @@ def test_experiment_file_that_is_no_yaml_is_named(
         (BarsError("row 3: close=-1:\n must be positive"), 2, "error: row 3: close=-1: must be"),
         (PromotionError("the gate failed"), 3, "error: the gate failed\n"),
         (Interrupted(0.5), 130, ""),
-        (KeyboardInterrupt(), 130, "interrupted before there was a model to keep\n"),
+        (KeyboardInterrupt(), 130, "interrupted: nothing had begun, nothing is written\n"),
+        (KeyboardInterrupt("what is left"), 130, "what is left\n"),
         (ValueError("a bug"), 1, "Traceback (most recent call last):\n"),
     ],
 )

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -38,9 +38,6 @@ from ppo_workbench.options import CONF, SYNTHETIC, choose, file_markets, groups
 from ppo_workbench.recorded import Composed, check_files, under_overrides
 from ppo_workbench.refusals import refusal, report
 from ppo_workbench.starting import START_LINE
-
-if TYPE_CHECKING:
-    from ppo_workbench.pipeline import Jobs
 
 FLAGS_OF_OLD = {
     "--model-type": "model",
@@ -164,17 +161,11 @@ def _run(cfg: DictConfig) -> float:
 
     _collect_garbage_as_usual()
     START_LINE.end()
-    jobs: Jobs | None = None
-    if config.task is Task.compare and config.compare.cell.name is None:
-        from ppo_workbench.launching import LauncherJobs
+    if config.task is not Task.compare or config.compare.cell.name is not None:
+        return float(pipeline.run(config, raw, choices))
+    from ppo_workbench.launching import LauncherJobs
 
-        jobs = LauncherJobs(_job)
-    try:
-        return float(pipeline.run(config, raw, choices, jobs))
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:
-            raise
-        raise KeyboardInterrupt(pipeline.what_is_left(config.task)) from None
+    return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
 
 
 def _collect_garbage_as_usual() -> None:

@@ -2,7 +2,6 @@
 
 from ppo_workbench.pipeline.compare import Comparison, Jobs, compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder
-from ppo_workbench.pipeline.interrupted import what_is_left
 from ppo_workbench.pipeline.outcome import Outcome
 from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.stored import (
@@ -31,5 +30,4 @@ __all__ = [
     "run",
     "stored_policy",
     "train",
-    "what_is_left",
 ]

@@ -29,6 +29,7 @@ from ppo_workbench.pipeline.deciding import decide
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
+from ppo_workbench.pipeline.interrupted import what_is_left
 from ppo_workbench.pipeline.outcome import (
     Outcome,
     check_result_path,
@@ -82,7 +83,17 @@ def run(
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
+        KeyboardInterrupt: The user ended something else; its text says what is left.
     """
+    try:
+        return _carry_out(config, raw, choices, jobs)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(*interrupt.args or [what_is_left(config.task)]) from None
+
+
+def _carry_out(
+    config: Config, raw: Mapping[str, Any], choices: Mapping[str, str], jobs: Jobs | None
+) -> float:
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
     if config.compare.cell.name is not None:
