@@ -4,7 +4,9 @@ import difflib
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from enum import Enum
@@ -162,8 +164,16 @@ def report(error: Exception, arguments: Sequence[str], verbose: bool) -> int:
         print(_without_secrets(text, arguments), file=sys.stderr)
     if refused is None:
         return 1
-    print(f"error: {refused}", file=sys.stderr)
+    print(_wrapped(f"error: {refused}"), file=sys.stderr)
     return 3 if isinstance(refused, PromotionError) else 2
+
+
+def _wrapped(sentence: str) -> str:
+    """Break a sentence between words where a terminal would break it within one."""
+    if not sys.stderr.isatty():
+        return sentence
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(sentence, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _without_secrets(text: str, overrides: Sequence[str]) -> str:

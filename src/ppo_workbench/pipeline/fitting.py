@@ -74,7 +74,7 @@ def learn(
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
-        interrupted=lambda: console.show(keeper.what_happens(), wrap=False),
+        interrupted=lambda: console.show(keeper.what_happens()),
     )
     train_bars = experiment.train_bars
     if not _is_compiled():
@@ -170,10 +170,10 @@ class Keeper:
 
     def what_happens(self) -> str:
         """Say what the first Ctrl-C during learning brings about."""
-        kept = "leaves the last checkpoint" if self.path.exists() else "keeps nothing"
+        kept = "with the last checkpoint" if self.path.exists() else "with nothing kept"
         return (
-            "Ctrl-C: this rollout ends, then the model so far is scored and written; "
-            f"Ctrl-C again {kept}"
+            "Ctrl-C: after this rollout the model so far is scored and written; Ctrl-C again ends "
+            f"at once, {kept}"
         )
 
     @contextmanager
