@@ -92,7 +92,8 @@ class View:
         return self._counts["COMPLETE"] + self._counts["PRUNED"]
 
     def _facts(self) -> dict[str, str]:
-        hours = max(time.monotonic() - self._began, 1e-9) / 3600
+        seconds = time.monotonic() - self._began
+        hours = max(seconds, 1e-9) / 3600
         here = self._finished() - max(self._before, 0)
         pace = here / hours
         left = max(self._wanted - self._finished(), 0)
@@ -102,6 +103,7 @@ class View:
             "pruned": str(self._counts["PRUNED"]),
             "failed": str(self._counts["FAIL"]),
             "best": self._best,
+            "elapsed": _duration(seconds),
             "trials an hour": f"{pace:.0f}" if here else "",
             "left": _duration(left / pace * 3600) if here and left else "",
         }
