@@ -1,7 +1,8 @@
-"""The last words of a training: what the agent does, which checkpoint it is, what is next."""
+"""The last words of a command: what the agent does, which checkpoint it is, what is next."""
 
 import io
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from ppo_workbench.config import Config
 from ppo_workbench.delivery.artifact import ArtifactPaths
 from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.compare import Ended, _run_cells
+from ppo_workbench.pipeline.comparison_plan import Cell
+from ppo_workbench.pipeline.fitting import Keeper
 from ppo_workbench.pipeline.outcome import say_end, say_if_nothing_trades, what_next
 
 OWN = "MaskablePPO"
@@ -76,3 +80,45 @@ def test_next_commands_are_whole_and_fit_the_run() -> None:
             "python -m ppo_workbench task=report run=x",
             "python -m ppo_workbench task=paper artifact=x",
         ]
+
+
+def test_second_ctrl_c_in_training_says_whether_a_checkpoint_goes_on(tmp_path: Path) -> None:
+    unused: Any = None
+    keeper = Keeper(tmp_path, "my run", {}, {}, unused, unused, unused)
+    assert keeper.what_happens().endswith("Ctrl-C again ends at once, with nothing kept")
+    with pytest.raises(KeyboardInterrupt, match="nothing is kept"), keeper.last_words():
+        raise KeyboardInterrupt
+
+    keeper.path.parent.mkdir(parents=True)
+    keeper.path.write_bytes(b"a checkpoint")
+    assert keeper.what_happens().endswith("Ctrl-C again ends at once, with the last checkpoint")
+    with (
+        pytest.raises(KeyboardInterrupt, match=r"\n  python -m ppo_workbench 'resume=my run'$"),
+        keeper.last_words(),
+    ):
+        raise KeyboardInterrupt
+
+
+class InterruptedJobs:
+    """Ends one cell, then meets Ctrl-C."""
+
+    overrides: Sequence[str] = ("task=compare", "model.net_arch=[8, 8]", "output=old")
+
+    def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+        (folder / jobs[0][0]).mkdir(parents=True)
+        (folder / jobs[0][0] / "result.json").write_text('{"seconds": 1.0}')
+        yield Ended(0, None)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_comparison_gives_the_command_that_goes_on(tmp_path: Path) -> None:
+    console = WorkbenchConsole(io.StringIO())
+    cells = [Cell(name, "yardsticks", "yardsticks", "main", 0, 0, ()) for name in ("a", "b")]
+    record: Any = SimpleNamespace(cell_ended=lambda *facts: None)
+    with pytest.raises(KeyboardInterrupt):
+        _run_cells(cells, [], InterruptedJobs(), tmp_path / "mine", record, console)
+    assert "interrupted: 1 of 2 cells are done and kept" in console.log_text
+    command = console.log_text.splitlines()[-1]
+    assert shlex.split(command, comments=True) == [
+        *("python", "-m", "ppo_workbench", "task=compare", "model.net_arch=[8, 8]", "output=mine")
+    ]

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ppo_workbench import __main__ as program
+from ppo_workbench import starting
 from ppo_workbench.config import Task
 from ppo_workbench.pipeline.interrupted import LEFT
 from ppo_workbench.starting import CLEAR, StartLine
@@ -62,7 +63,7 @@ def test_program_draws_the_line_before_it_imports_the_command_line(
     seen = []
 
     def run() -> None:
-        seen.append(program.START_LINE._thread is not None)
+        seen.append(starting.START_LINE._thread is not None)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ppo_workbench.cli.main", run)

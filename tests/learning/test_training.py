@@ -45,6 +45,7 @@ class Watcher:
         self.recorded: list[tuple[int, dict[str, float]]] = []
         self.standings: list[Standing] = []
         self.checkpoints: list[Checkpoint] = []
+        self.interruptions: list[int] = []
 
     def evaluate(self, weights: PolicyWeights) -> Validation:
         score = float(weights.flat.sum()) if self.scores is None else next(self.scores)
@@ -59,7 +60,10 @@ class Watcher:
             signal.raise_signal(signal.SIGINT)
 
     def hooks(self) -> Hooks:
-        return Hooks(self.evaluate, self.record, self.progress, self.checkpoints.append)
+        told = self.interruptions.append
+        return Hooks(
+            self.evaluate, self.record, self.progress, self.checkpoints.append, lambda: told(1)
+        )
 
 
 def _config(**changes: Any) -> Config:
@@ -174,8 +178,10 @@ def test_train_model_keeps_the_weights_that_were_evaluated() -> None:
 def test_sigint_ends_training_cleanly_and_keeps_the_model(learner: Learner) -> None:
     before = signal.getsignal(signal.SIGINT)
     config = _config(model__learner=learner, budget__timesteps=100_000)
-    result = _train(config, Watcher(interrupt_at=3))
+    watcher = Watcher(interrupt_at=3)
+    result = _train(config, watcher)
     assert result.interrupted
+    assert watcher.interruptions == [1]
     assert result.timesteps == 128 * 4  # the rollout under way is finished and learned from
     assert len(result.evaluations) == 1
     assert result.selected_timesteps == 128 * 4
