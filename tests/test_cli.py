@@ -153,6 +153,17 @@ def test_command_with_bad_input_exits_2_with_one_sentence_and_writes_nothing(
             "model.net_arch=[a]",
             "model.net_arch=[a]: must be a list [a, b], each a whole number, >= 1",
         ),
+        *(
+            (f"data={path}", f"data={path}: names a file, write data=file data.path={place} market")
+            for path, place in (
+                ("/data/x.csv", "/data/x.csv"),
+                ("x.parquet", "x.parquet"),
+                ("bars/x", "bars/x"),
+                ("~/x.csv", "$HOME/x.csv"),
+            )
+        ),
+        ("data=sp5000", "data=sp5000: unknown option (did you mean sp500?), allowed is file"),
+        ("experiment=/a/b", "experiment=/a/b: unknown option, allowed is"),
         ("seed=1.5", "seed=1.5: must be a whole number, >= 0, <= 2147483647"),
         ("threads=null", "threads=null: must be a whole number, >= 1, <= 1024"),
         ("seed=???", "seed=???: a value is needed, write seed=VALUE"),
@@ -172,6 +183,27 @@ def test_override_that_is_refused_is_explained_in_one_line(override: str, senten
 
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
+
+
+def test_file_given_to_the_group_is_answered_with_markets_to_choose_from() -> None:
+    with pytest.raises(ConfigError, match=r"market=X with X one of crypto, .*, us_futures$"):
+        compose(["data=/data/x.csv"])
+
+
+def test_refusal_on_a_terminal_breaks_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    assert command(["data=/data/x.csv"]) == 2
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 40
+    with pytest.raises(ConfigError) as refused:
+        compose(["data=/data/x.csv"])
+    assert " ".join(lines) == f"error: {refused.value}"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +252,8 @@ def test_experiment_file_that_is_no_yaml_is_named(
         (BarsError("row 3: close=-1:\n must be positive"), 2, "error: row 3: close=-1: must be"),
         (PromotionError("the gate failed"), 3, "error: the gate failed\n"),
         (Interrupted(0.5), 130, ""),
-        (KeyboardInterrupt(), 130, "interrupted before there was a model to keep\n"),
+        (KeyboardInterrupt(), 130, "interrupted: nothing had begun, nothing is written\n"),
+        (KeyboardInterrupt("what is left"), 130, "what is left\n"),
         (ValueError("a bug"), 1, "Traceback (most recent call last):\n"),
     ],
 )

@@ -34,9 +34,10 @@ from ppo_workbench.config import (
     validate_config,
 )
 from ppo_workbench.config.secrets import masked
-from ppo_workbench.options import CONF, choose, groups
+from ppo_workbench.options import CONF, SYNTHETIC, choose, file_markets, groups
 from ppo_workbench.recorded import Composed, check_files, under_overrides
 from ppo_workbench.refusals import refusal, report
+from ppo_workbench.starting import START_LINE
 
 FLAGS_OF_OLD = {
     "--model-type": "model",
@@ -51,8 +52,7 @@ OBJECTS_WHILE_IMPORTING = 1_000_000
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 OPTIONAL_GROUPS = ("experiment", "sweep", "compare")
 ON_ITS_BARS = (Task.evaluate, Task.audit, Task.paper, Task.verify)
-NOTHING_KEPT = "interrupted before there was a model to keep"
-SYNTHETIC = "synthetic"  # the market that is chosen unless one is named
+NOTHING_BEGUN = "interrupted: nothing had begun, nothing is written"
 DEFAULT_COMPARISON = "compare=quick"
 
 
@@ -116,6 +116,8 @@ def command(arguments: Sequence[str]) -> int:
     Args:
         arguments: What follows the program's name, Hydra's flags and overrides.
     """
+    if any(flag.startswith("-") and flag not in ("--multirun", "-m") for flag in arguments):
+        START_LINE.end()  # Hydra prints what is asked for
     arguments = _with_null_options(arguments)
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -127,7 +129,8 @@ def command(arguments: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt as interrupt:
-        print(interrupt if interrupt.args else NOTHING_KEPT, file=sys.stderr)
+        START_LINE.end()
+        print(interrupt if interrupt.args else NOTHING_BEGUN, file=sys.stderr)
         return 130
     except Exception as error:
         return report(error, arguments, verbose)
@@ -153,9 +156,11 @@ def _run(cfg: DictConfig) -> float:
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
         raise ConfigError(f"sweep={choices['sweep']}: is searched under --multirun only, add it")
     # Late: refusing bad input must not wait for torch.
+    START_LINE.say("loading torch and stable-baselines3")
     from ppo_workbench import pipeline
 
     _collect_garbage_as_usual()
+    START_LINE.end()
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(pipeline.run(config, raw, choices))
     from ppo_workbench.launching import LauncherJobs
@@ -200,9 +205,8 @@ def _check_market(given: Composed) -> None:
         return
     market, named = given.choices.get("market"), given.choices.get("data") == "file"
     if market is None or (market == SYNTHETIC and not named):
-        markets = ", ".join(name for name in groups()["market"] if name != SYNTHETIC)
         raise ConfigError(
-            f"market: bars of a file need a market, write market=X with X one of {markets}"
+            f"market: bars of a file need a market, write market=X with X one of {file_markets()}"
         )
 
 
@@ -284,6 +288,7 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
     Raises:
         WorkbenchError: The sample, its bars, or what trials are judged by, is not allowed.
     """
+    START_LINE.say("checking the bars and settings of the sweep")
     _check_market(Composed(cfg, choices))
     config, _, _ = _checked(cfg, choices)
     if config.output is not None:
@@ -291,8 +296,10 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
             f"output={config.output}: a sweep names its models itself; train the recommended "
             "setting that its analysis names with this output"
         )
+    from ppo_workbench.learning.models import check_device
     from ppo_workbench.pipeline.trial import check_market, check_objective
 
+    check_device(config.model.device)
     check_objective(config)
     check_market(config)
 
@@ -305,6 +312,7 @@ def settle_sweep(
     Raises:
         ConfigError: The study was begun with another budget, objective, market or rule.
     """
+    START_LINE.say("measuring what a trial of this budget trains")
     config, raw, _ = _checked(cfg, choices)
     from ppo_workbench.pipeline.calibration import settle
 

@@ -25,6 +25,9 @@ class LauncherJobs:
             task: The function that `hydra.main` decorates.
         """
         self._task = task
+        self.overrides: Sequence[str] = [
+            str(override) for override in HydraConfig.get().overrides.task
+        ]
 
     def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
         """Yield jobs as they end; what job NAME prints goes to folder/NAME/log.txt.
@@ -46,10 +49,10 @@ class LauncherJobs:
         )
         runner: Any = launcher if hasattr(launcher, "submit") else Batches(launcher, config, None)
         place = f"hydra.sweep.dir={_quoted(str(folder))}"
-        own = [str(override) for override in HydraConfig.get().overrides.task]
+        places = [[place, f"hydra.sweep.subdir={_quoted(name)}"] for name, _ in jobs]
         waiting = [
-            (index, merged(own, [*overrides, place, f"hydra.sweep.subdir={_quoted(name)}"]))
-            for index, (name, overrides) in enumerate(jobs)
+            (index, merged(self.overrides, [*overrides, *places[index]]))
+            for index, (_, overrides) in enumerate(jobs)
         ]
         running = 0
         try:
@@ -62,7 +65,9 @@ class LauncherJobs:
                     running -= 1
                     failed = job.kind != "value"
                     yield Ended(job.index, (job.reason or job.kind) if failed else None)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                print(f"Ctrl-C: running cells get {INTERRUPT_SECONDS:.0f} s to end", flush=True)
             runner.interrupt()
             runner.wait(INTERRUPT_SECONDS)
             raise

@@ -15,6 +15,7 @@ def config_folder() -> Path:
 
 
 CONF = config_folder()
+SYNTHETIC = "synthetic"  # the market that is chosen unless one is named
 
 
 @functools.cache
@@ -29,3 +30,8 @@ def groups() -> dict[str, tuple[str, ...]]:
 def choose(group: str) -> str:
     """Say which options a group has."""
     return f"choose {group}=X with X one of {', '.join(groups()[group])}"
+
+
+def file_markets() -> str:
+    """Say which markets the bars of a file can be of."""
+    return ", ".join(name for name in groups()["market"] if name != SYNTHETIC)

@@ -3,10 +3,14 @@
 import difflib
 import os
 import re
+import shlex
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,7 +27,8 @@ from ppo_workbench.config import (
     unknown_key,
 )
 from ppo_workbench.config.secrets import Redactor
-from ppo_workbench.options import groups
+from ppo_workbench.options import file_markets, groups
+from ppo_workbench.starting import START_LINE
 
 
 def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError | None:
@@ -37,6 +42,8 @@ def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError |
         return type(error)(_without_secrets(_line(str(error)), overrides))
     if isinstance(error, MissingConfigException):
         sentence = _missing_option(error)
+    elif isinstance(error, OverrideParseException) and error.override.startswith("data=~/"):
+        sentence = _file_as_option(error.override.removeprefix("data="))
     elif isinstance(error, OverrideParseException):
         sentence = (
             f"{error.override}: cannot be read as key=value; quote a value that holds spaces, "
@@ -53,13 +60,26 @@ def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError |
 
 def _missing_option(error: MissingConfigException) -> str:
     """Explain an option, or a whole configuration, that no file defines."""
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    group, _, option = (error.missing_cfg_file or "").partition("/")
+    if group not in groups():
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if group == "data" and ("/" in option or Path(option).suffix):
+        return _file_as_option(option)
     if not group or error.options is None:
         return _line(str(error).partition("Config search path")[0])
     near = difflib.get_close_matches(option, error.options, n=1)
     guess = f" (did you mean {near[0]}?)" if near else ""
     names = ", ".join(error.options) or "nothing, there is no such group"
     return f"{group}={option}: unknown option{guess}, allowed is {names}"
+
+
+def _file_as_option(path: str) -> str:
+    """Say how bars of a file are named."""
+    place = shlex.quote(path) if path[0] != "~" else f"$HOME{path[1:]}"
+    return (
+        f"data={path}: names a file, write data=file data.path={place} market=X with X one of "
+        f"{file_markets()}"
+    )
 
 
 def _composition(error: Exception, overrides: Sequence[str]) -> str:
@@ -135,6 +155,7 @@ def _in_words(kind: Any) -> str:
 
 def report(error: Exception, arguments: Sequence[str], verbose: bool) -> int:
     """Print what failed on stderr and return the exit code."""
+    START_LINE.end()
     if isinstance(error, Interrupted):
         return 130  # the pipeline has said what was kept
     refused = refusal(error, arguments)
@@ -143,8 +164,16 @@ def report(error: Exception, arguments: Sequence[str], verbose: bool) -> int:
         print(_without_secrets(text, arguments), file=sys.stderr)
     if refused is None:
         return 1
-    print(f"error: {refused}", file=sys.stderr)
+    print(_wrapped(f"error: {refused}"), file=sys.stderr)
     return 3 if isinstance(refused, PromotionError) else 2
+
+
+def _wrapped(sentence: str) -> str:
+    """Break a sentence between words where a terminal would break it within one."""
+    if not sys.stderr.isatty():
+        return sentence
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(sentence, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _without_secrets(text: str, overrides: Sequence[str]) -> str:

@@ -46,7 +46,10 @@ def test_ctrl_c_keeps_the_model_records_the_run_as_killed_and_exits_130(
             run.kill()
 
     assert run.returncode == 130, out + err
+    assert "Ctrl-C: after this rollout the model so far is scored and written" in out
     assert "interrupted, the model so far is kept" in out
+    assert "\n  python -m ppo_workbench resume=stopped  # train on" in out
+    assert err.startswith("ppo_workbench: loading torch and stable-baselines3 ...\n")
     assert "Traceback" not in err
     assert (home / "trained_models" / "stopped.pth").is_file()
     metadata = recording.metadata("stopped")

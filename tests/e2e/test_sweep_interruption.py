@@ -1,6 +1,7 @@
 """Ctrl-C in a real sweep: the terminal signals the whole process group, `kill` the parent alone."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -31,13 +32,23 @@ def test_sweep_that_is_interrupted_ends_its_trials_and_its_record(
     sweep = subprocess.Popen(
         **process(SWEEP, home), stdout=output, stderr=output, start_new_session=True
     )
-    _wait_for_trials(home, sweep)
-    family = psutil.Process(sweep.pid).children(recursive=True)
-    send(sweep.pid, signal.SIGINT)
-    out, err = sweep.communicate(timeout=120)
+    try:
+        _wait_for_trials(home, sweep)
+        family = psutil.Process(sweep.pid).children(recursive=True)
+        send(sweep.pid, signal.SIGINT)
+        out, err = sweep.communicate(timeout=120)
+    finally:
+        sweep.kill()
 
     assert sweep.returncode == 130, err
     assert "running trials are ending" in out
+    assert "study tiny: 0 complete, 0 pruned, 0 failed, 2 interrupted\n" in out
+    (go_on,) = [line for line in out.splitlines() if "# go on, finished" in line]
+    assert shlex.split(go_on, comments=True) == [
+        *("python", "-m", "ppo_workbench"),
+        *(word for word in SWEEP if not word.startswith("hydra.")),
+        "hydra.sweeper.study_name=tiny",
+    ]
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     trials = load_study(open_storage(None, home, "tiny"), "tiny").trials

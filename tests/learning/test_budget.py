@@ -1,5 +1,8 @@
 """The budget with a clock that the test turns."""
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 from ppo_workbench.config import BudgetConfig
@@ -49,39 +52,73 @@ def test_minutes_count_from_the_start_of_learning() -> None:
     assert budget.exhausted
 
 
-def test_minutes_are_calibrated_by_the_rate_after_the_first_rollout() -> None:
+def test_minutes_are_planned_by_the_speed_so_far_once_enough_is_known() -> None:
     budget, clock = _budget(minutes=10)  # 600 s
     clock.now += 12
-    budget.update(1000, 0)  # the first rollout compiles: 12 s, not measured
+    assert not budget.update(5000, 0)  # 12 s is under 3 % of 600 s
     assert budget.planned_timesteps is None
-    assert budget.progress_remaining == pytest.approx(1 - 12 / 600)
-    clock.now += 2
-    budget.update(2000, 0)  # 14 s is under 3 % of 600 s
-    assert budget.planned_timesteps is None
+    assert budget.progress_remaining == 1.0
     clock.now += 8
-    budget.update(6000, 0)  # 22 s: 5,000 steps in the last 10 s, 578 s to go
-    assert budget.planned_timesteps == 6000 + 500 * 578
-    clock.now += 100
-    budget.update(6000 + 500 * 100, 0)
-    assert budget.planned_timesteps == 295_000  # once only
-    assert budget.progress_remaining == pytest.approx(1 - 56_000 / 295_000)
+    assert budget.update(10_000, 0)  # 20 s: 10,000 steps, 580 s to go
+    assert budget.planned_timesteps == 10_000 + 500 * 580
+    assert budget.progress_remaining == pytest.approx(1 - 5000 / 295_000)
+    clock.now += 30
+    assert not budget.update(10_000 + 500 * 30, 0)  # as planned: kept
+    assert budget.plan == [(5000, 300_000)]
 
 
-def test_schedule_reaches_zero_at_the_planned_timesteps() -> None:
-    budget, clock = _budget(minutes=1)
-    budget.update(100, 0)
-    clock.now += 6
-    budget.update(700, 0)
-    assert budget.planned_timesteps == 700 + 100 * 54
-    clock.now += 53
-    budget.update(budget.planned_timesteps, 0)
-    assert budget.progress_remaining == 0.0
-    assert budget.exhausted
+def _run(minutes: float, speed: Callable[[float], float]) -> tuple[Budget, list[float]]:
+    """Train in rollouts of 8,192; `speed` is timesteps a second by the share of time used.
+
+    Returns:
+        The budget at its end and the progress that every update was made with.
+    """
+    budget, clock = _budget(minutes=minutes)
+    used, timesteps = [], 0
+    while not budget.exhausted:
+        used.append(budget.progress_remaining)
+        clock.now += 8192 / speed(budget.fraction)
+        timesteps += 8192
+        budget.update(timesteps, 0)
+    return budget, used
 
 
-def test_episodes_are_calibrated_by_timesteps_per_episode() -> None:
+SPEEDS: dict[str, Callable[[float], float]] = {
+    "steady": lambda share: 1e5,
+    "busy at first": lambda share: 4e4 if share < 0.03 else 1e5,
+    "very busy for a while": lambda share: 1e4 if share < 0.1 else 1e5,
+    "busy until half": lambda share: 1e4 if share < 0.5 else 1e5,
+    "busy from half on": lambda share: 1e5 if share < 0.5 else 1e4,
+    "ever faster": lambda share: 1e5 * (0.3 + share),
+}
+
+
+@pytest.mark.parametrize("name", SPEEDS)
+def test_minutes_are_kept_and_the_schedule_ends_with_them(name: str) -> None:
+    budget, used = _run(1.0, SPEEDS[name])
+    assert budget.elapsed_seconds == pytest.approx(60.0, rel=0.01)
+    assert used == sorted(used, reverse=True)  # a learning rate never rises
+    assert used[0] == 1.0
+    assert 0.0 <= used[-1] < 0.02
+    assert budget.planned_timesteps == pytest.approx(budget.timesteps, rel=0.01)
+    assert len(budget.plan) < 20
+
+
+def test_plans_tell_the_whole_schedule() -> None:
+    budget, used = _run(1.0, SPEEDS["ever faster"])
+    assert len(budget.plan) > 3
+    progress, start, planned = 1.0, 0, 2**62
+    for position, found in enumerate(used):
+        for timestep, now in budget.plan:
+            if timestep == (position - 1) * 8192:  # measured after the update that began there
+                progress, start, planned = used[position - 1], timestep, now
+        expected = progress * (1 - (position * 8192 - start) / (planned - start))
+        assert found == pytest.approx(max(expected, 0.0), abs=1e-12)
+
+
+def test_episodes_are_planned_by_timesteps_per_episode() -> None:
     budget, _ = _budget(episodes=100)
-    budget.update(500, 5)
+    budget.update(200, 2)
     assert budget.planned_timesteps is None
     budget.update(1000, 10)
     assert budget.planned_timesteps == 10_000
@@ -104,11 +141,10 @@ def test_fraction_is_that_of_the_limit_nearest_to_its_end(
     assert budget.fraction == pytest.approx(fraction)
 
 
-def test_calibration_takes_the_smallest_of_all_limits() -> None:
+def test_plan_takes_the_smallest_of_all_limits() -> None:
     budget, clock = _budget(minutes=1, episodes=1000, timesteps=5000)
-    budget.update(100, 1)
     clock.now += 6
-    budget.update(1100, 11)  # minutes: 10,100; episodes: 100,000; timesteps: 5,000
+    budget.update(1100, 11)  # minutes: 11,000; episodes: 100,000; timesteps: 5,000
     assert budget.planned_timesteps == 5000
 
 
@@ -118,12 +154,13 @@ def test_state_and_restore_continue_the_clock_and_the_plan() -> None:
     clock.now += 6
     budget.update(700, 7)
     other, later = _budget(minutes=1)
-    other.restore(budget.state())
+    other.restore(json.loads(json.dumps(budget.state())))
     later.now += 1e5
     other.start()
     later.now += 4
     assert other.elapsed_seconds == pytest.approx(10.0)
-    assert other.planned_timesteps == budget.planned_timesteps
+    assert other.plan == budget.plan == [(100, 700 * 10)]
+    assert other.progress_remaining == budget.progress_remaining
     assert (other.timesteps, other.episodes) == (700, 7)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.learning.builders import learning_config, make_env
 
-from ppo_workbench.config import BudgetConfig, Learner, ModelType
+from ppo_workbench.config import BudgetConfig, ConfigError, Learner, ModelType
 from ppo_workbench.learning.budget import Budget
-from ppo_workbench.learning.models import build_model
+from ppo_workbench.learning.models import build_model, check_device
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,21 @@ def test_native_learner_has_the_adam_that_sb3_would_have_made(kind: ModelType) -
     assert len(ours.param_groups) == 1
     parameters = list(models[0].policy.parameters())
     assert all(a is b for a, b in zip(ours.param_groups[0]["params"], parameters, strict=True))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuad", "mps:9"])
+def test_device_that_is_not_there_is_refused_in_one_sentence(device: str) -> None:
+    sentence = f"^model.device={device}: torch can use no such device on this machine, write "
+    with pytest.raises(ConfigError, match=sentence):
+        check_device(device)
+    config = learning_config(model__device=device)
+    with pytest.raises(ConfigError, match=sentence):
+        build_model(config.model, make_env(config), Budget(BudgetConfig(timesteps=256)), 0)
+
+
+def test_devices_that_are_there_are_taken() -> None:
+    check_device("cpu")
+    check_device("auto")
 
 
 def test_native_training_imports_no_torch_compiler() -> None:

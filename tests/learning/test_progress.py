@@ -1,4 +1,6 @@
 import io
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from ppo_workbench.learning.progress import (
     ProgressState,
     ResultRow,
     WorkbenchConsole,
+    command_line,
     live_view,
     plain_line,
 )
@@ -39,7 +42,7 @@ def state(elapsed: float = 60.0, **changes: object) -> ProgressState:
 
 
 def row(policy: str, split: str) -> ResultRow:
-    return ResultRow(policy, split, 2.1, 1.06, 3.14, 0.0421, 0.684, 12_345, 0.45, 7)
+    return ResultRow(policy, split, 2.1, 1.06, 3.14, -0.073, 0.0421, 0.684, 12_345, 0.45, 7)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +91,13 @@ def test_seconds_left_is_the_shortest_estimate() -> None:
 
 def test_plain_line_names_everything_and_the_three_top_rules() -> None:
     assert plain_line(state()) == (
-        "01:00 (25%) | 02:30 left | 1,000,000 steps, 20,000/s | 3.2 passes | "
+        "01:00 (25%) | 02:30 left | 1,000,000 of 4,000,000 steps, 20,000/s | 3.2 passes | "
         "episode reward -1.50 | validation Sharpe +1.23, drawdown 4.2% | "
         "blocked: volatility 15.0%, session 4.0%, drawdown 1.0%"
     )
 
 
-def test_plain_progress_prints_every_ten_seconds_and_at_evaluations() -> None:
+def test_plain_progress_prints_every_ten_seconds_at_evaluations_and_new_plans() -> None:
     console = WorkbenchConsole(io.StringIO(), width=80)
     progress = console.training_progress()
     assert isinstance(progress, PlainProgress)
@@ -103,11 +106,13 @@ def test_plain_progress_prints_every_ten_seconds_and_at_evaluations() -> None:
         progress.update(state(float(elapsed)))
     progress.update(state(22.0, evaluations=1))
     progress.update(state(23.0, evaluations=1))
+    progress.update(state(23.5, evaluations=1, planned_timesteps=5_000_000))
+    progress.update(state(24.0, evaluations=1, planned_timesteps=5_000_000))
     progress.stop()
     progress.stop()
     lines = console.log_text.splitlines()
     assert lines[0] == "training: 10 minutes"
-    assert [line[:5] for line in lines[1:]] == ["00:00", "00:12", "00:22", "00:23"]
+    assert [line[:5] for line in lines[1:]] == ["00:00", "00:12", "00:22", "00:24", "00:24"]
 
 
 def test_plain_progress_writes_one_unbroken_line_an_update() -> None:
@@ -161,28 +166,82 @@ def test_live_view_before_the_first_evaluation_says_so() -> None:
     assert "masks block nothing" in capture.get()
 
 
-@pytest.mark.parametrize(("width", "tables"), [(80, 2), (140, 1)])
-def test_results_fit_the_width_and_cut_no_figure(width: int, tables: int) -> None:
+HEADS = ("Sharpe", "interval", "return", "drawdown", "rate", "trades", "exposure", "violations")
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_results_fit_the_width_with_whole_words(width: int) -> None:
     stream = io.StringIO()
     console = WorkbenchConsole(stream, width=width)
-    policies = ("MaskablePPO", "threshold rule", "random-legal", "buy-and-hold", "flat")
+    policies = ("MaskablePPO, last", "threshold rule", "random-legal", "buy-and-hold", "flat")
     console.show_results(
         [row(name, split) for split in ("train", "validation") for name in policies]
     )
     text = stream.getvalue()
     assert max(map(cell_len, text.splitlines())) <= width
     assert "…" not in text
-    assert text.count("MaskablePPO") == tables
+    assert "-\n" not in text
+    heads = [line.split()[1:] for line in text.splitlines() if line.startswith("policy")]
+    assert heads == [[head for head in HEADS if width > 80 or head != "return"]] * 2
     for figure in ("+2.10", "+1.1 +3.1", "4.2%", "68%", "12,345", "0.45", "7"):
         assert text.count(figure) >= 2 * len(policies)
+    assert text.count("-7.3%") == (0 if width == 80 else 2 * len(policies))
     assert text.splitlines()[-1] == "test split: closed"
 
 
-def test_results_show_a_dash_where_a_split_was_not_scored() -> None:
-    console = WorkbenchConsole(io.StringIO(), width=140)
-    console.show_results([row("MaskablePPO", "train"), row("flat", "validation")])
-    (line,) = [line for line in console.log_text.splitlines() if line.startswith("flat")]
-    assert line.split()[1:8] == ["-"] * 7
+def _coloured(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    for name, value in {"TERM": "xterm-256color", **variables}.items():
+        monkeypatch.setenv(name, value)
+    stream = TerminalStream()
+    loser = ResultRow("loser", "train", -2.1, -3.1, -1.1, -0.2, 0.1, 0.5, 1, 0.1, 0)
+    WorkbenchConsole(stream, width=100).show_results([row("winner", "train"), loser])
+    return stream.getvalue()
+
+
+def test_results_are_coloured_by_sign_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = _coloured(monkeypatch)
+    for figure, colour in {
+        "+2.10": 32,
+        "-2.10": 31,
+        "+1.1 +3.1": 32,
+        "-20.0%": 31,
+        "7": 31,
+    }.items():
+        assert re.search(rf"\x1b\[{colour}m *{re.escape(figure)}\x1b", text), figure
+
+
+def test_results_have_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[3" not in _coloured(monkeypatch, NO_COLOR="1")
+
+
+def test_next_commands_can_be_copied_and_hold_no_secret() -> None:
+    address = "trial.storage=postgresql://user:canary-7f3a@host/db"
+    console = WorkbenchConsole(io.StringIO(), width=60)
+    go_on = command_line(["--multirun", "model.net_arch=[64, 64]", address])
+    console.show_next([("a page", command_line(["task=report", "run=x"])), ("go on", go_on)])
+    first, second = console.log_text.splitlines()[2:]
+    assert shlex.split(first, comments=True) == [
+        "python",
+        "-m",
+        "ppo_workbench",
+        "task=report",
+        "run=x",
+    ]
+    assert shlex.split(second, comments=True)[3:5] == ["--multirun", "model.net_arch=[64, 64]"]
+    assert "canary" not in console.log_text
+
+
+def test_waiting_moves_on_a_terminal_and_says_nothing_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for stream, shown in ((TerminalStream(), True), (io.StringIO(), False)):
+        console = WorkbenchConsole(stream, width=80)
+        with console.waiting("reading bars"):
+            pass
+        assert ("reading bars ..." in stream.getvalue()) == shown
+        assert console.log_text == ""
 
 
 def test_no_color_leaves_no_colour_codes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from threadpoolctl import (  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, Learner, ModelType, Schedule, Select
 from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.learning import training
+from ppo_workbench.learning.budget import Budget
+from ppo_workbench.learning.checkpoints import Checkpoint
 from ppo_workbench.learning.training import (
     Hooks,
     Standing,
@@ -40,6 +44,8 @@ class Watcher:
         self.interrupt_at = interrupt_at
         self.recorded: list[tuple[int, dict[str, float]]] = []
         self.standings: list[Standing] = []
+        self.checkpoints: list[Checkpoint] = []
+        self.interruptions: list[int] = []
 
     def evaluate(self, weights: PolicyWeights) -> Validation:
         score = float(weights.flat.sum()) if self.scores is None else next(self.scores)
@@ -54,7 +60,10 @@ class Watcher:
             signal.raise_signal(signal.SIGINT)
 
     def hooks(self) -> Hooks:
-        return Hooks(self.evaluate, self.record, self.progress)
+        told = self.interruptions.append
+        return Hooks(
+            self.evaluate, self.record, self.progress, self.checkpoints.append, lambda: told(1)
+        )
 
 
 def _config(**changes: Any) -> Config:
@@ -63,8 +72,8 @@ def _config(**changes: Any) -> Config:
     )
 
 
-def _train(config: Config, watcher: Watcher) -> TrainingResult:
-    return train_model(config, make_env(config), train_bars=400, hooks=watcher.hooks())
+def _train(config: Config, watcher: Watcher, resume: Checkpoint | None = None) -> TrainingResult:
+    return train_model(config, make_env(config), 400, watcher.hooks(), resume)
 
 
 def fingerprint(learner: str) -> str:
@@ -169,8 +178,10 @@ def test_train_model_keeps_the_weights_that_were_evaluated() -> None:
 def test_sigint_ends_training_cleanly_and_keeps_the_model(learner: Learner) -> None:
     before = signal.getsignal(signal.SIGINT)
     config = _config(model__learner=learner, budget__timesteps=100_000)
-    result = _train(config, Watcher(interrupt_at=3))
+    watcher = Watcher(interrupt_at=3)
+    result = _train(config, watcher)
     assert result.interrupted
+    assert watcher.interruptions == [1]
     assert result.timesteps == 128 * 4  # the rollout under way is finished and learned from
     assert len(result.evaluations) == 1
     assert result.selected_timesteps == 128 * 4
@@ -193,6 +204,50 @@ def test_episode_budget_ends_at_its_episodes() -> None:
     result = _train(config, Watcher())
     assert 60 <= result.episodes < 60 + 12  # 128 decisions finish 6 or 7 episodes of 20
     assert result.planned_timesteps is not None
+
+
+class BusyMachine(Watcher):
+    """Turns the clock by a second a rollout, by a quarter of it once the machine is free."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 0.0
+        budget = partial(Budget, clock=lambda: self.now)
+        monkeypatch.setattr(training, "Budget", budget)
+
+    def progress(self, standing: Standing) -> None:
+        super().progress(standing)
+        self.now += 1.0 if standing.budget.timesteps < 128 * 5 else 0.25  # exact
+
+
+def test_minutes_on_a_busy_machine_are_planned_again_and_resumed_bit_for_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = _config(
+        budget__timesteps=None,
+        budget__minutes=0.25,
+        model__learning_rate_schedule=Schedule.linear,
+        checkpoint__every_seconds=1e9,
+    )
+    machine = BusyMachine(monkeypatch)
+    whole = _train(config, machine)
+    assert machine.now == pytest.approx(15.0, abs=0.5)
+    rates = [metrics["train/learning_rate"] for _, metrics in machine.recorded]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * rates[0]
+    plans = [metrics.get("time/planned_timesteps") for _, metrics in machine.recorded]
+    assert sorted({plan for plan in plans if plan}) == sorted({plan for _, plan in whole.plan})
+    assert whole.plan[-1][1] > 1.5 * whole.plan[0][1]
+
+    kept = [checkpoint.document["budget"] for checkpoint in machine.checkpoints]
+    count = len(whole.plan)
+    assert [len(state["plan"]) for state in kept] == [*range(1, count + 1), count]
+    for checkpoint in machine.checkpoints[:-1]:  # one at each plan
+        again = BusyMachine(monkeypatch)
+        resumed = _train(config, again, checkpoint)
+        assert resumed.plan == whole.plan
+        for name, tensor in whole.last_tensors.items():
+            assert torch.equal(tensor, resumed.last_tensors[name])
 
 
 @pytest.mark.parametrize("learner", list(Learner))

@@ -8,6 +8,7 @@ from ppo_workbench.scoring.targets import (
     TOLD,
     SeedRun,
     divergences,
+    failures,
     meets_targets,
     stability,
     stability_sentence,
@@ -48,10 +49,7 @@ def test_flat_agent_with_a_small_drawdown_meets_nothing() -> None:
     [
         (RUN, []),
         (replace(RUN, entropy_nats=None), []),
-        (replace(RUN, finite=False), ["not finite"]),
-        (replace(RUN, entropy_nats=0.004), ["entropy 0.0040 nats"]),
-        (replace(RUN, entropy_nats=float("nan")), ["entropy nan nats"]),
-        (replace(RUN, validation=GOOD | {"sharpe_annual": float("nan")}), ["not finite"]),
+        (replace(RUN, entropy_nats=0.004), ["collapsed to an entropy of 0.0040 nats"]),
         (replace(RUN, test=GOOD | {"max_drawdown_frac": 0.26}), ["drawdown 26.0% on test"]),
         (
             replace(RUN, validation=GOOD | {"max_drawdown_frac": 0.3}),
@@ -59,18 +57,37 @@ def test_flat_agent_with_a_small_drawdown_meets_nothing() -> None:
         ),
     ],
 )
-def test_divergence_names_what_went_wrong(run: SeedRun, words: list[str]) -> None:
-    assert divergences(run) == words
+def test_failures_are_named_and_are_no_divergence(run: SeedRun, words: list[str]) -> None:
+    assert failures(run) == words
+    assert divergences(run) == []
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        replace(RUN, finite=False),
+        replace(RUN, entropy_nats=float("nan")),
+        replace(RUN, validation=GOOD | {"sharpe_annual": float("nan")}),
+    ],
+    ids=["weights", "entropy", "figures"],
+)
+def test_only_what_is_not_finite_has_diverged(run: SeedRun) -> None:
+    assert divergences(run) == ["not finite"]
 
 
 def test_stability_counts_seeds_and_lists_them() -> None:
     weak = GOOD | {"sharpe_annual": 1.0}
     runs = [RUN, replace(RUN, seed=4, test=weak), replace(RUN, seed=5, validation=weak)]
-    found = stability([*runs, replace(RUN, seed=6, entropy_nats=0.0)])
+    found = stability([*runs, replace(RUN, seed=6, finite=False)])
     assert (found["runs"], found["validation_years"]) == (4, 4.0)
     assert (found["meet_on_validation"], found["meet_on_test"], found["diverged"]) == (3, 3, 1)
     assert [row["seed"] for row in found["seeds"]] == [3, 4, 5, 6]
     assert found["seeds"][1]["test"]["sharpe_annual"] == 1.0
     assert stability_sentence("masked", found) == (
         "masked: 3 of 4 seeds hold all targets on 4.0 validation years, 3 on the test; 1 diverged."
+    )
+    found = stability([RUN, replace(RUN, entropy_nats=0.0)])
+    assert (found["diverged"], found["failed"]) == (0, 1)
+    assert stability_sentence("masked", found).endswith(
+        "none diverged, 25% or more were lost or the policy collapsed in 1."
     )

@@ -10,6 +10,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ppo_workbench.records.study import FAIL_REASON, INTERRUPTED
+from ppo_workbench.starting import START_LINE
+
+_INTERRUPTED = "INTERRUPTED"
+
 
 class View:
     """Shows running, done, pruned and failed trials, the best, the pace and the time left."""
@@ -20,7 +25,7 @@ class View:
         """Say which study it is."""
         self._name, self._wanted, self._study = name, n_trials, study
         self._console = console or Console()
-        self._counts = dict.fromkeys(("COMPLETE", "PRUNED", "FAIL"), 0)
+        self._counts = dict.fromkeys(("COMPLETE", "PRUNED", "FAIL", _INTERRUPTED), 0)
         self._running = 0
         self._best = "-"
         self._began, self._before = time.monotonic(), -1
@@ -28,6 +33,7 @@ class View:
 
     def __enter__(self) -> "View":
         """Begin to show."""
+        START_LINE.end()
         folder = f"sweeps/{self._name}"
         self.say(f"study {self._name}: {self._wanted} trials wanted, folder {folder}")
         if self._console.is_terminal:
@@ -49,7 +55,7 @@ class View:
     def take(self, trials: Sequence[FrozenTrial]) -> None:
         """Count the study's trials, those of other processes among them."""
         for name in self._counts:
-            self._counts[name] = sum(trial.state.name == name for trial in trials)
+            self._counts[name] = sum(_state(trial) == name for trial in trials)
         if self._before < 0:
             self._before = self._finished()
 
@@ -61,15 +67,15 @@ class View:
 
     def ended(self, trial: FrozenTrial, best: Sequence[FrozenTrial]) -> None:
         """Take in a trial that has ended, and print its line where nothing is live."""
-        self._counts[trial.state.name] += 1
+        self._counts[_state(trial)] += 1
         if best:
             self._best = _value(best[0])
         if self._live is not None and trial.state is not TrialState.FAIL:
             return
-        text = f"trial {trial.number} {trial.state.name.lower()}"
+        text = f"trial {trial.number} {_state(trial).lower()}"
         if trial.values is not None:
             text += f" {', '.join(f'{value:.4g}' for value in trial.values)}"
-        if trial.state is TrialState.FAIL:
+        if _state(trial) == "FAIL":
             text += f" ({trial.user_attrs.get('fail_reason', 'no reason given')})"
         facts = ", ".join(f"{name} {value}" for name, value in self._facts().items() if value)
         self.say(f"{text}; {facts}" if self._live is None else text)
@@ -80,6 +86,8 @@ class View:
         self.say(
             f"study {self._name}: {counts['COMPLETE']} complete, {counts['PRUNED']} pruned, "
             f"{counts['FAIL']} failed"
+            + f", {counts[_INTERRUPTED]} interrupted"
+            * bool(counts[_INTERRUPTED])
         )
         if best:
             params = " ".join(f"{key}={value}" for key, value in best[0].params.items())
@@ -89,7 +97,8 @@ class View:
         return self._counts["COMPLETE"] + self._counts["PRUNED"]
 
     def _facts(self) -> dict[str, str]:
-        hours = max(time.monotonic() - self._began, 1e-9) / 3600
+        seconds = time.monotonic() - self._began
+        hours = max(seconds, 1e-9) / 3600
         here = self._finished() - max(self._before, 0)
         pace = here / hours
         left = max(self._wanted - self._finished(), 0)
@@ -99,6 +108,7 @@ class View:
             "pruned": str(self._counts["PRUNED"]),
             "failed": str(self._counts["FAIL"]),
             "best": self._best,
+            "elapsed": _duration(seconds),
             "trials an hour": f"{pace:.0f}" if here else "",
             "left": _duration(left / pace * 3600) if here and left else "",
         }
@@ -110,6 +120,12 @@ class View:
             table.add_column(name, justify="right")
         table.add_row(*(value or "-" for value in facts.values()))
         return table
+
+
+def _state(trial: FrozenTrial) -> str:
+    """Return the trial's state; one that the user ended has not failed."""
+    ended = trial.state is TrialState.FAIL and trial.user_attrs.get(FAIL_REASON) == INTERRUPTED
+    return _INTERRUPTED if ended else trial.state.name
 
 
 def _value(trial: FrozenTrial) -> str:

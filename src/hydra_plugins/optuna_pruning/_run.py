@@ -297,6 +297,9 @@ class _Sweep:
         if page.is_file():
             what = "analysis, with a setting to recommend" if best else "analysis"
             self.view.say(f"{what}: {page}")
+        if hasattr(self.plan.observer, "what_next"):
+            words = self.plan.observer.what_next(_overrides(self.plan), self.done, bool(best))
+            self.view.say(words)
         if self.signals:
             raise Interrupted(best[0].values[0] if best else float("nan"))
         if not self.done and len(self.failures) > failures_allowed(self.plan.settings):
@@ -308,6 +311,13 @@ class _Sweep:
             )
         front = best if len(self.study.directions) > 1 else best[:1]
         return {"study": self.plan.name, "best": [_row(trial) for trial in front]}
+
+
+def _overrides(plan: Plan) -> list[str]:
+    """Return flags and overrides of the command that goes on with this study."""
+    given = plan.config.hydra.overrides
+    own = [o for o in given.hydra if not o.startswith(("hydra.mode=", "hydra.sweeper.study_name="))]
+    return ["--multirun", *given.task, *own, f"hydra.sweeper.study_name={plan.name}"]
 
 
 def _row(trial: FrozenTrial) -> Mapping[str, Any]:

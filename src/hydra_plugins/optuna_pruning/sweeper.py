@@ -45,7 +45,8 @@ class OptunaPruningConf:
             returned at the study's first start (None then) and the keys that are searched; its
             `overrides` go to all trials.
         observe: `module:function` that takes home, study, a composed configuration and its
-            options, and returns an observer with `trial_started`, `trial_finished`, `close`.
+            options, and returns an observer with `trial_started`, `trial_finished`, `close` and,
+            if it likes, `what_next`: the last words, from the overrides that go on.
     """
 
     _target_: str = "hydra_plugins.optuna_pruning.sweeper.OptunaPruningSweeper"

@@ -128,6 +128,7 @@ class Training(_Model):
     passes: Annotated[float, Field(ge=0)]
     select: Select
     selected_timesteps: Annotated[int, Field(ge=0)]
+    plan: list[tuple[int, int]] = []
 
 
 class Metadata(_Model):

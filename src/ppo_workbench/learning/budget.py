@@ -1,8 +1,10 @@
 """When training ends, and how far it has come: minutes, episodes, timesteps, the first of them.
 
-Minutes count from the start of learning.  Wall time is not reproducible, so a budget of
-minutes (or episodes) is calibrated early into a recorded number of timesteps, which
-drives the schedules; time stays as the hard stop.
+Minutes count from the start of learning.  Wall time is not reproducible, so the schedules
+follow a planned number of timesteps.  A budget of minutes or episodes measures its plan early
+and, since a machine may be busy then, again at a few points of the run.  Each plan begins
+where the schedules were, so they never rise; all are recorded, and between two of them
+nothing depends on the clock.  Only the limits themselves end training.
 """
 
 import time
@@ -12,7 +14,8 @@ from typing import Any
 
 from ppo_workbench.config import BudgetConfig
 
-CALIBRATE_AFTER_FRAC = 0.03
+REVIEW_FRAC = 0.03
+TOLERANCE_FRAC = 0.02
 EVALUATION_TIMESTEPS = 131_072
 LONG_PART_SECONDS = 30.0
 
@@ -53,7 +56,8 @@ class Budget:
     """Track one training run against its limits.
 
     Attributes:
-        planned_timesteps: The limit in timesteps, given or calibrated; None until known.
+        plan: (timestep, planned timesteps) of every plan that was measured: from that timestep
+            on the schedules go linearly to zero at the planned one.
         timesteps, episodes: Counted so far.
     """
 
@@ -62,15 +66,13 @@ class Budget:
         self.seconds = None if config.minutes is None else config.minutes * 60.0
         self.max_episodes = config.episodes
         self.max_timesteps = config.timesteps
-        self.planned_timesteps: int | None = config.timesteps if self._is_plain() else None
+        self.plan: list[tuple[int, int]] = []
         self.timesteps = self.episodes = 0
         self._clock = clock
         self._started = clock()
         self._used_seconds = 0.0
-        self._first: tuple[float, int] | None = None
-
-    def _is_plain(self) -> bool:
-        return self.seconds is None and self.max_episodes is None
+        self._anchor = (0, 1.0)  # timestep and progress at which the present plan begins
+        self._reviewed = (0.0, 0.0, 0)  # fraction, seconds and timesteps at the last review
 
     def start(self) -> None:
         """Start the clock; what was used before a resume stays used."""
@@ -80,8 +82,9 @@ class Budget:
         """Return what a checkpoint keeps, as JSON values."""
         return {
             "used_seconds": self.elapsed_seconds,
-            "planned_timesteps": self.planned_timesteps,
-            "first": self._first,
+            "plan": list(self.plan),
+            "anchor": self._anchor,
+            "reviewed": self._reviewed,
             "timesteps": self.timesteps,
             "episodes": self.episodes,
         }
@@ -89,8 +92,9 @@ class Budget:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over `state()` of the run that is resumed."""
         self._used_seconds = state["used_seconds"]
-        self.planned_timesteps = state["planned_timesteps"]
-        self._first = None if state["first"] is None else tuple(state["first"])
+        self.plan = [(timestep, planned) for timestep, planned in state["plan"]]
+        (start, progress), (at, seconds, steps) = state["anchor"], state["reviewed"]
+        self._anchor, self._reviewed = (start, progress), (at, seconds, steps)
         self.timesteps, self.episodes = state["timesteps"], state["episodes"]
 
     @property
@@ -98,21 +102,44 @@ class Budget:
         """Seconds since the start of learning."""
         return self._clock() - self._started
 
-    def update(self, timesteps: int, episodes: int) -> None:
-        """Take the counts at the end of a rollout and calibrate once enough is known."""
+    @property
+    def planned_timesteps(self) -> int | None:
+        """Timesteps that the budget comes to, given or measured; None until known."""
+        if self.seconds is None and self.max_episodes is None:
+            return self.max_timesteps
+        return self.plan[-1][1] if self.plan else None
+
+    def update(self, timesteps: int, episodes: int) -> bool:
+        """Take the counts at the end of a rollout; return whether the plan was changed."""
+        before = (self.timesteps, self.progress_remaining)
         self.timesteps, self.episodes = timesteps, episodes
-        if self.planned_timesteps is not None:
-            return
-        if self._first is None:  # the first rollout compiles and warms up: not measured
-            self._first = (self.elapsed_seconds, timesteps)
-        elif self.fraction >= CALIBRATE_AFTER_FRAC:
-            self.planned_timesteps = self._estimate()
+        if (self.seconds is None and self.max_episodes is None) or not self._is_due():
+            return False
+        planned, kept = self._estimate(), self.planned_timesteps
+        self._reviewed = (self.fraction, self.elapsed_seconds, timesteps)
+        tolerance = TOLERANCE_FRAC * (planned - timesteps)
+        if kept is not None and abs(planned - kept) <= tolerance:
+            return False
+        self._anchor = before  # what the last update was made with
+        self.plan.append((before[0], planned))
+        return True
+
+    def _is_due(self) -> bool:
+        """Tell whether to measure: at 3, 6, 12, 24, 43, 57, 68, 76 ... % of the budget.
+
+        Sooner where a quarter of what was left of the plan is trained: the machine has become
+        faster, and the schedules must not be at their end before the budget is.
+        """
+        (at, _, timesteps), planned = self._reviewed, self.planned_timesteps
+        if planned is not None and self.fraction > 1.0 - REVIEW_FRAC:
+            return False
+        ahead = planned is not None and 4 * (self.timesteps - timesteps) >= planned - timesteps
+        return ahead or self.fraction >= at + max(REVIEW_FRAC, min(at, (1.0 - at) / 4))
 
     def _estimate(self) -> int:
-        assert self._first is not None
         estimates = [] if self.max_timesteps is None else [float(self.max_timesteps)]
         if self.seconds is not None:
-            seconds, steps = self._first
+            _, seconds, steps = self._reviewed
             rate = (self.timesteps - steps) / max(self.elapsed_seconds - seconds, 1e-9)
             estimates.append(self.timesteps + rate * max(self.seconds - self.elapsed_seconds, 0.0))
         if self.max_episodes is not None and self.episodes:
@@ -128,16 +155,17 @@ class Budget:
             shares.append(self.elapsed_seconds / self.seconds)
         if self.max_episodes is not None:
             shares.append(self.episodes / self.max_episodes)
-        limits = (self.planned_timesteps, self.max_timesteps)
-        shares += [self.timesteps / limit for limit in limits if limit is not None]
+        if self.max_timesteps is not None:
+            shares.append(self.timesteps / self.max_timesteps)
         return min(max(shares), 1.0)
 
     @property
     def progress_remaining(self) -> float:
-        """What the schedules read: 1 at the start, 0 at the planned last timestep."""
-        if self.planned_timesteps is None:
-            return 1.0 - self.fraction
-        return max(0.0, 1.0 - self.timesteps / self.planned_timesteps)
+        """What the schedules read: 1 until there is a plan, 0 at its last timestep."""
+        planned, (start, progress) = self.planned_timesteps, self._anchor
+        if planned is None:
+            return 1.0
+        return progress * max(0.0, 1.0 - (self.timesteps - start) / (planned - start))
 
     @property
     def exhausted(self) -> bool:

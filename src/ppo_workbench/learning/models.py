@@ -9,7 +9,15 @@ import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
-from ppo_workbench.config import Activation, Learner, ModelConfig, ModelType, Schedule, settled
+from ppo_workbench.config import (
+    Activation,
+    ConfigError,
+    Learner,
+    ModelConfig,
+    ModelType,
+    Schedule,
+    settled,
+)
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
 from ppo_workbench.learning.native_update import ADAM_EPS
@@ -35,6 +43,23 @@ def _schedule(value: float, kind: Schedule, budget: Budget) -> float | Callable[
     return lambda _progress_remaining: value * budget.progress_remaining
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use: stable-baselines3 would take the CPU in silence.
+
+    Raises:
+        ConfigError: There is no such device on this machine.
+    """
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"model.device={device}: torch can use no such device on this machine, write "
+            "model.device=cpu"
+        ) from None
+
+
 def build_model(
     config: ModelConfig, env: TradingVecEnv, budget: Budget, seed: int, threads: int = 1
 ) -> Algorithm:
@@ -49,7 +74,11 @@ def build_model(
         budget: Drives the schedules.
         seed: Seeds torch, numpy and the environments.
         threads: Of the native learner.
+
+    Raises:
+        ConfigError: The device cannot be used.
     """
+    check_device(config.device)
     model = _build(config, config.learner, env, budget, seed)
     if config.learner is Learner.native:
         reason = why_not_native(model.policy)

@@ -5,13 +5,15 @@ also goes to a plain-text log, so that a run can keep it as an artefact.
 """
 
 import io
+import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +21,8 @@ from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from ppo_workbench.config.secrets import Redactor
 
 PLAIN_INTERVAL_SECONDS = 10.0
 LOG_WIDTH = 120
@@ -48,6 +52,7 @@ class ProgressState:
         budget_seconds: Limit in time.
         timesteps: Decisions taken in training.
         total_timesteps: Limit in decisions.
+        planned_timesteps: What the budget comes to in decisions, as far as is known.
         episodes: Finished training episodes.
         steps_per_second: Recent or mean training speed.
         passes: Passes over the training bars so far.
@@ -72,6 +77,7 @@ class ProgressState:
     blocked: Mapping[str, float] = field(default_factory=dict)
     total_episodes: int | None = None
     evaluations: int = 0
+    planned_timesteps: int | None = None
 
     def done_frac(self) -> float | None:
         """Return the used share of the budget that ends first, or None without a limit."""
@@ -122,6 +128,7 @@ class ResultRow:
         sharpe: Annual Sharpe ratio.
         sharpe_low: Lower end of its 95 % interval.
         sharpe_high: Upper end.
+        annual_return_frac: Compound, fraction a year.
         max_drawdown_frac: Fraction of the peak.
         win_rate_frac: Share of closed round trips won net of cost.
         trades: Closed round trips.
@@ -134,6 +141,7 @@ class ResultRow:
     sharpe: float
     sharpe_low: float
     sharpe_high: float
+    annual_return_frac: float
     max_drawdown_frac: float
     win_rate_frac: float
     trades: int
@@ -210,19 +218,36 @@ class WorkbenchConsole:
         self.show(table)
         self.show()
 
+    def show_next(self, commands: Iterable[tuple[str, str]]) -> None:
+        """Print what to do next: (purpose, whole command) as lines that can be copied."""
+        self.show()
+        for line in next_lines(commands):
+            self.show(line, wrap=False)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show on a terminal, while nothing else moves, that this goes on."""
+        if not self.is_live:
+            yield
+            return
+        with self.screen.status(Text(f"{what} ..."), spinner="line"):
+            yield
+
     def show_results(self, rows: Sequence[ResultRow]) -> None:
-        """Print the result table, policies by splits; a split a table where columns are few.
+        """Print a table for each split; where columns are few, without the annual return.
 
         Policies and splits appear in the order of their first row.
         """
         splits = list(dict.fromkeys(row.split for row in rows))
         for console in (self.screen, self._log):
-            wide = _result_table(rows, splits)
-            # Measured without a limit: within the console's options every table "fits".
-            unbounded = console.options.update(max_width=10_000)
-            fits = Measurement.get(console, unbounded, wide).maximum <= console.width
-            for table in [wide] if fits else [_result_table(rows, [split]) for split in splits]:
-                console.print(table)
+            for split in splits:
+                own = [row for row in rows if row.split == split]
+                wide = _result_table(own, split, returns=True)
+                # Measured without a limit: within the console's options every table "fits".
+                unbounded = console.options.update(max_width=10_000)
+                fits = Measurement.get(console, unbounded, wide).maximum <= console.width
+                console.print(wide if fits else _result_table(own, split, returns=False))
+                console.print()
         self.show("Sharpe: annual, from daily returns over cash, with its 95 % interval")
         for label, detail in dict(map(_label, (row.policy for row in rows))).items():
             if detail:
@@ -260,6 +285,7 @@ class PlainProgress:
         if (
             before is None
             or _evaluation(before) != _evaluation(state)
+            or before.planned_timesteps != state.planned_timesteps
             or (state.elapsed_seconds - before.elapsed_seconds >= PLAIN_INTERVAL_SECONDS)
         ):
             self._print(state)
@@ -347,7 +373,7 @@ def plain_line(state: ProgressState) -> str:
         parts[0] += f" ({done:.0%})"
     if left is not None:
         parts.append(f"{_clock(left)} left")
-    parts.append(f"{state.timesteps:,} steps, {state.steps_per_second:,.0f}/s")
+    parts.append(f"{_steps(state)} steps, {state.steps_per_second:,.0f}/s")
     parts.append(f"{state.passes:.1f} passes")
     if state.episode_reward is not None:
         parts.append(f"episode reward {state.episode_reward:+.2f}")
@@ -359,9 +385,7 @@ def plain_line(state: ProgressState) -> str:
 
 
 def _details(state: ProgressState) -> list[str]:
-    steps = f"{state.timesteps:,}"
-    if state.total_timesteps is not None:
-        steps += f" of {state.total_timesteps:,}"
+    steps = _steps(state)
     episodes = f"{state.episodes:,}"
     if state.total_episodes is not None:
         episodes += f" of {state.total_episodes:,}"
@@ -374,6 +398,11 @@ def _details(state: ProgressState) -> list[str]:
         f"validation  {validation}",
         f"masks block {_blocked(state) or 'nothing'}",
     ]
+
+
+def _steps(state: ProgressState) -> str:
+    planned = state.planned_timesteps or state.total_timesteps
+    return f"{state.timesteps:,}" + ("" if planned is None else f" of {planned:,}")
 
 
 def _validation(state: ProgressState) -> str:
@@ -399,32 +428,42 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
+def command_line(overrides: Sequence[str]) -> str:
+    """Return the whole command with these flags and overrides, to be copied; without secrets."""
+    return Redactor(*overrides)(f"python -m ppo_workbench {shlex.join(overrides)}")
+
+
+def next_lines(commands: Iterable[tuple[str, str]]) -> list[str]:
+    """Return (purpose, whole command) as lines; the purpose is a comment of the shell."""
+    return ["next:", *(f"  {command}  # {purpose}" for purpose, command in commands)]
+
+
 _COLUMNS = (
-    "Sharpe",
+    "annual\nSharpe",
     "95 %\ninterval",
-    "max\ndraw-\ndown",
+    "annual\nreturn",
+    "max\ndrawdown",
     "win\nrate",
     "trades",
-    "expo-\nsure",
-    "viola-\ntions",
+    "exposure",
+    "violations",
 )
+_RETURN = 2  # its column
+GAIN, LOSS = "green", "red"
 
 
-def _result_table(rows: Sequence[ResultRow], splits: Sequence[str]) -> Table:
-    cells = {(row.policy, row.split): _cells(row) for row in rows}
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
-    alone = len(splits) == 1
-    table.add_column(f"{splits[0] if alone else ''}\n\n\npolicy", no_wrap=True)
-    for split in splits:
-        for index, name in enumerate(_COLUMNS):
-            head = split if index == 0 and not alone else ""
-            filler = "\n" * (3 - name.count("\n"))
-            table.add_column(f"{head}{filler}{name}", justify="right", no_wrap=True)
-    for policy in dict.fromkeys(row.policy for row in rows):
-        empty = ("-",) * len(_COLUMNS)
-        values = [text for split in splits for text in cells.get((policy, split), empty)]
-        table.add_row(Text(_label(policy)[0]), *values)
+def _result_table(rows: Sequence[ResultRow], split: str, *, returns: bool) -> Table:
+    table = Table(box=None, padding=(0, 2 if returns else 1, 0, 0), header_style="bold")
+    table.add_column(f"{split}\npolicy", no_wrap=True)
+    for name in _shown(_COLUMNS, returns):
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
+    for row in rows:
+        table.add_row(Text(_label(row.policy)[0]), *_shown(_cells(row), returns))
     return table
+
+
+def _shown(cells: Sequence[Any], returns: bool) -> list[Any]:
+    return [cell for k, cell in enumerate(cells) if returns or k != _RETURN]
 
 
 def _label(policy: str) -> tuple[str, str]:
@@ -433,13 +472,20 @@ def _label(policy: str) -> tuple[str, str]:
     return label, detail.removesuffix(")")
 
 
-def _cells(row: ResultRow) -> tuple[str, ...]:
+def _cells(row: ResultRow) -> tuple[Text, ...]:
+    """Return the figures, coloured by sign; an interval only where it leaves 0 out."""
+    beyond = max(row.sharpe_low, 0.0) + min(row.sharpe_high, 0.0)
     return (
-        f"{row.sharpe:+.2f}",
-        f"{row.sharpe_low:+.1f} {row.sharpe_high:+.1f}",
-        f"{row.max_drawdown_frac:.1%}",
-        f"{row.win_rate_frac:.0%}",
-        f"{row.trades:,}",
-        f"{row.exposure:.2f}",
-        f"{row.violations:,}",
+        _signed(f"{row.sharpe:+.2f}", row.sharpe),
+        _signed(f"{row.sharpe_low:+.1f} {row.sharpe_high:+.1f}", beyond),
+        _signed(f"{row.annual_return_frac:+.1%}", row.annual_return_frac),
+        Text(f"{row.max_drawdown_frac:.1%}"),
+        Text(f"{row.win_rate_frac:.0%}"),
+        Text(f"{row.trades:,}"),
+        Text(f"{row.exposure:.2f}"),
+        _signed(f"{row.violations:,}", -row.violations),
     )
+
+
+def _signed(text: str, value: float) -> Text:
+    return Text(text, style=GAIN if value > 0 else LOSS if value < 0 else "")

@@ -46,13 +46,16 @@ class Hooks:
         evaluate: Score the present weights on the validation split.
         record: Take metrics at a number of timesteps.
         progress: Show where training is (called after every rollout).
-        save: Keep a checkpoint; called every `checkpoint.every_seconds` and at the end.
+        save: Keep a checkpoint; called every `checkpoint.every_seconds`, when the plan of the
+            budget changes, and at the end.
+        interrupted: Say what the first Ctrl-C brings about; called in a thread of its own.
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
     record: Callable[[dict[str, float], int], None] = lambda metrics, timesteps: None
     progress: Callable[["Standing"], None] = lambda standing: None
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
+    interrupted: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class TrainingResult:
         last_tensors: State dict at the end.
         selected_timesteps: When the selected checkpoint was taken.
         timesteps, episodes, minutes: What was used.
-        planned_timesteps: Recorded equivalent of the budget.
+        planned_timesteps: What the budget came to in the end.
+        plan: (timestep, planned timesteps) of every plan that was measured; see `Budget`.
         passes: Times the training bars were passed over, in expectation.
         interrupted: The user ended it.
         evaluations: (timesteps, score, metrics) in order.
@@ -89,6 +93,7 @@ class TrainingResult:
     episodes: int
     minutes: float
     planned_timesteps: int | None
+    plan: list[tuple[int, int]]
     passes: float
     interrupted: bool
     evaluations: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
@@ -114,19 +119,26 @@ class _Capture(KVWriter):
 class _Interrupt:
     """First Ctrl-C or SIGTERM asks for a clean end, the second one insists."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[], None] | None = None) -> None:
         self.asked = False
+        self._say = say
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        if self._say is not None:  # in a thread: this one may be in the middle of printing
+            threading.Thread(target=self._say, name="say interrupted").start()
 
 
 @contextmanager
-def interruptible() -> Iterator[_Interrupt]:
-    """Turn the first Ctrl-C or SIGTERM inside the block into a wish, `asked`."""
-    interrupt = _Interrupt()
+def interruptible(say: Callable[[], None] | None = None) -> Iterator[_Interrupt]:
+    """Turn the first Ctrl-C or SIGTERM inside the block into a wish, `asked`.
+
+    Args:
+        say: Told at once that it was; called in a thread of its own.
+    """
+    interrupt = _Interrupt(say)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # signals belong to the main thread
         return
@@ -184,13 +196,15 @@ class _Supervisor(BaseCallback):
 
     def _after_update(self) -> None:
         budget = self._budget
-        budget.update(self.model.num_timesteps, self._env.statistics.episodes)
+        replanned = budget.update(self.model.num_timesteps, self._env.statistics.episodes)
         self._stop = budget.exhausted or self._interrupt.asked
         metrics = dict(self._capture.latest)
         # SB3 writes the figures of an update only after the next rollout: take them now.
         metrics |= {key: float(value) for key, value in self.logger.name_to_value.items()}
         metrics |= self._env.statistics.take(self._env.batch.market.space.names)
         metrics["time/passes"] = self._passes()
+        if budget.plan:
+            metrics["time/planned_timesteps"] = float(budget.plan[-1][1])
         validation = None
         due = evaluations_due(self._config.budget, budget.fraction, budget.timesteps)
         if self._stop or due > self._evaluations_due:
@@ -204,7 +218,7 @@ class _Supervisor(BaseCallback):
         every = self._config.checkpoint.every_seconds
         waited = budget.elapsed_seconds - self._saved_at
         # At the end too: what follows may be killed, or find no room for the model.
-        due = every is not None and (waited >= every or self._stop)
+        due = every is not None and (waited >= every or self._stop or replanned)
         if due or self._interrupt.asked:
             self._hooks.save(self._checkpoint())
             self._saved_at = budget.elapsed_seconds
@@ -292,6 +306,7 @@ class _Supervisor(BaseCallback):
             episodes=self._budget.episodes,
             minutes=self._budget.elapsed_seconds / 60,
             planned_timesteps=self._budget.planned_timesteps,
+            plan=self._budget.plan,
             passes=timesteps / self._train_bars,
             interrupted=self._interrupt.asked,
             evaluations=self._evaluations,
@@ -383,7 +398,7 @@ def train_model(
 
     See `Training` for the arguments.
     """
-    with interruptible() as interrupt:
+    with interruptible(hooks.interrupted) as interrupt:
         training = Training(config, env, train_bars, hooks, resume, interrupt)
         training.run()
     return training.result()

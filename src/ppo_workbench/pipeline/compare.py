@@ -13,7 +13,8 @@ from ppo_workbench.config import Config, WorkbenchError
 from ppo_workbench.config import Protocol as Splitting
 from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
-from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.learning.models import check_device
+from ppo_workbench.learning.progress import WorkbenchConsole, command_line
 from ppo_workbench.pipeline.calibration import settle
 from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of
 from ppo_workbench.pipeline.comparison_document import comparison_document
@@ -53,7 +54,13 @@ class Ended:
 
 
 class Jobs(Protocol):
-    """Runs cells as jobs of a Hydra launcher; see `ppo_workbench.launching`."""
+    """Runs cells as jobs of a Hydra launcher; see `ppo_workbench.launching`.
+
+    Attributes:
+        overrides: What the command was given that compares.
+    """
+
+    overrides: Sequence[str]
 
     def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
         """Run (name, overrides) jobs and yield them as they end; their logs go to folder/name."""
@@ -94,6 +101,7 @@ def compare(
         WorkbenchError: Bad settings, a name that is taken, or a cell that failed.
     """
     home, console = home_folder(), console or WorkbenchConsole()
+    check_device(config.model.device)
     name = config.output or f"compare_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
     check_output_name(name)
     check_result_path(config.result_json)
@@ -123,12 +131,14 @@ def compare(
         document["git_commit"] = git_commit()
         document["mlflow_run_id"] = record.run_id
         write_result(str(folder / "comparison.json"), plain(document))
-        page = draw_comparison(folder).page
+        with console.waiting("drawing the report"):
+            page = draw_comparison(folder).page
         record.finish(document, folder)
     for sentence in document["conclusion"]:
         console.show(sentence)
     console.show(f"report: {page}", wrap=False)
     write_result(config.result_json, plain(document))
+    console.show_next([("draw the report again", command_line(["task=report", f"run={name}"]))])
     return Comparison(document, folder, record.run_id)
 
 
@@ -194,7 +204,10 @@ def _run_cells(
                 console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
             record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
     except KeyboardInterrupt:
-        console.show(f"interrupted: finished cells are kept, output={folder.name} goes on")
+        console.show(f"interrupted: {len(results)} of {len(cells)} cells are done and kept")
+        own = [override for override in jobs.overrides if not override.startswith("output=")]
+        go_on = command_line([*own, f"output={folder.name}"])
+        console.show_next([("go on with the others", go_on)])
         raise
     if failed:
         first, reason = next(iter(failed.items()))

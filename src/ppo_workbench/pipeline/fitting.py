@@ -1,6 +1,7 @@
 """The training itself: live progress, checkpoints, resuming."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from ppo_workbench.learning.checkpoints import (
     write_checkpoint,
 )
 from ppo_workbench.learning.native_update import TILE
-from ppo_workbench.learning.progress import ProgressState, WorkbenchConsole
+from ppo_workbench.learning.progress import ProgressState, WorkbenchConsole, command_line
 from ppo_workbench.learning.training import (
     Hooks,
     Standing,
@@ -71,11 +72,13 @@ def learn(
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
+        interrupted=lambda: console.show(keeper.what_happens()),
     )
     train_bars = experiment.train_bars
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
-    warm_up(experiment)
+    with console.waiting("preparing the learner"):
+        warm_up(experiment)
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
@@ -158,6 +161,25 @@ class Keeper:
                     f"{self.path.parent}"
                 )
             self.told = True
+
+    def what_happens(self) -> str:
+        """Say what the first Ctrl-C during learning brings about."""
+        kept = "with the last checkpoint" if self.path.exists() else "with nothing kept"
+        return (
+            "Ctrl-C: after this rollout the model so far is scored and written; Ctrl-C again ends "
+            f"at once, {kept}"
+        )
+
+    @contextmanager
+    def last_words(self) -> Iterator[None]:
+        """Let a Ctrl-C that insists, or comes before learning, say what is kept."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            text = "nothing is kept, the same command begins anew"
+            if self.path.exists():
+                text = f"go on from its checkpoint:\n  {command_line([f'resume={self.name}'])}"
+            raise KeyboardInterrupt(f"interrupted, no model is written; {text}") from None
 
     def write_model(
         self,
@@ -259,7 +281,8 @@ class _Latest:
             elapsed_seconds=budget.elapsed_seconds,
             budget_seconds=budget.seconds,
             timesteps=budget.timesteps,
-            total_timesteps=budget.planned_timesteps or budget.max_timesteps,
+            total_timesteps=budget.max_timesteps,
+            planned_timesteps=budget.planned_timesteps,
             episodes=budget.episodes,
             steps_per_second=standing.steps_per_second,
             passes=standing.passes,

@@ -1,6 +1,7 @@
 """What a training leaves, on the screen, in the record and in a file for scripts."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ppo_workbench.delivery.artifact import (
 )
 from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
-from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole
+from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole, command_line
 from ppo_workbench.learning.training import (
     TrainingResult,
 )
@@ -31,6 +32,8 @@ from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import (
     Experiment,
 )
+
+NOTHING_HELD = 0.005  # mean exposure, fraction of equity
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def describe_training(config: Config, result: TrainingResult) -> Training:
         passes=result.passes,
         select=config.select,
         selected_timesteps=result.selected_timesteps,
+        plan=result.plan,
     )
 
 
@@ -77,6 +81,7 @@ def result_rows(scores: Scores) -> list[ResultRow]:
             sharpe=card.sharpe_annual,
             sharpe_low=card.sharpe_low_95,
             sharpe_high=card.sharpe_high_95,
+            annual_return_frac=card.annual_return_frac,
             max_drawdown_frac=card.max_drawdown_frac,
             win_rate_frac=card.win_rate_frac,
             trades=card.n_trades,
@@ -136,30 +141,64 @@ def reward_words(reward: RewardConfig) -> str:
     )
 
 
-def warn_if_nothing_trades(console: WorkbenchConsole, scores: Scores) -> None:
-    """Say so when the rules left nothing to trade, and which one blocked most."""
-    card = scores["random-legal"]["train"]
+def say_if_nothing_trades(console: WorkbenchConsole, config: Config, scores: Scores) -> None:
+    """Say so when the rules left nothing to trade, or the agent does not want to."""
+    card, own = scores["random-legal"]["train"], own_scores(config, scores)["validation"]
     if card.n_fills == 0:
         rule, share = max(card.blocked_share.items(), key=lambda item: item[1])
         console.show(
             f"warning: no policy could trade on the training bars; the rule {rule} blocked "
             f"{share:.0%} of the decisions (docs/rules.md names its settings under risk.)"
         )
+    elif own.exposure_mean_abs < NOTHING_HELD:
+        console.show(
+            f"the agent trades nothing: on validation it held {own.exposure_mean_abs:.1%} of its "
+            f"equity on average ({own.n_fills:,} fills), so its figures are those of cash; what it "
+            "could see was not worth the costs (costs=, reward.variance, features.names)"
+        )
 
 
 def say_end(
-    console: WorkbenchConsole, result: TrainingResult, paths: ArtifactPaths, tracker: Tracker
+    console: WorkbenchConsole,
+    config: Config,
+    result: TrainingResult,
+    scores: Scores,
+    paths: ArtifactPaths,
+    tracker: Tracker,
 ) -> None:
-    """Say how training ended and where things are."""
+    """Say how training ended, which checkpoint is the model, and where things are."""
     ended = "interrupted, the model so far is kept" if result.interrupted else "done"
     console.show(
         f"{ended}: {result.timesteps:,} timesteps, {result.episodes:,} episodes, "
-        f"{result.minutes:.1f} minutes, {result.passes:.1f} passes over the training bars; "
-        f"checkpoint of timestep {result.selected_timesteps:,}"
+        f"{result.minutes:.1f} minutes, {result.passes:.1f} passes over the training bars"
     )
+    if result.selected_timesteps != result.timesteps:
+        own = MODEL_NAMES[config.model.type]
+        sharpe, last = (scores[name]["validation"].sharpe_annual for name in (own, f"{own}, last"))
+        console.show(
+            f"checkpoint: select=best took the one of timestep {result.selected_timesteps:,}, not "
+            f"the last of {result.timesteps:,}: Sharpe {sharpe:+.2f} against {last:+.2f} on "
+            "validation"
+        )
     console.show(f"model: {paths.pth}", wrap=False)
     if tracker.run_id:
-        console.show(f"record: MLflow run {tracker.run_id} (make ui)", wrap=False)
+        console.show(f"record: MLflow run {tracker.run_id} in {tracker.destination}", wrap=False)
+
+
+def what_next(name: str, store: str | None, goes_on: bool) -> list[tuple[str, str]]:
+    """Return what can be done with a model, as (purpose, whole command).
+
+    Args:
+        name: Of the model.
+        store: Where MLflow recorded its run, None if nowhere.
+        goes_on: There is a checkpoint to train on from.
+    """
+    found = [("train on from where it stopped", command_line([f"resume={name}"]))] * goes_on
+    found.append(("one page to look at", command_line(["task=report", f"run={name}"])))
+    found.append(("replay it bar by bar", command_line(["task=paper", f"artifact={name}"])))
+    if store is not None and store.startswith("sqlite:"):
+        found.append(("its curves", shlex.join(["mlflow", "ui", "--backend-store-uri", store])))
+    return found
 
 
 def record_outcome(

@@ -16,6 +16,7 @@ from ppo_workbench.config import (
 from ppo_workbench.delivery.artifact import check_free
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
+from ppo_workbench.learning.models import check_device
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import (
     interruptible,
@@ -28,6 +29,7 @@ from ppo_workbench.pipeline.deciding import decide
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
+from ppo_workbench.pipeline.interrupted import what_is_left
 from ppo_workbench.pipeline.outcome import (
     Outcome,
     check_result_path,
@@ -38,7 +40,8 @@ from ppo_workbench.pipeline.outcome import (
     resolved_choices,
     result_rows,
     say_end,
-    warn_if_nothing_trades,
+    say_if_nothing_trades,
+    what_next,
     write_result,
 )
 from ppo_workbench.pipeline.paper import paper
@@ -80,7 +83,17 @@ def run(
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
+        KeyboardInterrupt: The user ended something else; its text says what is left.
     """
+    try:
+        return _carry_out(config, raw, choices, jobs)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(*interrupt.args or [what_is_left(config.task)]) from None
+
+
+def _carry_out(
+    config: Config, raw: Mapping[str, Any], choices: Mapping[str, str], jobs: Jobs | None
+) -> float:
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
     if config.compare.cell.name is not None:
@@ -130,6 +143,7 @@ def train(
             which may be noticed when training has begun; no model was written then.
     """
     home, console = home_folder(), console or WorkbenchConsole()
+    check_device(config.model.device)
     resumed = Resumed.find(home, config.resume)
     raw = raw or record_of(config)
     name = resumed.name if resumed else config.output or default_name(config)
@@ -140,12 +154,13 @@ def train(
     if resumed is None:
         check_no_checkpoint(home, name, config.overwrite)
     mlflow = load_mlflow_early(config.tracking)
-    experiment = prepare(config, *split_bars(config))
-    config = experiment.config
-    raw = recorded_horizons(raw, config)
-    if resumed:
-        resumed.check(experiment)
-    env = TradingVecEnv(experiment.batch())
+    with console.waiting("reading bars, computing features"):
+        experiment = prepare(config, *split_bars(config))
+        config = experiment.config
+        raw = recorded_horizons(raw, config)
+        if resumed:
+            resumed.check(experiment)
+        env = TradingVecEnv(experiment.batch())
     console.show_banner(config.model.type.value)
     if resumed:
         steps = resumed.checkpoint.document["num_timesteps"]
@@ -158,8 +173,15 @@ def train(
             resolved_choices(experiment, name, folder, home, tracker, choices or {})
         )
         keeper = Keeper(home, name, raw, dict(choices or {}), experiment, tracker, console)
-        result = learn(experiment, env, console, tracker, keeper, resumed)
-        with interruptible():  # a late Ctrl-C must not cost the model that training left
+        with keeper.last_words():
+            result = learn(experiment, env, console, tracker, keeper, resumed)
+        # A late Ctrl-C must not cost the model that training left.
+        late = interruptible(lambda: console.show("Ctrl-C: the model is being written already"))
+        with (
+            keeper.last_words(),
+            late,
+            console.waiting("scoring checkpoints and reference policies"),
+        ):
             scores, traces = score_policies(experiment, result)
             cards = {
                 split: plain(asdict(card)) for split, card in own_scores(config, scores).items()
@@ -171,9 +193,10 @@ def train(
             tensors = artifact_tensors(experiment, result.tensors)
             paths = keeper.write_model(folder, tensors, metadata, overwrite)
         console.show_results(result_rows(scores))
-        warn_if_nothing_trades(console, scores)
-        say_end(console, result, paths, tracker)
-        record_outcome(tracker, config, console, scores, traces, paths, result)
+        say_if_nothing_trades(console, config, scores)
+        say_end(console, config, result, scores, paths, tracker)
+        with console.waiting("recording"):
+            record_outcome(tracker, config, console, scores, traces, paths, result)
         if result.interrupted:
             tracker.end_as(RunStatus.killed)
     own = own_scores(config, scores)["validation"]
@@ -187,6 +210,8 @@ def train(
         interrupted=result.interrupted,
     )
     write_result(config.result_json, outcome_document(outcome))
+    store = tracker.destination if tracker.run_id else None
+    console.show_next(what_next(name, store, result.interrupted and keeper.path.exists()))
     if not result.interrupted:  # the last thing: until here a kill can be resumed from
         with suppress(OSError):
             keeper.path.unlink()
@@ -199,7 +224,8 @@ def evaluate(config: Config, console: WorkbenchConsole | None = None) -> Scoreca
     if config.artifact is None:
         raise ConfigError("artifact: a value is needed, write artifact=NAME")
     check_result_path(config.result_json)
-    found = evaluate_artifact(config, config.artifact, config.split)
+    with console.waiting("reading bars, replaying the model"):
+        found = evaluate_artifact(config, config.artifact, config.split)
     card, split = scorecard(found.trace), config.split.value
     console.show(f"{config.artifact} on {split} of {found.experiment.bars.instrument}")
     notes = list(found.notes())
@@ -219,7 +245,8 @@ def analyse(config: Config, console: WorkbenchConsole | None = None) -> float:
     if config.study is None:
         raise ConfigError("study: a value is needed, write study=NAME (a folder in sweeps/)")
     home = home_folder()
-    found = analyse_study(config.trial.storage, home, config.study, config.objective.metrics)
+    with console.waiting("analysing the study"):
+        found = analyse_study(config.trial.storage, home, config.study, config.objective.metrics)
     console.show(f"analysis: {home / 'sweeps' / config.study / 'analysis.html'}", wrap=False)
     return float("nan") if found.best_value is None else found.best_value
 

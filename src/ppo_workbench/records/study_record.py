@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
+from ppo_workbench.learning.progress import command_line, next_lines
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.storage import check_study_folder, open_storage
@@ -179,6 +180,22 @@ class StudyRecord:
             else:
                 self._parent.end_as(RunStatus.killed if interrupted else RunStatus.finished)
                 self._parent.__exit__(None, None, None)
+
+    def what_next(self, overrides: Sequence[str], full: bool, found: bool) -> str:
+        """Return the last words of a sweep: commands to copy.
+
+        Args:
+            overrides: Flags and overrides of the command that goes on with the study.
+            full: It holds all the trials that were wanted.
+            found: It has a best trial.
+        """
+        study = self._study
+        commands = [] if full else [("go on, finished trials are kept", command_line(overrides))]
+        commands.append(("analyse it again", command_line(["task=analyse", f"study={study}"])))
+        if found:
+            promote = ["task=promote", f"promote.study={study}"]
+            commands.append(("promote the best if it passes the gates", command_line(promote)))
+        return "\n".join(["", *next_lines(commands)])
 
     def _summarise(self) -> None:
         """Analyse the study; give the parent run its figures, page and plots."""

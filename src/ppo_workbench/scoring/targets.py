@@ -98,12 +98,17 @@ def meets_targets(card: Card) -> bool:
 
 
 def divergences(run: SeedRun) -> list[str]:
-    """Say in which ways a training diverged; empty if it did not."""
+    """Say how learning left the numbers: weights, figures or entropy that are not finite."""
+    entropy = 0.0 if run.entropy_nats is None else run.entropy_nats
+    finite = run.finite and all(isfinite(value) for value in (entropy, *run.validation.values()))
+    return [] if finite else ["not finite"]
+
+
+def failures(run: SeedRun) -> list[str]:
+    """Say how a training that did not diverge came to a bad end; empty if it did not."""
     found = []
-    if not run.finite or not all(isfinite(value) for value in run.validation.values()):
-        found.append("not finite")
-    if run.entropy_nats is not None and not run.entropy_nats >= COLLAPSED_ENTROPY_NATS:
-        found.append(f"entropy {run.entropy_nats:.4f} nats")
+    if run.entropy_nats is not None and run.entropy_nats < COLLAPSED_ENTROPY_NATS:
+        found.append(f"collapsed to an entropy of {run.entropy_nats:.4f} nats")
     for split, card in (("validation", run.validation), ("test", run.test)):
         if card["max_drawdown_frac"] > RUINOUS_DRAWDOWN_FRAC:
             found.append(f"drawdown {card['max_drawdown_frac']:.1%} on {split}")
@@ -111,7 +116,7 @@ def divergences(run: SeedRun) -> list[str]:
 
 
 def stability(runs: Sequence[SeedRun]) -> dict[str, Any]:
-    """Return how many seeds of an arm hold all targets or diverge, and every seed's figures.
+    """Return how many seeds of an arm hold all targets, diverge or fail, and all figures.
 
     Args:
         runs: One run or more.
@@ -123,17 +128,19 @@ def stability(runs: Sequence[SeedRun]) -> dict[str, Any]:
         "meet_on_validation": sum(row["meets_on_validation"] for row in seeds),
         "meet_on_test": sum(row["meets_on_test"] for row in seeds),
         "diverged": sum(bool(row["diverged"]) for row in seeds),
+        "failed": sum(bool(row["failures"]) for row in seeds),
         "seeds": seeds,
     }
 
 
 def stability_sentence(arm: str, found: Mapping[str, Any]) -> str:
     """Say of an arm what `stability` counted."""
-    runs = found["runs"]
+    runs, failed = found["runs"], found["failed"]
+    lost = f", {RUINOUS_DRAWDOWN_FRAC:.0%} or more were lost or the policy collapsed in {failed}"
     return (
         f"{arm}: {found['meet_on_validation']} of {runs} seeds hold all targets on "
         f"{found['validation_years']:.1f} validation years, {found['meet_on_test']} on the test; "
-        f"{found['diverged'] or 'none'} diverged."
+        f"{found['diverged'] or 'none'} diverged{lost if failed else ''}."
     )
 
 
@@ -146,4 +153,5 @@ def _told(run: SeedRun) -> dict[str, Any]:
         "meets_on_test": meets_targets(run.test),
         "entropy_nats": run.entropy_nats,
         "diverged": divergences(run),
+        "failures": failures(run),
     }
