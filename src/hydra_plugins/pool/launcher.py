@@ -3,7 +3,6 @@
 Hydra imports this module at every start, so it stays light.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, List, Optional  # noqa: UP035
@@ -59,11 +58,12 @@ class PoolLauncher(Launcher):
     ) -> None:
         """Take what every job needs."""
         from ppo_workbench.config import ConfigError
+        from ppo_workbench.config.machine import usable_cores
 
         for name, value in (("n_jobs", self.n_jobs), ("threads", self._threads)):
             if value is not None and value < 1:
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
-        self.threads = self._threads or max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
+        self.threads = self._threads or max(1, usable_cores() // self.n_jobs)
         self._context, self._task, self.config = hydra_context, task_function, config
 
     def warm_up(self, database: bool) -> None:
