@@ -30,7 +30,7 @@ def test_system_without_posix_is_refused_in_one_sentence(
 ) -> None:
     monkeypatch.setattr(machine, "POSIX", False)
     monkeypatch.setattr("platform.system", lambda: "Windows")
-    assert cli.command(["budget.timesteps=2048"]) == 2
+    assert cli.command(["budget.minutes=-1"]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("error: Windows: ")
     assert sentence.endswith("WSL 2")
