@@ -1,5 +1,7 @@
 # The two commands: `make train` and `make test`. Both set up .venv from the lock, once.
-PYTHON ?= python3.11
+# Python 3.11 to 3.13 with venv: the first of these that runs (a shim may be there without), or
+# the one that is named: make train PYTHON=/path/to/python3.12
+PYTHON ?= python3.11 python3.12 python3.13 python3
 # For the small CPU build of torch: TORCH_PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_PIP_ARGS ?=
 MINUTES ?= 1
@@ -7,6 +9,8 @@ MINUTES ?= 1
 DELIVERABLES_ARGS ?=
 EVIDENCE_ARGS ?=
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .PHONY: train test lint type ui lock evidence deliverables verify-deliverables
 
@@ -43,16 +47,27 @@ ui: .venv/.installed
 		--backend-store-uri "sqlite:///$${PPO_WORKBENCH_HOME:-.}/mlruns/mlflow.db"
 
 # torch comes first: it has the one version that a pip configuration may serve as several builds.
+# An interpreter that is there may come without pip: `uv sync` leaves none.
 .venv/.installed: pyproject.toml requirements.lock
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check $(TORCH_PIP_ARGS) torch==2.13.0
-	$(BIN)/pip install --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@test -x $(BIN)/python || { for python in $(PYTHON); do \
+		if "$$python" -c '$(SUITABLE)' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
+	done; \
+	echo "error: found no Python 3.11 to 3.13 that runs and has venv (tried: $(PYTHON));" \
+		"install one (Debian, Ubuntu: apt install python3-venv)" \
+		"or name one (make train PYTHON=/path/to/python3.12)" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip
+	$(PIP) $(TORCH_PIP_ARGS) torch==2.13.0
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-lock: .venv/.installed
-	{ echo "# Every package of the environment, pinned; torch stands without the local version so that"; \
-	  echo "# a CPU or a GPU build of 2.13.0 both satisfy it. Made by \`make lock\`."; \
-	  $(BIN)/pip freeze --exclude-editable | grep -iv '^ppo[-_]workbench\|^ray==\|^msgpack==' \
-	  | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.lock.new
+# Newer versions within the ranges of pyproject.toml, for every interpreter at once; needs uv.
+# A CPU build of torch satisfies the lock too, so what only a GPU build needs is left out.
+GPU_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+	nvidia-nvshmem-cu13 triton
+lock:
+	uv lock --upgrade
+	{ echo "# Every package of the environment for Python 3.11 to 3.13. Made by \`make lock\`."; \
+	  uv export --frozen --no-hashes --no-annotate --no-header --no-emit-project \
+	  $(addprefix --prune ,$(GPU_ONLY)); } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

@@ -126,7 +126,7 @@ def _base_pins() -> list[str]:
 
     with (ROOT / "pyproject.toml").open("rb") as file:
         needed = tomllib.load(file)["project"]["dependencies"]
-    names = {text.partition(">")[0].strip() for text in needed}
+    names = {text.partition(">")[0].replace("_", "-") for text in needed}
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line.partition("==")[0] in names]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ppo_workbench.cli import compose
     from ppo_workbench.pipeline import backtest, evaluate, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__", "backtest", "compose", "evaluate", "train"]
 
@@ -26,6 +26,9 @@ _HOME_OF = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ppo_workbench.config.machine import require_posix
+
+    require_posix()
     return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 

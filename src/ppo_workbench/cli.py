@@ -33,6 +33,7 @@ from ppo_workbench.config import (
     TrackingConfig,
     validate_config,
 )
+from ppo_workbench.config.machine import require_posix
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.options import CONF, SYNTHETIC, choose, file_markets, groups
 from ppo_workbench.recorded import Composed, check_files, under_overrides
@@ -121,6 +122,7 @@ def command(arguments: Sequence[str]) -> int:
     arguments = _with_null_options(arguments)
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
+        require_posix()
         with _hydra_process(arguments):
             _check_flags(arguments)
             _job()

@@ -1,6 +1,5 @@
 """Launchers as the sweep drives them: `submit` does not block, `wait` returns what has ended."""
 
-import os
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -52,10 +51,12 @@ class Batches:
 
 def _parallel(launcher: DictConfig) -> int:
     """Read how many jobs a stock launcher runs at once from its settings."""
+    from ppo_workbench.config.machine import usable_cores
+
     for key in ("n_jobs", "array_parallelism"):
         value = launcher.get(key)
         if value is not None:
-            return int(value) if value > 0 else len(os.sched_getaffinity(0))
+            return int(value) if value > 0 else usable_cores()
     return 1
 
 

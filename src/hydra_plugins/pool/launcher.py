@@ -3,7 +3,6 @@
 Hydra imports this module at every start, so it stays light.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, List, Optional  # noqa: UP035
@@ -70,7 +69,8 @@ class PoolLauncher(FreshProcesses):
     def _started(self, full: bool = False) -> "Processes":
         if self._processes is None:
             from hydra_plugins.pool._processes import Processes
+            from ppo_workbench.config.machine import usable_cores
 
-            threads = self._threads or max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
+            threads = self._threads or max(1, usable_cores() // self.n_jobs)
             self._processes = Processes(self._shared, threads, self.preload, self.log, full)
         return self._processes

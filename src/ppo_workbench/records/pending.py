@@ -1,7 +1,6 @@
 """Open the record of a run beside its first rollouts: mlflow's import takes a second and more."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.machine import usable_cores
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import (
     TrackingError,
@@ -185,11 +185,7 @@ def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
 
 def _has_two_cores() -> bool:
     """Say whether a thread runs beside another; on one core learning begins before the record."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux lets a process be bound to cores
-        cores = os.cpu_count() or 1
-    return cores > 1
+    return usable_cores() > 1
 
 
 def _load_mlflow() -> None:

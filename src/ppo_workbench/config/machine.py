@@ -1,0 +1,28 @@
+"""What this machine and its system offer."""
+
+import os
+import platform
+
+from ppo_workbench.config.errors import ConfigError
+
+POSIX = os.name == "posix"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; bound to some of them it can be on Linux."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def require_posix() -> None:
+    """Refuse systems without the file locks, signals and fork server that runs are built on.
+
+    Raises:
+        ConfigError: This is not Linux, macOS or another POSIX system.
+    """
+    if not POSIX:
+        raise ConfigError(
+            f"{platform.system()}: file locks, signals and the fork server of POSIX are needed; "
+            "use Linux, macOS or, on Windows, WSL 2"
+        )
