@@ -8,6 +8,8 @@ from ppo_workbench.config import (
     Config,
     ConfigError,
     FeaturesConfig,
+    ForbiddenAction,
+    ModelType,
     ScoredSplit,
     flatten,
 )
@@ -16,6 +18,7 @@ from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.contender import resolved_config
+from ppo_workbench.pipeline.scores import run_on_split
 from ppo_workbench.pipeline.stored import (
     find_artifact,
     open_bars_with_test,
@@ -23,7 +26,7 @@ from ppo_workbench.pipeline.stored import (
     stored_policy,
 )
 from ppo_workbench.records.ledger import Opening
-from ppo_workbench.scoring.backtest import backtest
+from ppo_workbench.scoring.audit import AuditReport, audit
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
@@ -40,12 +43,27 @@ class Evaluation:
         experiment: The bars and everything made of them.
         metadata: The model's.
         opening: The look at the test that this was, if it was one.
+        split: Name in the experiment's splits of what was scored.
     """
 
     trace: Trace
     experiment: Experiment
     metadata: Metadata
     opening: Opening | None
+    split: str
+
+    def audit(self) -> AuditReport:
+        """Check every fill against every rule, without the masks."""
+        own = self.experiment.config
+        masked = self.metadata.model_type is ModelType.maskable_ppo
+        free = not masked and own.env.forbidden_action is ForbiddenAction.execute
+        return audit(
+            self.trace,
+            self.experiment.bars,
+            own,
+            enforced=not free,
+            masked=masked and not own.env.mask_all_true,
+        )
 
     def notes(self) -> Iterator[str]:
         """Say what a reader of the figures must know."""
@@ -79,23 +97,24 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
         ArtifactError: The artefact is missing or damaged.
         LedgerError: The look cannot be recorded, so nothing is opened.
     """
-    folder, name = find_artifact(artifact)
-    stored = load_artifact(folder, name)
+    folder, file = find_artifact(artifact)
+    stored = load_artifact(folder, file)
     config = as_trained(config, stored.metadata)
     bars, splits = split_bars(config)
     opening = None
     if split in (ScoredSplit.test, ScoredSplit.all):
         if split is ScoredSplit.all:
             splits["test"] = Split("test", splits["train"].start, splits["test"].stop)
-        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {name}")
-        scored = splits["test"]
+        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {file}")
+        name = "test"
     else:
         experiment = prepare(config, bars, splits)
-        scored = splits[split.value]
+        name = split.value
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
     market = rescaled(experiment, stored.tensors)
-    trace = backtest(policy, experiment.bars, market, scored, experiment.config)
-    return Evaluation(trace, replace(experiment, market=market), stored.metadata, opening)
+    experiment = replace(experiment, market=market)
+    trace = run_on_split(experiment, policy, name)
+    return Evaluation(trace, experiment, stored.metadata, opening, name)
 
 
 def settings_note(config: Config, metadata: Metadata) -> str:
