@@ -39,7 +39,8 @@ def _difference(second: str, figure: str, value: float, *, decided: bool) -> dic
 def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> None:
     rows = [_difference(arm, "sharpe_annual", 0.05, decided=False) for arm in ("execute", "reject")]
     assert headline({"differences": rows}, ARMS) == (
-        "Nothing was found: none of the 2 differences between Masked and another variant is decided."
+        "Nothing was found: none of the 2 differences between Masked and another variant is "
+        "decided."
     )
     one = {"differences": rows[:1]}
     assert headline(one, ARMS) == (
@@ -50,7 +51,7 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
 def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
     row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
     assert headline({"differences": [row]}, ARMS) == (
-        "Nothing was found: no difference of Masked to a variant was computed."
+        "Nothing was found: no difference of Masked to another variant was computed."
     )
     assert findings({"differences": [row]}, ARMS) == [
         "1 of 1 differences are decided; if none differed, about 0.1 would be by chance."

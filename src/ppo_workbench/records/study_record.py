@@ -32,6 +32,7 @@ from ppo_workbench.records.tracking import (
     Tracker,
     open_tracker,
 )
+from ppo_workbench.scoring.report_document import spoken
 
 if TYPE_CHECKING:
     import optuna
@@ -273,7 +274,9 @@ def analyse_study(
     found = load_study(open_storage(storage, home, study), study)
     check_folder(found, folder)
     # What trials return is not the figure of that name on the scorecard.
-    return analyse(found, folder, objective_name=", ".join(f"bound of {name}" for name in metrics))
+    return analyse(
+        found, folder, objective_name=", ".join(f"bound of {spoken(name)}" for name in metrics)
+    )
 
 
 def _metrics_of(folder: Path) -> list[tuple[int, dict[str, float]]]:
