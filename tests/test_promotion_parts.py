@@ -199,7 +199,7 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
     assert "&lt;b&gt;final" in page
     assert "<b>final" not in page
     assert "1 &lt; 2" in page
-    assert page.index(">bad<") < page.index(">good<")
+    assert page.index("<td>bad<") < page.index("<td>good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
 

@@ -63,6 +63,7 @@ from ppo_workbench.pipeline.promotion_evidence import (
     trial_evidence,
 )
 from ppo_workbench.pipeline.promotion_report import describe, write_reports
+from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
@@ -353,7 +354,9 @@ class _Promotion:
         champion = None
         if promoted:
             champion = install_champion(_champions(self._home), self._name, artifact)
-        write_reports(self._folder, document)
+        own = Comparand("model", f"{self._name}, trial {number}", evidence.trace)
+        shown = [own, *references(opened.experiment, "test")]
+        write_reports(self._folder, document, opened.experiment.bars, shown)
         self._console.show(describe(document))
         if promoted:
             _warn_of_exports(self._console, _champions(self._home), self._name)
