@@ -13,6 +13,7 @@ from ppo_workbench.scoring.report_document import (
     figure_title,
     interval_text,
     is_told,
+    number,
     shown,
     unit_of,
 )
@@ -113,11 +114,11 @@ def describe(document: Mapping[str, Any]) -> str:
 
 def _tiles(cards: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     """Return three figures of the test beside those of validation."""
-    ends = [cards["test"].get(key) for key in ("sharpe_low_95", "sharpe_high_95")]
+    low, high = (number(cards["test"], key) for key in ("sharpe_low_95", "sharpe_high_95"))
     tiles = []
     for figure in FIGURES:
         title, before, value = _card_row(cards, figure)
-        span = interval_text(*ends) if figure == "sharpe_annual" else ""
+        span = interval_text(low, high) if figure == "sharpe_annual" else ""
         told = f"95 % interval {span}" if span else ""
         tiles.append(Tile(f"{title}, test", value, told, beside=(f"validation: {before}",)))
     return tiles

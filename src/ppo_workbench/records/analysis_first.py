@@ -50,7 +50,7 @@ class Chosen:
             found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return cls({})
-        ends = found.get("interval") or ()
+        ends = list(found.get("interval") or [])
         cards = {seed: card for seed, card in part(found, "scorecards").items() if card}
         return cls(cards, (ends[0], ends[1]) if len(ends) == 2 else None, number(found, "mean"))
 
