@@ -21,10 +21,11 @@ TOLD = (*HEADLINE, "annual_return_frac", "n_trades", "exposure_mean_abs")
 VIEW = "workbench"
 COLUMNS = (
     *(f"metrics.`{name}`" for name in (*HEADLINE, INVALID)),
-    *("tags.`study`", "tags.`status`", "attributes.`Dataset`", "tags.`overrides`"),
+    *("tags.`study`", "tags.`status`", "tags.`overrides`"),
 )
-# MLflow has no default columns of its own to set, only shared views of an experiment.
+# MLflow has no default columns that can be set, only shared views of an experiment, by address.
 EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
     f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": list(COLUMNS)}),
     NOTE: "[Open the list with Sharpe ratio, drawdown, win rate, invalid trades, study and status "
     "as columns](#/experiments/{experiment}/runs?viewStateShareKey=" + VIEW + ")",
