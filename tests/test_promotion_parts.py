@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from tests.browser import check_page, needs_browser
 from tests.delivery.test_artifact import _fields
 
 from ppo_workbench.cli import compose
@@ -33,10 +34,12 @@ from ppo_workbench.pipeline.contender import (
 )
 from ppo_workbench.pipeline.promote import promote, rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
+from ppo_workbench.pipeline.single_document import references
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.records.registry import register
+from ppo_workbench.trading.experiment import prepare, split_bars
 
 
 def _model(value: float = 1.0, sharpe: float = 1.0, **changes: Any) -> Artifact:
@@ -163,7 +166,7 @@ def test_registry_that_is_down_costs_a_warning_alone(
     assert "does not know the new state of final" in caplog.text
 
 
-def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
+def _promotion() -> dict[str, Any]:
     gate = {"value": 1.0, "threshold": 2.0, "power": 0.25, "alternative": "a truth"}
     card = dict.fromkeys(
         (
@@ -172,7 +175,7 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
         ),
         1.0,
     )
-    document = {
+    return {
         "name": "<b>final</b>",
         "study": "spring",
         "profile": "production",
@@ -193,15 +196,36 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
         "scorecards": {"validation": card, "test": card},
     }
 
+
+def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
+    document = _promotion()
+
     write_reports(tmp_path, document)
 
     page = (tmp_path / "promotion.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;final" in page
     assert "<b>final" not in page
     assert "1 &lt; 2" in page
-    assert page.index(">bad<") < page.index(">good<")
+    assert page.index("<td>bad<") < page.index("<td>good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_promotion_page_fits_screen_and_phone_and_explains_its_columns(tmp_path: Path) -> None:
+    config = compose(["tracking=none", "data.synthetic.sessions=40"])
+    experiment = prepare(config, *split_bars(config))
+    shown = references(experiment, "validation")
+    gate = {"name": "deflated_sharpe", "passed": True, "value": 0.97, "threshold": 0.95}
+    gate |= {"reason": "lucky", "power": 0.5, "alternative": "a true Sharpe ratio of 1.5"}
+    document = _promotion()
+    document["gates"].append(gate)
+    write_reports(tmp_path, document, experiment.bars, shown)
+    words = check_page(tmp_path / "promotion.html", tmp_path)[1280]["words"]
+    assert "Better than the luckiest of all trials would be" in words
+    assert "deflated_sharpe" not in words
+    assert {arm.title for arm in shown} == {"tuned threshold rule", "buy and hold"}
 
 
 @pytest.fixture

@@ -153,7 +153,8 @@ def _job(cfg: DictConfig) -> float:
 def _run(cfg: DictConfig) -> float:
     given = Composed(cfg, dict(HydraConfig.get().runtime.choices))
     _check_market(given)
-    cfg = _with_recorded(given, HydraConfig.get().overrides.task)
+    overrides = list(HydraConfig.get().overrides.task)
+    cfg = _with_recorded(given, overrides)
     config, raw, choices = _checked(cfg, given.choices)
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
         raise ConfigError(f"sweep={choices['sweep']}: is searched under --multirun only, add it")
@@ -164,10 +165,10 @@ def _run(cfg: DictConfig) -> float:
     _collect_garbage_as_usual()
     START_LINE.end()
     if config.task is not Task.compare or config.compare.cell.name is not None:
-        return float(pipeline.run(config, raw, choices))
+        return float(pipeline.run(config, raw, choices, overrides=overrides))
     from ppo_workbench.launching import LauncherJobs
 
-    return float(pipeline.run(config, raw, choices, LauncherJobs(_job)))
+    return float(pipeline.run(config, raw, choices, LauncherJobs(_job), overrides))
 
 
 def _collect_garbage_as_usual() -> None:

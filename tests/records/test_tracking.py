@@ -131,6 +131,28 @@ def test_tracker_exception_in_the_block_ends_the_run_and_passes_on(
     assert (run.info.status, run.data.metrics) == (status, {"kept": 1.0})
 
 
+def test_tracker_bars_source_and_columns_are_recorded_without_secrets(home: Path) -> None:
+    data = {
+        "source": "file", "instrument": "SPY", "fingerprint": "f" * 64, "bar_seconds": 60,
+        "splits": {"train": {"start": "2020-01-01", "stop": "2021-01-01"}},
+        "path": f"https://me:{CANARY}@host/bars.csv?token={CANARY}",
+    }  # fmt: skip
+    with open_tracker(TrackingConfig(), home, "bars", tags={"overrides": "seed=3"}) as tracker:
+        tracker.log_bars(data)
+        tracker.log_bars(data)  # as a run that was resumed
+    run = _run(home, tracker)
+    (found,) = run.inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("SPY", "f" * 36)
+    assert json.loads(found.dataset.profile)["splits"]["train"]["start"] == "2020-01-01"
+    assert json.loads(found.dataset.source) == {"uri": "https://***@host/bars.csv?token=***"}
+    assert run.data.tags["mlflow.source.name"] == "ppo_workbench"
+    experiment = _client(home).get_experiment(run.info.experiment_id)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.workbench"])
+    assert "metrics.`sharpe_annual`" in view["selectedColumns"]
+    link = f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=workbench"
+    assert link in experiment.tags["mlflow.note.content"]
+
+
 def test_tracker_end_as_killed_without_an_exception_is_killed(home: Path) -> None:
     with open_tracker(TrackingConfig(), home, "stopped") as tracker:
         tracker.end_as(RunStatus.killed)

@@ -2,8 +2,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.browser import check_page, needs_browser
 
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.metrics import scorecard
@@ -231,7 +230,7 @@ def test_report_of_nothing_but_a_trace_says_what_is_missing(
     words = _words(_write(tmp_path, bars_of, {"only": make_trace([100, 101, 99])}))
     assert "only: no comparison was made" in words
     assert "count of looks at the test is missing" in words
-    assert "paired differences between arms" in words
+    assert "paired differences" in words
     assert "training curves" in words
 
 
@@ -322,24 +321,104 @@ def test_report_pictures_are_png_files(tmp_path: Path, bars_of: BarsMaker, tradi
     assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in files.pictures)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-@pytest.mark.parametrize("width", [390, 1440])
-def test_report_opens_in_a_browser_and_draws_everything(
-    tmp_path: Path, bars_of: BarsMaker, trading: Trace, width: int
+@needs_browser
+def test_report_fits_screen_and_phone_with_its_equity_in_the_first_900_pixels(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
 ) -> None:
-    files = _write(tmp_path, bars_of, {"masked": trading}, _document(), _curves())
-    flags = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --virtual-time-budget=8000 --dump-dom"
-    )
-    result = subprocess.run(
-        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
-         f"--window-size={width},900", files.page.as_uri()],
-        check=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    drawn = re.search(r'data-drawn="(\d+)"', result.stdout)
-    assert drawn is not None
+    found = check_page(_long_report(tmp_path, bars_of, trading).page, tmp_path)
     # Equity, equal volatility, curves, masks, rewards, candles.
-    assert int(drawn[1]) == result.stdout.count('class="plot js-plotly-plot"') == 6
-    assert "of 13" in result.stdout  # the trade list
+    assert found[1280]["plots"] == 6
+    assert "of 13" in found[1280]["words"]  # the trade list
+
+
+def _long_report(folder: Path, bars_of: BarsMaker, trading: Trace) -> ReportFiles:
+    """Write a report with ten variants, as many figures, and most differences undecided."""
+    document = _document()
+    names = [f"masked_variation_{i}_of_a_kind" for i in range(8)]
+    document["arms"] += [{"name": name, "title": name, "kind": "trained"} for name in names]
+    document["differences"] += [
+        {"first": "masked", "second": name, "figure": figure, "estimate": 0.1, "low": None,
+         "high": None, "p_value": None, "decided": False}
+        for name in names
+        for figure in ("sharpe_annual", "calmar", "win_rate_frac", "n_trades")
+    ]  # fmt: skip
+    return _write(folder, bars_of, {"masked": trading, names[0]: trading}, document, _curves())
+
+
+def test_report_names_variants_for_a_reader_and_folds_what_has_no_interval(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    files = _long_report(tmp_path, bars_of, trading)
+    words, bare = _words(files), _bare(files)
+    assert "MaskablePPO, variation 3 of a kind" in words
+    assert "masked_variation" not in words
+    assert "no interval" not in words
+    folded = re.findall(r"<details>.*?</details>", bare, re.DOTALL)
+    assert any("32 differences without an interval" in part for part in folded)
+    open_words = re.sub(r"<details>.*?</details>", "", bare, flags=re.DOTALL)
+    assert "MaskablePPO, masked &minus; PPO, execute" in open_words
+    assert "MaskablePPO, masked &minus; MaskablePPO, variation" not in open_words
+
+
+def test_report_gives_no_win_rate_to_who_never_trades(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace, make_trace: TraceMaker
+) -> None:
+    idle = make_trace([100.0] * 260, close=trading.close)
+    document = _document()
+    document["cards"] = {"spy": {"execute": [scorecard(idle).to_dict()]}}
+    row = document["differences"][0]
+    document["differences"].append(row | {"figure": "win_rate_frac"})
+    document["targets"].append(
+        {"arm": "execute", "figure": "win_rate_frac", "value": 0.0, "low": 0.0, "high": 0.0}
+    )
+    files = _write(tmp_path, bars_of, {"masked": trading, "execute": idle}, document)
+    assert _cell(files, "execute", "win_rate_frac").strip() == "-"
+    tables = _record(files)["tables"]
+    assert [group["figure"] for group in tables["differences"]] == ["max_drawdown_frac"]
+
+
+def test_report_gives_no_interval_to_a_single_value(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    document = _document()
+    same = {"values": [0.4, 0.4], "median": 0.4, "median_low": 0.4, "median_high": 0.4}
+    odd = {"values": [0.4, 0.9], "median": 0.6, "median_low": -0.3, "median_high": 1.4}
+    document["figures"]["execute"] |= {"calmar": same, "win_rate_frac": odd}
+    files = _write(tmp_path, bars_of, {"masked": trading}, document)
+    assert _cell(files, "execute", "calmar").strip() == "0.40"
+    words = " ".join(_cell(files, "execute", "win_rate_frac").split())
+    assert words == "60.0 % 0.0 to 100.0 %"  # no share lies beyond
+
+
+def test_report_of_runs_on_the_same_days_takes_the_interval_over_days(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    document = _document() | {"method": "days and seeds"}
+    document["figures"]["execute"]["sharpe_annual"] |= {"mean": 0.25, "low": -1.5, "high": 2.0}
+    files = _write(tmp_path, bars_of, {"masked": trading}, document)
+    assert " ".join(_cell(files, "execute", "sharpe_annual").split()) == "0.25 -1.50 to 2.00"
+
+
+def test_headline_of_one_model_says_what_chance_may_explain(
+    tmp_path: Path, bars_of: BarsMaker, trading: Trace
+) -> None:
+    difference = {"first": "masked", "figure": "sharpe_annual", "estimate": -1.0}
+    document = {
+        "kind": "model",
+        "protocol": "validation",
+        "arms": [
+            {"name": "masked", "title": "mine", "kind": "trained"},
+            {"name": "threshold", "kind": "yardstick"},
+            {"name": "buy-and-hold", "kind": "yardstick"},
+        ],
+        "figures": {"masked": {"sharpe_annual": {"mean": 0.5, "low": -1.0, "high": 2.0}}},
+        "differences": [
+            difference | {"second": "threshold", "low": -2.0, "high": -0.1, "decided": True},
+            difference | {"second": "buy-and-hold", "low": -2.0, "high": 0.1, "decided": False},
+        ],
+    }
+    files = _write(tmp_path, bars_of, {"masked": trading}, document)
+    assert _record(files)["headline"] == (
+        "mine on validation: not shown to earn anything: Sharpe ratio 0.50 (-1.00 to 2.00) may be "
+        "chance; worse than tuned threshold rule and not told apart from buy and hold."
+    )

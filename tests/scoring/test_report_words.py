@@ -39,7 +39,8 @@ def _difference(second: str, figure: str, value: float, *, decided: bool) -> dic
 def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> None:
     rows = [_difference(arm, "sharpe_annual", 0.05, decided=False) for arm in ("execute", "reject")]
     assert headline({"differences": rows}, ARMS) == (
-        "Nothing was found: none of the 2 differences between Masked and another arm is decided."
+        "Nothing was found: none of the 2 differences between Masked and another variant is "
+        "decided."
     )
     one = {"differences": rows[:1]}
     assert headline(one, ARMS) == (
@@ -50,10 +51,10 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
 def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
     row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
     assert headline({"differences": [row]}, ARMS) == (
-        "Nothing was found: no difference of Masked to another arm was computed."
+        "Nothing was found: no difference of Masked to another variant was computed."
     )
     assert findings({"differences": [row]}, ARMS) == [
-        "1 of 1 differences are decided; if no arm differed, about 0.1 would be by chance."
+        "1 of 1 differences are decided; if none differed, about 0.1 would be by chance."
     ]
 
 
@@ -73,7 +74,7 @@ def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
         _difference("reject", "sharpe_annual", 0.05, decided=False),
     ]
     assert headline({"differences": rows}, ARMS) == (
-        "Masked against 2 other trained arms: better than 1 and worse than 1 in maximum "
+        "Masked against 2 other trained variants: better than 1 and worse than 1 in maximum "
         "drawdown; nothing is decided in Sharpe ratio."
     )
 
@@ -111,7 +112,7 @@ def test_headline_without_differences_tells_the_targets() -> None:
 
 
 def test_headline_of_no_arm_claims_nothing() -> None:
-    assert headline({}, ()) == "Nothing was compared: no arm is recorded."
+    assert headline({}, ()) == "Nothing was compared: no variant is recorded."
 
 
 def test_difference_sentence_gives_interval_and_p_value() -> None:
@@ -125,7 +126,7 @@ def test_difference_sentence_gives_interval_and_p_value() -> None:
 def test_findings_state_what_chance_would_decide() -> None:
     rows = [_difference("execute", "sharpe_annual", 1.0, decided=i == 0) for i in range(20)]
     assert findings({"differences": rows}, ARMS)[1] == (
-        "1 of 20 differences are decided; if no arm differed, about 1.0 would be by chance."
+        "1 of 20 differences are decided; if none differed, about 1.0 would be by chance."
     )
 
 

@@ -89,7 +89,7 @@ def describe_model(
         ),
         config=plain(recorded_horizons(raw, config)),
         seed=config.seed,
-        data=_data(experiment),
+        data=describe_data(experiment),
         training=training,
         scorecards=scorecards,
         mlflow_run_id=run_id,
@@ -132,7 +132,8 @@ def _ranges(experiment: Experiment) -> dict[str, tuple[float, float]]:
     return {name: (float(lows[k]), float(highs[k])) for k, name in enumerate(names)}
 
 
-def _data(experiment: Experiment) -> Data:
+def describe_data(experiment: Experiment) -> Data:
+    """Say which bars an experiment is on, and the ranges of its splits."""
     bars = experiment.bars
     spans = {
         name: (int(bars.start_ns[split.start]), int(bars.start_ns[split.stop - 1]))
@@ -185,15 +186,23 @@ def _cpu_model() -> str:
 def git_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, None elsewhere."""
     for folder in Path(__file__).resolve().parents:
-        head = folder / ".git" / "HEAD"
-        if head.is_file():
-            return _resolve_head(head)
+        git = folder / ".git"
+        if git.is_file():  # of a second worktree
+            git = folder / git.read_text(encoding="utf-8").strip().removeprefix("gitdir: ")
+        if (git / "HEAD").is_file():
+            return _resolve_head(git)
     return None
 
 
-def _resolve_head(head: Path) -> str | None:
-    text = head.read_text(encoding="utf-8").strip()
+def _resolve_head(git: Path) -> str | None:
+    text = (git / "HEAD").read_text(encoding="utf-8").strip()
     if not text.startswith("ref: "):
         return text
-    reference = head.parent / text.removeprefix("ref: ")
-    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+    reference, common = text.removeprefix("ref: "), git
+    if (git / "commondir").is_file():
+        common = git / (git / "commondir").read_text(encoding="utf-8").strip()
+    if (common / reference).is_file():
+        return (common / reference).read_text(encoding="utf-8").strip()
+    packed = common / "packed-refs"
+    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {reference}")), None)

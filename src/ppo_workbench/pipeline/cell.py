@@ -31,7 +31,7 @@ from ppo_workbench.pipeline.comparison_plan import (
     write_whole,
 )
 from ppo_workbench.pipeline.fitting import look_at
-from ppo_workbench.pipeline.outcome import describe_training
+from ppo_workbench.pipeline.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
 from ppo_workbench.scoring.audit import audit
@@ -109,6 +109,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         "instrument": bars.instrument,
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
+        "data": bars_of(opened, raw),
         "test": {"start": opening.start, "stop": opening.stop, "looks": opening.looks},
         "scores": {
             name: _score(opened, policy, fold, folder, name, keep)

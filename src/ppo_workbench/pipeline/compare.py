@@ -86,6 +86,7 @@ def compare(
     raw: Mapping[str, Any],
     jobs: Jobs,
     console: WorkbenchConsole | None = None,
+    overrides: Sequence[str] = (),
 ) -> Comparison:
     """Train all arms with all seeds on all markets, and compare them out of sample.
 
@@ -96,6 +97,7 @@ def compare(
         raw: The configuration with secrets unresolved.
         jobs: Runs the cells.
         console: Where to print.
+        overrides: What was given beside the defaults, recorded as a tag.
 
     Raises:
         WorkbenchError: Bad settings, a name that is taken, or a cell that failed.
@@ -116,7 +118,7 @@ def compare(
     if kept is None:
         kept = _begin(config, folder, plan, look)
     params = raw or record_of(config)
-    record = ComparisonRecord.open(config.tracking, home, name, params, goes_on)
+    record = ComparisonRecord.open(config.tracking, home, name, params, goes_on, overrides)
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:
         results = _run_cells(cells, kept["limits"], jobs, folder, record, console)

@@ -8,17 +8,10 @@ from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
+from ppo_workbench.scoring.report_document import display_name
 from ppo_workbench.scoring.targets import stability_sentence
 
 FORMAT_VERSION = 1
-TITLES = {
-    "masked": "MaskablePPO",
-    "reject": "PPO, forbidden orders rejected",
-    "execute": "PPO, forbidden orders executed",
-    "all_true": "MaskablePPO without a mask (control)",
-    "threshold": "threshold rule, tuned on train",
-    "oracle": "oracle (knows the edge)",
-}
 INVALID = ("violations", "rejections")
 
 
@@ -44,7 +37,11 @@ def comparison_document(
     pairs = config.compare.pairs or _all_pairs(config)
     figures, differences = main.figures(), main.differences(pairs)
     reference, stable = config.compare.reference, found.stability()
-    told = [stability_sentence(reference, stable[reference])] if reference in stable else []
+    told = (
+        [stability_sentence(display_name(reference), stable[reference])]
+        if reference in stable
+        else []
+    )
     tests = _tests(found, compared)
     years = tests[0]["years"]
     second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
@@ -58,7 +55,7 @@ def comparison_document(
         "arms": [
             {
                 "name": arm,
-                "title": TITLES.get(arm, arm),
+                "title": display_name(arm),
                 "kind": "trained" if arm in trained else "yardstick",
                 "overrides": config.compare.arms.get(arm, []),
             }

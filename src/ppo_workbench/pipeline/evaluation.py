@@ -8,6 +8,8 @@ from ppo_workbench.config import (
     Config,
     ConfigError,
     FeaturesConfig,
+    ForbiddenAction,
+    ModelType,
     ScoredSplit,
     flatten,
 )
@@ -23,6 +25,7 @@ from ppo_workbench.pipeline.stored import (
     run_on_split,
 )
 from ppo_workbench.records.ledger import Opening
+from ppo_workbench.scoring.audit import AuditReport, audit
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
@@ -39,12 +42,27 @@ class Evaluation:
         experiment: The bars and everything made of them.
         metadata: The model's.
         opening: The look at the test that this was, if it was one.
+        split: Name in the experiment's splits of what was scored.
     """
 
     trace: Trace
     experiment: Experiment
     metadata: Metadata
     opening: Opening | None
+    split: str
+
+    def audit(self) -> AuditReport:
+        """Check every fill against every rule, without the masks."""
+        own = self.experiment.config
+        masked = self.metadata.model_type is ModelType.maskable_ppo
+        free = not masked and own.env.forbidden_action is ForbiddenAction.execute
+        return audit(
+            self.trace,
+            self.experiment.bars,
+            own,
+            enforced=not free,
+            masked=masked and not own.env.mask_all_true,
+        )
 
     def notes(self) -> Iterator[str]:
         """Say what a reader of the figures must know."""
@@ -78,21 +96,21 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
         ArtifactError: The artefact is missing or damaged.
         LedgerError: The look cannot be recorded, so nothing is opened.
     """
-    folder, name = find_artifact(artifact)
-    stored = load_artifact(folder, name)
+    folder, file = find_artifact(artifact)
+    stored = load_artifact(folder, file)
     config = as_trained(config, stored.metadata)
     bars, splits = split_bars(config)
     opening = None
     if split in (ScoredSplit.test, ScoredSplit.all):
         if split is ScoredSplit.all:
             splits["test"] = Split("test", splits["train"].start, splits["test"].stop)
-        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {name}")
-        scored = "test"
+        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {file}")
+        name = "test"
     else:
         experiment = prepare(config, bars, splits)
-        scored = split.value
+        name = split.value
     policy, seen = as_stored(stored, experiment)
-    return Evaluation(run_on_split(seen, policy, scored), seen, stored.metadata, opening)
+    return Evaluation(run_on_split(seen, policy, name), seen, stored.metadata, opening, name)
 
 
 def settings_note(config: Config, metadata: Metadata) -> str:

@@ -17,7 +17,7 @@ from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
 )
-from ppo_workbench.delivery.describe import plain, utc
+from ppo_workbench.delivery.describe import describe_data, plain, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
 from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole, command_line
 from ppo_workbench.learning.training import (
@@ -26,6 +26,7 @@ from ppo_workbench.learning.training import (
 from ppo_workbench.market.horizons import describe_horizons
 from ppo_workbench.pipeline.scores import Scores, own_scores
 from ppo_workbench.pipeline.stored import MODEL_NAMES
+from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.plots import write_plots
 from ppo_workbench.scoring.trace import Trace
@@ -209,8 +210,9 @@ def record_outcome(
     traces: dict[str, Trace],
     paths: ArtifactPaths,
     result: TrainingResult,
+    data: Mapping[str, Any],
 ) -> None:
-    """Record scorecards, plots, console log and artefact."""
+    """Record bars, scorecards, plots, console log and artefact."""
     final: dict[str, float] = {}
     for split, card in own_scores(config, scores).items():
         final |= {f"final_{split}/{key}": value for key, value in card.to_dict().items()}
@@ -218,9 +220,15 @@ def record_outcome(
         key = name.split(" (")[0].replace(" ", "_").replace(",", "")
         final[f"compare_validation/{key}/sharpe_annual"] = cards["validation"].sharpe_annual
         final[f"compare_validation/{key}/max_drawdown_frac"] = cards["validation"].max_drawdown_frac
+    flat = {split: card.to_dict() for split, card in own_scores(config, scores).items()}
+    final |= headline_metrics([flat["validation"]])
     tracker.log_metrics(final, result.timesteps)
+    tracker.log_bars(data)
+    command = f"python -m ppo_workbench task=report run={paths.pth.stem}"
+    report = f"Report: `{command}` writes `reports/{paths.pth.stem}/report.html`"
     tracker.set_tags(
         {
+            NOTE: run_note(flat, [report, f"Model: `{paths.pth.parent.name}/{paths.pth.name}`"]),
             "status": "candidate",
             "selected_timesteps": str(result.selected_timesteps),
             "planned_timesteps": str(result.planned_timesteps),
@@ -238,6 +246,12 @@ def record_outcome(
         except OSError as error:
             console.show(f"plots not written ({error.strerror}), the model is kept")
     tracker.log_text(console.log_text, "console.log")
+
+
+def bars_of(experiment: Experiment, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which bars an experiment is on, for its record; a path stays unresolved."""
+    path = raw.get("data", {}).get("path")
+    return describe_data(experiment).model_dump(mode="json") | {"path": path}
 
 
 def record_of(config: Config) -> dict[str, Any]:

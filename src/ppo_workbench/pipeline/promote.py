@@ -50,7 +50,7 @@ from ppo_workbench.pipeline.contender import (
     candidate_config,
     check_same_bars,
 )
-from ppo_workbench.pipeline.outcome import check_result_path, record_of, write_result
+from ppo_workbench.pipeline.outcome import bars_of, check_result_path, record_of, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
     Opened,
@@ -62,7 +62,8 @@ from ppo_workbench.pipeline.promotion_evidence import (
     threshold_path,
     trial_evidence,
 )
-from ppo_workbench.pipeline.promotion_report import describe, write_reports
+from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
+from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
@@ -73,6 +74,7 @@ from ppo_workbench.records.registry import (
     StoredModel,
     register,
 )
+from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker, open_tracker
 from ppo_workbench.scoring.gate_profiles import CHAMPION as REIGNING
 from ppo_workbench.scoring.gate_profiles import THRESHOLD, Evidence, judge
@@ -353,10 +355,13 @@ class _Promotion:
         champion = None
         if promoted:
             champion = install_champion(_champions(self._home), self._name, artifact)
-        write_reports(self._folder, document)
+        own = Comparand("model", f"{self._name}, trial {number}", evidence.trace)
+        shown = [own, *references(opened.experiment, "test")]
+        write_reports(self._folder, document, opened.experiment.bars, shown)
         self._console.show(describe(document))
         if promoted:
             _warn_of_exports(self._console, _champions(self._home), self._name)
+        tracker.log_bars(bars_of(opened.experiment, winner.raw))
         self._record(tracker, gates, document)
         return Promotion(promoted, gates, self._folder, document, champion)
 
@@ -483,7 +488,13 @@ class _Promotion:
         tracker.log_metrics(metrics, 0)
         words = {True: "passed", False: "refused"}
         tags = {f"gate.{gate.name}": f"{words[gate.passed]}: {gate.reason}" for gate in gates}
-        tracker.set_tags({**tags, "promoted": str(promoted).lower(), "output": self._name})
+        cards = document["scorecards"]
+        tracker.log_metrics(headline_metrics([cards["test"]]), 0)
+        held = f"Report: `{self._folder.parent.name}/{self._folder.name}/promotion.html`"
+        note = run_note(cards, [headline(document), f"{held}, and among the artifacts"])
+        status = "champion" if promoted else "refused"
+        tags |= {NOTE: note, "status": status, "promoted": str(promoted).lower()}
+        tracker.set_tags({**tags, "output": self._name})
         for report in ("promotion.json", "promotion.html"):
             tracker.log_artifact(self._folder / report)
         tracker.flush()

@@ -1,24 +1,92 @@
-"""The report of a promotion: promotion.json for scripts, a table for people, both from one dict."""
+"""The report of a promotion: promotion.json for scripts, a page for people, both from one dict."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.pipeline.single_document import Comparand
+from ppo_workbench.scoring.page import assemble_page
+from ppo_workbench.scoring.report_document import (
+    Arm,
+    figure_title,
+    interval_text,
+    is_told,
+    number,
+    shown,
+    unit_of,
+)
+from ppo_workbench.scoring.report_figures import arm_strokes, equity_figure
+from ppo_workbench.scoring.report_tiles import FIGURES, Tile
+from ppo_workbench.scoring.report_world import World
+
 TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
+CARD = (
+    *("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs"),
+    *("excess_return_annual_frac", "expectancy_bps"),
+)
+# Gate -> what it asks, and in what its value is counted.
+GATES = {
+    "target_sharpe": ("Sharpe ratio reaches its target on the test", "a year"),
+    "target_drawdown": ("Drawdown stays below its target on the test", "fraction"),
+    "target_win_rate": ("Win rate reaches its target on the test", "fraction"),
+    "target_trades": ("Trades enough for the targets to mean anything", "round trips"),
+    "target_exposure": ("Is invested enough for the targets to mean anything", "mean exposure"),
+    "round_trips": ("Trades enough to be judged", "round trips"),
+    "expectancy": ("Earns on a round trip, net of costs", "bps, lower bound"),
+    "deflated_sharpe": ("Better than the luckiest of all trials would be", "probability"),
+    "probability_of_loss": ("The best of the trials does not lose out of sample", "probability"),
+    "probabilistic_sharpe": ("Earns more than cash on the test", "probability"),
+    "ppo_execute": ("Better than standard PPO, forbidden orders carried out", "Sharpe, lower end"),
+    "ppo_reject": ("Not worse than standard PPO, forbidden orders rejected", "Sharpe, upper end"),
+    "threshold": ("Better than the tuned threshold rule", "Sharpe ratio"),
+    "champion": ("Not worse than the reigning champion", "Sharpe, upper end"),
+    "costs_x2": ("Still earns at double costs", "fraction"),
+    "latency_1_bar": ("Still earns with every order one bar later", "fraction"),
+    "ledger": ("This look at the test was recorded first", "looks"),
+    "split_hygiene": ("Training, validation and test are kept apart", "bars between"),
+    "audit": ("No rule is broken, says the independent audit", "violations"),
+    "golden": ("Saved and loaded, it decides the same", "golden vectors"),
+}
 
 
-def write_reports(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write promotion.json and promotion.html into the folder of a promotion."""
-    from jinja2 import Environment, StrictUndefined
+def write_reports(
+    folder: Path,
+    document: Mapping[str, Any],
+    bars: Bars | None = None,
+    shown_policies: Sequence[Comparand] = (),
+) -> None:
+    """Write promotion.json and promotion.html into the folder of a promotion.
 
+    Args:
+        folder: Of the promotion.
+        document: What promotion.json holds.
+        bars: The opened test's, None to draw nothing.
+        shown_policies: The model, then the reference policies, on those bars.
+    """
     text = json.dumps(document, indent=2, allow_nan=False)
     (folder / "promotion.json").write_text(text, encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": _number, "figure": _figure}
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    html = page.render(document, headline=headline(document))
-    (folder / "promotion.html").write_text(html, encoding="utf-8")
+    figures = {}
+    if bars is not None:
+        own = shown_policies[0]
+        arms = [
+            Arm(each.name, each.title, "trained" if each is own else "yardstick")
+            for each in shown_policies
+        ]
+        world = World(bars, {each.name: each.trace for each in shown_policies})
+        figures["equity"] = equity_figure(world, arms, arm_strokes(arms))
+    page = assemble_page(
+        TEMPLATE,
+        figures,
+        d=document,
+        headline=headline(document),
+        tiles=_tiles(document["scorecards"]),
+        rows=[_gate_row(gate) for gate in sorted(document["gates"], key=lambda g: g["passed"])],
+        card=[_card_row(document["scorecards"], key) for key in CARD],
+        number=_number,
+    )
+    (folder / "promotion.html").write_text(page, encoding="utf-8")
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -44,14 +112,47 @@ def describe(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _tiles(cards: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
+    """Return three figures of the test beside those of validation."""
+    low, high = (number(cards["test"], key) for key in ("sharpe_low_95", "sharpe_high_95"))
+    tiles = []
+    for figure in FIGURES:
+        title, before, value = _card_row(cards, figure)
+        span = interval_text(low, high) if figure == "sharpe_annual" else ""
+        told = f"95 % interval {span}" if span else ""
+        tiles.append(Tile(f"{title}, test", value, told, beside=(f"validation: {before}",)))
+    return tiles
+
+
+def _gate_row(gate: Mapping[str, Any]) -> dict[str, Any]:
+    title, unit = GATES.get(gate["name"], (gate["name"].replace("_", " "), ""))
+
+    def told(value: float | None) -> str:
+        return shown(value, "fraction") if unit == "fraction" else _number(value)
+
+    return {
+        "name": gate["name"],
+        "title": title,
+        "passed": gate["passed"],
+        "value": told(gate["value"]),
+        "asked": told(gate["threshold"]),
+        "unit": "" if unit == "fraction" else unit,
+        "power": "" if gate["power"] is None else f"{gate['power']:.0%}",
+        "truth": gate["alternative"],
+        "reason": gate["reason"],
+    }
+
+
+def _card_row(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, str, str]:
+    """Return title, validation and test of a figure; a dash for one that means nothing."""
+    texts = []
+    for name in ("validation", "test"):
+        told = is_told({"cards": {name: {"own": [cards[name]]}}}, "own", key)
+        texts.append(shown(cards[name].get(key) if told else None, unit_of(key)))
+    return figure_title(key), texts[0], texts[1]
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _figure(value: float | None, unit: str) -> str:
-    """Return a figure of the scorecard in its unit."""
-    if value is None:
-        return "-"
-    return f"{value:.1%}" if unit == "%" else _number(round(value, 2))

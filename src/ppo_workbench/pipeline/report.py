@@ -8,7 +8,6 @@ from typing import Any
 from ppo_workbench.config import (
     Config,
     ConfigError,
-    ScoredSplit,
     TrackingConfig,
     validate_config,
 )
@@ -17,10 +16,10 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
 from ppo_workbench.pipeline.comparison_runs import Comparands
-from ppo_workbench.pipeline.evaluation import Evaluation, evaluate_artifact
+from ppo_workbench.pipeline.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.single_document import Comparand, references, single_document
 from ppo_workbench.pipeline.stored import find_artifact, home_folder
-from ppo_workbench.records.mlflow_store import find_run
-from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.records.mlflow_store import find_run, read_curve
 from ppo_workbench.scoring.report import ReportFiles, ReportInput, write_report
 
 PAGES = "reports"
@@ -123,43 +122,20 @@ def _model(name: str) -> tuple[Path, str]:
 
 
 def _draw_model(config: Config, name: str, console: WorkbenchConsole) -> ReportFiles:
-    """Score a stored model and write reports/NAME."""
+    """Score a stored model beside buy-and-hold and the threshold rule; write reports/NAME."""
     _model(name)  # refuses names of nothing
     found = evaluate_artifact(config, name, config.split)
     title = f"{name} on {config.split.value} of {found.experiment.bars.instrument}"
     for note in found.notes():
         console.show(f"note: {note}")
-    arm = found.metadata.model_type.value
+    own = Comparand(found.metadata.model_type.value, found.metadata.name, found.trace)
+    beside = references(found.experiment, found.split)
+    run = found.metadata.mlflow_run_id
+    curve = read_curve(config.tracking, home_folder(), run) if run else []
     source = ReportInput(
-        _document(found, arm, config.split), {arm: found.trace}, found.experiment.bars, {}
+        single_document(found, config.split, own, beside),
+        {each.name: each.trace for each in (own, *beside)},
+        found.experiment.bars,
+        {own.name: [curve]} if curve else {},
     )
     return write_report(source, home_folder() / PAGES / Path(name).name, title)
-
-
-def _document(found: Evaluation, arm: str, split: ScoredSplit) -> dict[str, object]:
-    """Return the document of a single model: no seeds, so no intervals over them."""
-    card, bars = scorecard(found.trace), found.experiment.bars
-    opening = found.opening
-    return {
-        "format_version": 1,
-        "name": found.metadata.name,
-        "protocol": split.value,
-        "setup": {
-            "timesteps": found.metadata.training.timesteps,
-            "seeds": [found.metadata.seed],
-            "markets": [
-                {
-                    "name": split.value,
-                    "instrument": bars.instrument,
-                    "bar_seconds": bars.bar_seconds,
-                    "sessions": card.n_sessions,
-                    "years": card.years,
-                    "looks": 0 if opening is None else opening.looks,
-                    "synthetic": found.metadata.data.source == "synthetic",
-                }
-            ],
-        },
-        "arms": [{"name": arm, "title": found.metadata.name, "kind": "trained", "overrides": []}],
-        "cards": {split.value: {arm: [card.to_dict()]}},
-        "conclusion": list(found.notes()),
-    }

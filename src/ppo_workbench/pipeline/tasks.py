@@ -1,7 +1,7 @@
 """The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint,
 from ppo_workbench.pipeline.interrupted import what_is_left
 from ppo_workbench.pipeline.outcome import (
     Outcome,
+    bars_of,
     check_result_path,
     describe_training,
     outcome_document,
@@ -72,6 +73,7 @@ def run(
     raw: Mapping[str, Any],
     choices: Mapping[str, str],
     jobs: Jobs | None = None,
+    overrides: Sequence[str] = (),
 ) -> float:
     """Carry out `config.task` for the command line and return its objective.
 
@@ -80,19 +82,24 @@ def run(
         raw: The same with secrets unresolved, for the record.
         choices: Option chosen in each group of conf/, for the screen and the record.
         jobs: Runs the cells of a comparison.
+        overrides: What the command line gave, for the record.
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
         KeyboardInterrupt: The user ended something else; its text says what is left.
     """
     try:
-        return _carry_out(config, raw, choices, jobs)
+        return _carry_out(config, raw, choices, jobs, overrides)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(*interrupt.args or [what_is_left(config.task)]) from None
 
 
 def _carry_out(
-    config: Config, raw: Mapping[str, Any], choices: Mapping[str, str], jobs: Jobs | None
+    config: Config,
+    raw: Mapping[str, Any],
+    choices: Mapping[str, str],
+    jobs: Jobs | None,
+    overrides: Sequence[str],
 ) -> float:
     if config.trial.study is not None:
         return run_trial(config, raw, home_folder())
@@ -100,7 +107,7 @@ def _carry_out(
         return run_cell(config, raw, home_folder())
     if config.task is Task.compare:
         assert jobs is not None
-        return _compared(config, raw, jobs)
+        return _compared(config, raw, jobs, overrides)
     if config.task is Task.promote:
         refuse(found := promote(config, raw))
         return float(found.document["winner"]["bound"])
@@ -109,16 +116,18 @@ def _carry_out(
     if config.task in WITHOUT_OBJECTIVE:
         WITHOUT_OBJECTIVE[config.task](config)
         return 0.0
-    outcome = train(config, raw, choices)
+    outcome = train(config, raw, choices, overrides=overrides)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
     return outcome.score
 
 
-def _compared(config: Config, raw: Mapping[str, Any], jobs: Jobs) -> float:
+def _compared(
+    config: Config, raw: Mapping[str, Any], jobs: Jobs, overrides: Sequence[str]
+) -> float:
     """Return the mean test Sharpe ratio of the reference arm."""
     try:
-        document = compare(config, raw, jobs).document
+        document = compare(config, raw, jobs, overrides=overrides).document
     except KeyboardInterrupt:
         raise Interrupted(float("nan")) from None  # the comparison has said what is kept
     return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
@@ -129,6 +138,7 @@ def train(
     raw: Mapping[str, Any] | None = None,
     choices: Mapping[str, str] | None = None,
     console: WorkbenchConsole | None = None,
+    overrides: Sequence[str] = (),
 ) -> Outcome:
     """Train, score on train and validation, record, and write the artefact.
 
@@ -137,6 +147,7 @@ def train(
         raw: The configuration with secrets unresolved; by default `config` with masked URLs.
         choices: Options by group, recorded as tags.
         console: Where to print.
+        overrides: What was given beside the defaults, recorded as a tag.
 
     Raises:
         WorkbenchError: Bad bars, an output name that is taken, or an unusable tracking store,
@@ -166,6 +177,8 @@ def train(
         steps = resumed.checkpoint.document["num_timesteps"]
         console.show(f"resumed: {name} goes on from timestep {steps:,}")
     tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
+    if overrides:
+        tags["overrides"] = " ".join(overrides)
     run_id = resumed.run_id if resumed else None
     record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id, mlflow)
     with record as tracker:
@@ -196,7 +209,8 @@ def train(
         say_if_nothing_trades(console, config, scores)
         say_end(console, config, result, scores, paths, tracker)
         with console.waiting("recording"):
-            record_outcome(tracker, config, console, scores, traces, paths, result)
+            data = bars_of(experiment, raw)
+            record_outcome(tracker, config, console, scores, traces, paths, result, data)
         if result.interrupted:
             tracker.end_as(RunStatus.killed)
     own = own_scores(config, scores)["validation"]

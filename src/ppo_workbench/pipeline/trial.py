@@ -27,7 +27,7 @@ from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.pipeline.outcome import describe_training
+from ppo_workbench.pipeline.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
@@ -247,6 +247,7 @@ class _Run:
         experiment = prepare(config, *split_bars(config))
         self._config = experiment.config
         self._raw = recorded_horizons(raw, self._config)
+        self._bars = bars_of(experiment, self._raw)
         _write_config(folder, self._raw)  # again: with what followed from the bars
         self._seeds = [
             SeedTraining(experiment, seed, self._metrics) for seed in config.objective.seeds
@@ -337,6 +338,7 @@ class _Run:
             "state": state,
             "values": [b.value for b in bounds],
             **attributes,
+            "data": self._bars,
             "scorecards": {str(seed.seed): seed.cards[-1].to_dict() for seed in scored},
             "windows": {str(seed.seed): seed.windows[-1] for seed in scored},
         }

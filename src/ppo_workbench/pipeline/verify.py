@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ppo_workbench.config import BudgetConfig, Config, ConfigError, ForbiddenAction, WorkbenchError
+from ppo_workbench.config import BudgetConfig, Config, ConfigError, WorkbenchError
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import library_versions
 from ppo_workbench.delivery.golden import PREFIX
@@ -16,7 +16,7 @@ from ppo_workbench.pipeline.contender import Contender, resolved_config
 from ppo_workbench.pipeline.evaluation import as_trained, evaluate_artifact, settings_apart
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.pipeline.stored import named_artifact
-from ppo_workbench.scoring.audit import AuditReport, audit
+from ppo_workbench.scoring.audit import AuditReport
 
 
 class VerificationError(WorkbenchError):
@@ -149,16 +149,7 @@ def audit_artifact(config: Config, console: WorkbenchConsole | None = None) -> A
     check_result_path(config.result_json)
     name = named_artifact(config)[1]
     found = evaluate_artifact(config, str(config.artifact), config.split)
-    own = found.experiment.config
-    masked = found.metadata.model_type.value == "maskable_ppo"
-    free = not masked and own.env.forbidden_action is ForbiddenAction.execute
-    report = audit(
-        found.trace,
-        found.experiment.bars,
-        own,
-        enforced=not free,
-        masked=masked and not own.env.mask_all_true,
-    )
+    report = found.audit()
     console.show(f"{name} on {config.split.value} of {found.experiment.bars.instrument}")
     for note in found.notes():
         console.show(f"note: {note}")

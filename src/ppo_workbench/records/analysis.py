@@ -26,7 +26,7 @@ from ppo_workbench.records.analysis_trials import (
     read_trials,
 )
 from ppo_workbench.records.analysis_words import summarise
-from ppo_workbench.records.study import SWEEP
+from ppo_workbench.records.study import SETTLED, SWEEP
 
 if TYPE_CHECKING:
     import optuna
@@ -102,18 +102,26 @@ def overrides_of(params: Mapping[str, Any]) -> list[str]:
 
 
 def shared_overrides(study: "optuna.Study") -> list[str]:
-    """Return what the command line gave all trials and a training of its own needs too.
+    """Return what all trials had in common and a training of its own needs too.
 
-    The budget, the objective and the sweep itself are not among it.
+    What the command line gave them, without the objective and the sweep itself, and the budget
+    of each of their seeds in timesteps.
     """
     fixed = study.user_attrs.get(SWEEP, {}).get("fixed", [])
     keys = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in fixed]
     own = ("sweep", "budget", "objective", "trial", "output", "seed")
-    return [
+    given = [
         text
         for text, key in zip(fixed, keys, strict=True)
         if key not in own and not key.startswith("hydra")
     ]
+    settled = study.user_attrs.get(SETTLED, {})
+    if settled.get("timesteps") is None:
+        return given
+    budget = {"minutes": None, "timesteps": settled["timesteps"]}
+    if settled.get("budget", {}).get("evaluations") is not None:
+        budget["evaluations"] = settled["budget"]["evaluations"]
+    return [*given, *overrides_of({f"budget.{key}": value for key, value in budget.items()})]
 
 
 def _command(command: Command, params: Mapping[str, Any], shared: Sequence[str] = ()) -> str:

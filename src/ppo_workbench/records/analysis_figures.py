@@ -38,7 +38,9 @@ from ppo_workbench.scoring.strokes import (
 )
 
 MAX_SLICES, MAX_CONTOURED, MAX_AXES, MAX_CURVES = 8, 4, 9, 150
-GRID, COLOURS = 30, 10
+GRID, COLOURS, HISTORY_HEIGHT = 30, 10, 360
+# Complete trials below which dots over a parameter, or a surface through them, show nothing.
+FEWEST_POINTS, FEWEST_FITTED = 5, 10
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,13 @@ def history_figure(scene: Scene, objective: int) -> Figure:
     limits = robust_range(shown, sign)
     if limits:
         axis["range"] = limits
-    return figure_of(traces, {"title": {"text": "trial"}, "rangemode": "tozero"}, axis)
+    ends = [-0.5, max((row.number for row in scene.rows), default=0) + 0.5]
+    ticks: Figure = {"title": {"text": "trial"}, "range": ends, "tickformat": "d"}
+    if len(scene.rows) <= FEWEST_FITTED:
+        ticks["dtick"] = 1
+    figure = figure_of(traces, ticks, axis)
+    figure["layout"]["height"] = HISTORY_HEIGHT
+    return figure
 
 
 def intermediate_figure(scene: Scene) -> Figure | None:
@@ -171,12 +179,14 @@ def slice_figures(scene: Scene, objective: int) -> list[Figure]:
     The line is the fitted surface with all other parameters at the recommended setting,
     the band one standard deviation.
     """
+    if len(scene.complete) < FEWEST_POINTS:
+        return []
     return [_slice(scene, p, objective) for p in scene.parameters[:MAX_SLICES]]
 
 
 def contour_figures(scene: Scene, objective: int) -> list[Figure]:
     """Draw the fitted surface over pairs of the most important parameters."""
-    if scene.plateau is None:
+    if scene.plateau is None or len(scene.complete) < FEWEST_FITTED:
         return []
     pairs = combinations(scene.parameters[:MAX_CONTOURED], 2)
     return [_contour(scene, first, second, objective) for first, second in pairs]
@@ -185,7 +195,7 @@ def contour_figures(scene: Scene, objective: int) -> list[Figure]:
 def parallel_figure(scene: Scene, objective: int = 0) -> Figure | None:
     """Draw every complete trial as a line over the parameters, coloured by its value."""
     rows, shown = scene.complete, list(scene.parameters[:MAX_AXES])
-    if not rows or not shown:
+    if len(rows) < FEWEST_POINTS or not shown:
         return None
     values = np.array([row.values[objective] for row in rows])
     ranks = (values * scene.signs[objective]).argsort().argsort()
@@ -274,7 +284,7 @@ def _slice(scene: Scene, parameter: Parameter, objective: int) -> Figure:
 
 
 def _surface_line(scene: Scene, parameter: Parameter, objective: int) -> list[Figure]:
-    if scene.plateau is None:
+    if scene.plateau is None or len(scene.complete) < FEWEST_FITTED:
         return []
     grid = parameter.grid(GRID)
     settings = [{**scene.setting, parameter.name: value} for value in grid]

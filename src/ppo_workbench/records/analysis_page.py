@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.records.analysis_figures import (
+    FEWEST_FITTED,
+    FEWEST_POINTS,
     Scene,
     contour_figures,
     history_figure,
@@ -15,6 +17,7 @@ from ppo_workbench.records.analysis_figures import (
     slice_figures,
 )
 from ppo_workbench.records.analysis_findings import Analysis
+from ppo_workbench.records.analysis_first import Chosen, equity_figure, first_tiles, verdict
 from ppo_workbench.records.analysis_plateau import Extent, Plateau
 from ppo_workbench.records.analysis_trials import Parameter, TrialRow
 from ppo_workbench.records.analysis_words import cost_sentence, error_note
@@ -43,13 +46,22 @@ def render_page(
         analysis.pareto,
     )  # fmt: skip
     figures, slices, contours = _figures(scene)
+    chosen, equity = Chosen({}), None
+    if analysis.recommended is not None:
+        folder = analysis.html_path.parent / str(analysis.recommended.number)
+        chosen, equity = Chosen.read(folder), equity_figure(folder)
+    if equity is not None:
+        figures["equity"] = equity
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     return assemble_page(
         TEMPLATE,
         figures,
         a=analysis,
         plateau=plateau,
-        tiles=_tiles(analysis),
+        headline=verdict(analysis, chosen),
+        tiles=first_tiles(analysis, chosen),
+        told=_told(analysis),
+        undrawn=_undrawn(len(scene.complete), len(parameters)),
         slices=slices,
         contours=contours,
         extents=[_extent_cells(e, scene.setting) for e in (plateau.extents if plateau else ())],
@@ -77,27 +89,33 @@ def _figures(scene: Scene) -> tuple[dict[str, Figure], list[list[str]], list[lis
             ("slice", slice_figures(scene, k), slices),
             ("contour", contour_figures(scene, k), contours),
         ):
-            ids = [f"{kind}{k}-{i}" for i in range(len(made))] if scene.complete else []
+            ids = [f"{kind}{k}-{i}" for i in range(len(made))]
             found |= dict(zip(ids, made, strict=False))
             listed.append(ids)
     return {name: figure for name, figure in found.items() if figure}, slices, contours
 
 
-def _tiles(analysis: Analysis) -> list[tuple[str, str]]:
-    counts = analysis.counts
-    rest = [f"{n} {state}" for state, n in counts.items() if n and state != "complete"]
-    tiles = [(str(counts["complete"]), f"complete trials; {', '.join(rest) or 'no others'}")]
-    chosen = analysis.recommended
-    if chosen is not None:
-        for name, value, sd in zip(
-            analysis.objective_names, chosen.expected, chosen.expected_sd, strict=True
-        ):
-            tiles.append((f"{value:.3g} ± {sd:.1g}", f"{name} expected of the recommendation"))
-        tiles.append((f"trial {chosen.number}", "recommended setting"))
-        tiles.append((f"{analysis.best_value:.3g}", f"best single value, trial {analysis.best}"))
-    if analysis.cost is not None and counts["pruned"]:
-        tiles.append((f"{analysis.cost.saved_frac:.0%}", "of the timesteps saved by pruning"))
-    return tiles
+def _told(analysis: Analysis) -> str:
+    """Return how many trials there are and what pruning saved."""
+    parts = [f"{n} {state}" for state, n in analysis.counts.items() if n]
+    said = f"trials: {', '.join(parts) or 'none'}"
+    if analysis.cost is not None and analysis.counts["pruned"]:
+        said += f"; {analysis.cost.saved_frac:.0%} of the timesteps saved by pruning"
+    return said
+
+
+def _undrawn(complete: int, parameters: int) -> str:
+    """Say what needs more trials than there are, empty if nothing does."""
+    lacking = [
+        f"{name} ({least} complete trials)"
+        for name, least, searched in (
+            ("slices", FEWEST_POINTS, 1),
+            ("parallel coordinates", FEWEST_POINTS, 1),
+            ("fitted surface and contours", FEWEST_FITTED, 2),
+        )
+        if complete < least and parameters >= searched
+    ]
+    return f"Not drawn yet: {', '.join(lacking)}." if lacking else ""
 
 
 def _extent_cells(extent: Extent, setting: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.mlflow_store import find_runs
+from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
 
 FIGURES = (
@@ -33,6 +34,7 @@ class ComparisonRecord:
         name: str,
         params: Mapping[str, Any],
         goes_on: bool,
+        overrides: Sequence[str] = (),
     ) -> "ComparisonRecord":
         """Begin, or go on with, the parent run of a comparison.
 
@@ -42,6 +44,7 @@ class ComparisonRecord:
             name: The comparison's.
             params: Its configuration with secrets unresolved.
             goes_on: It was begun before and killed.
+            overrides: What was given beside the defaults.
 
         Raises:
             TrackingError: The store cannot be used; nothing was trained yet.
@@ -49,7 +52,8 @@ class ComparisonRecord:
         tags = {"comparison": name, "task": "compare"}
         known = find_runs(config, home, tags) if config.enabled and goes_on else []
         parent_id = known[-1].run_id if known else None
-        parent = open_tracker(config, home, name, params, tags, resume_run_id=parent_id)
+        given = {"overrides": " ".join(overrides)} if overrides else {}
+        parent = open_tracker(config, home, name, params, tags | given, resume_run_id=parent_id)
         return cls(config, home, name, parent)
 
     @property
@@ -75,6 +79,7 @@ class ComparisonRecord:
         """
         tags = {"comparison": self._name, "cell": name, "task": "compare_cell"}
         tags |= {key: str(value) for key, value in (result or {}).items() if key in TOLD}
+        tags["overrides"] = " ".join(overrides)
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         params = dict(item.partition("=")[::2] for item in overrides)
@@ -82,6 +87,7 @@ class ComparisonRecord:
             for row in (result or {}).get("curve", ()):
                 child.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
             child.log_metrics(_final(result or {}), 0)
+            self._describe(child, result or {})
             for path in sorted(folder.glob("*")) if folder.is_dir() else ():
                 if path.name in ("result.json", "log.txt"):
                     child.log_artifact(path)
@@ -90,13 +96,39 @@ class ComparisonRecord:
             if result is None:
                 child.end_as(RunStatus.failed)
 
+    def _describe(self, child: Tracker, result: Mapping[str, Any]) -> None:
+        """Give a cell's run its columns, description and bars."""
+        scores = result.get("scores", {}).get(result.get("arm"), {})
+        cards = {split: scores[split] for split in ("validation", "test") if split in scores}
+        report = f"Comparison {self._name}: `comparisons/{self._name}/report/report.html`"
+        child.set_tags({NOTE: run_note(cards, [report]), "status": "job"})
+        if "test" in cards:
+            child.log_metrics(headline_metrics([cards["test"]]), 0)
+        if "data" in result:
+            child.log_bars(result["data"])
+
     def finish(self, document: Mapping[str, Any], folder: Path) -> None:
         """Give the parent run the comparison's figures and files."""
         for arm, figures in document["figures"].items():
             self._parent.log_metrics(
                 {f"{arm}/{name}": figures[name]["mean"] for name in FIGURES if name in figures}, 0
             )
-        self._parent.set_tags({"winner": document["winner"], "conclusion": _short(document)})
+        main: Mapping[str, Any] = next(iter(document["cards"].values()), {})
+        firsts = {arm["title"]: main.get(arm["name"], ()) for arm in document["arms"]}
+        told = {title: cards[0] for title, cards in firsts.items() if len(cards) == 1}
+        lines = [f"* {sentence}" for sentence in document["conclusion"]]
+        lines.append(
+            f"\nReport: `comparisons/{self._name}/report/report.html`, and among the artifacts"
+        )
+        self._parent.log_metrics(headline_metrics(next(iter(main.values()), [])), 0)
+        self._parent.set_tags(
+            {
+                NOTE: run_note(told, ["\n".join(lines)]),
+                "status": "comparison",
+                "winner": document["winner"],
+                "conclusion": _short(document),
+            }
+        )
         for path in sorted(folder.glob("*")):
             if path.is_file():
                 self._parent.log_artifact(path)

@@ -24,6 +24,8 @@ from ppo_workbench.records.storage import sqlite_file
 DEFAULT_EXPERIMENT = "ppo_workbench"
 LOCK_SECONDS = 120.0
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# What is told over time, not once at the end.
+TRAINING_KEYS = ("validation/", "rollout/", "train/", "mask/", "rules/")
 _SERVERS = ("http", "https", "databricks")
 
 
@@ -204,6 +206,26 @@ def find_run(config: TrackingConfig, home: Path, run_id: str) -> RunInfo | None:
     except Exception as error:
         raise unusable(uri, error) from None
     return RunInfo(run.info.run_id, run.info.status, dict(run.data.tags))
+
+
+def read_curve(config: TrackingConfig, home: Path, run_id: str) -> list[dict[str, float]]:
+    """Return what a run recorded while it trained: points with `step` and figures by key.
+
+    Empty where the record is off, elsewhere, or cannot be read: a page does without.
+    """
+    database = sqlite_file(uri := tracking_uri(config, home.absolute()))
+    if not config.enabled or (database is not None and not database.is_file()):
+        return []
+    points: dict[int, dict[str, float]] = {}
+    try:
+        client = open_client(uri)
+        for key in client.get_run(run_id).data.metrics:
+            if key.startswith(TRAINING_KEYS):
+                for point in client.get_metric_history(run_id, key):
+                    points.setdefault(point.step, {"step": point.step})[key] = point.value
+    except Exception:  # whatever a store raises
+        return []
+    return [points[step] for step in sorted(points)]
 
 
 def experiment_name(config: TrackingConfig) -> str:

@@ -93,6 +93,10 @@ class PendingTracker(Tracker):
         if not self._thread.is_alive():
             self._tracker()
 
+    def log_bars(self, data: Mapping[str, Any]) -> None:
+        """See `Tracker`."""
+        self._tracker().log_bars(data)
+
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """See `Tracker`."""
         self._tracker().log_artifact(path, folder)

@@ -16,6 +16,7 @@ from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
+from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.storage import check_study_folder, open_storage
 from ppo_workbench.records.study import (
     FAIL_REASON,
@@ -33,6 +34,7 @@ from ppo_workbench.records.tracking import (
     Tracker,
     open_tracker,
 )
+from ppo_workbench.scoring.report_document import spoken
 
 if TYPE_CHECKING:
     import optuna
@@ -67,6 +69,7 @@ class StudyRecord:
     def trial_started(self, number: int, params: Mapping[str, Any]) -> str | None:
         """Begin the child run of a trial; return its id."""
         tags = {"study": self._study, "trial": str(number), "state": "RUNNING"}
+        tags["overrides"] = " ".join(f"{key}={value}" for key, value in params.items())
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         name = f"{self._study}/{number}"
@@ -89,7 +92,7 @@ class StudyRecord:
             self.trial_started(number, params)
             child = self._children.pop(number)
         tags = {name: str(user_attrs[name]) for name in TAGS if user_attrs.get(name) is not None}
-        child.set_tags({**tags, "state": state})
+        self._describe(child, number, folder, {**tags, "state": state, "status": state.lower()})
         for step, metrics in _metrics_of(folder):
             child.log_metrics(metrics, step)
         for k, value in enumerate(values or ()):
@@ -107,6 +110,17 @@ class StudyRecord:
         if values:
             self._parent.log_metrics({"trial_objective": values[0]}, number)
         return child.run_id
+
+    def _describe(self, child: Tracker, number: int, folder: Path, tags: Mapping[str, str]) -> None:
+        """Give a trial's run its tags, columns, description and bars."""
+        result = _read_result(folder)
+        cards = result.get("scorecards", {})
+        held = f"Trial {number} of study {self._study}: `sweeps/{self._study}/analysis.html`"
+        note = run_note({f"seed {seed}": card for seed, card in cards.items()}, [held])
+        child.set_tags({**tags, NOTE: note})
+        child.log_metrics(headline_metrics(list(cards.values())), 0)
+        if "data" in result:
+            child.log_bars(result["data"])
 
     def _left_behind(self, number: int) -> Tracker | None:
         """Go on with the run of a trial that another, killed process had begun."""
@@ -199,7 +213,16 @@ class StudyRecord:
 
     def _summarise(self) -> None:
         """Analyse the study; give the parent run its figures, page and plots."""
-        analyse_study(self._storage, self._home, self._study, self._metrics)
+        found = analyse_study(self._storage, self._home, self._study, self._metrics)
+        lines = [
+            *(f"* {sentence}" for sentence in found.summary),
+            *([f"Train the recommended setting: `{found.command}`"] if found.command else []),
+            f"Report: `sweeps/{self._study}/analysis.html`, and among the artifacts",
+        ]
+        best = self._folder / str(found.recommended.number) if found.recommended else None
+        cards = list(_read_result(best).get("scorecards", {}).values()) if best else []
+        self._parent.log_metrics(headline_metrics(cards), 0)
+        self._parent.set_tags({NOTE: "\n".join(lines), "status": "study"})
         for name in ("analysis.html", "analysis.json"):
             self._parent.log_artifact(self._folder / name)
         study = load_study(open_storage(self._storage, self._home, self._study), self._study)
@@ -240,6 +263,15 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
         seconds += max(stop - max(start, reached), 0.0)
         reached = max(reached, stop)
     return seconds
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    """Return what a trial wrote of itself, nothing where it ended before."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def is_child(run: RunInfo) -> bool:
@@ -285,7 +317,9 @@ def analyse_study(
     found = load_study(open_storage(storage, home, study), study)
     check_folder(found, folder)
     # What trials return is not the figure of that name on the scorecard.
-    return analyse(found, folder, objective_name=", ".join(f"bound of {name}" for name in metrics))
+    return analyse(
+        found, folder, objective_name=", ".join(f"bound of {spoken(name)}" for name in metrics)
+    )
 
 
 def _metrics_of(folder: Path) -> list[tuple[int, dict[str, float]]]:

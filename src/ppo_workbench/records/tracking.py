@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ppo_workbench.config import TrackingConfig, flatten
 from ppo_workbench.config.secrets import Redactor
+from ppo_workbench.delivery.describe import git_commit
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
     artifact_folder,
@@ -33,6 +35,7 @@ from ppo_workbench.records.mlflow_store import (
     tracking_uri,
     unusable,
 )
+from ppo_workbench.records.run_notes import EXPERIMENT_TAGS
 
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 60.0
@@ -44,6 +47,8 @@ MAX_TAG_LENGTH = 8000
 MAX_KEY_LENGTH = 250
 MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = 100
+MAX_DATASET_NAME, MAX_DIGEST = 500, 36
+BARS_TOLD = ("instrument", "bar_seconds", "calendar", "timezone", "splits")
 
 _FORBIDDEN_IN_KEYS = re.compile(r"[^\w\-. /]")
 _T = TypeVar("_T")
@@ -95,6 +100,13 @@ class Tracker:
         """Buffer the metrics of one step; they are sent in batches every few seconds.
 
         `timestamp_ms` is Unix time, now by default.
+        """
+
+    def log_bars(self, data: Mapping[str, Any]) -> None:
+        """Record which bars the run is on: name, digest and ranges, never the bars themselves.
+
+        Args:
+            data: As `delivery.metadata.Data`, with the file's unresolved `path`, if any.
         """
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
@@ -183,6 +195,21 @@ class MlflowTracker(Tracker):
             self._arrived[key] = max(point.step for point in history)
         for point in self._spooled():
             self._arrived[point.key] = max(point.step, self._arrived.get(point.key, -1))
+
+    def log_bars(self, data: Mapping[str, Any]) -> None:
+        """Record the bars as a dataset input of the run, without secrets."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = {key: data[key] for key in BARS_TOLD if key in data}
+        found = Dataset(
+            name=cut(self._redact(str(data["instrument"])), MAX_DATASET_NAME),
+            digest=str(data["fingerprint"])[:MAX_DIGEST],
+            source_type="local" if data.get("path") else "code",
+            source=json.dumps({"uri": self._redact(str(data.get("path") or data["source"]))}),
+            profile=json.dumps(profile, default=str),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self._attempt(self._client.log_inputs, self._run, [DatasetInput(found, [context])])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file, or everything in a folder, into `folder` of the run."""
@@ -331,7 +358,7 @@ def open_tracker(
     check_store(uri, home)
     try:
         if resume_run_id is None:
-            legal = _legal_tags(tags or {}, redact)
+            legal = _legal_tags(_source_tags() | dict(tags or {}), redact)
             client, run_id = _create_run(
                 uri, redact(experiment), home, redact(run_name), legal, start_time_ms
             )
@@ -364,6 +391,14 @@ def _legal_tags(tags: Mapping[str, str], redact: Redactor) -> dict[str, str]:
     return {_legal_key(key): cut(redact(value), MAX_TAG_LENGTH) for key, value in tags.items()}
 
 
+@cache
+def _source_tags() -> dict[str, str]:
+    """Return what MLflow shows as a run's source."""
+    tags = {"mlflow.source.name": "ppo_workbench", "mlflow.source.type": "LOCAL"}
+    commit = git_commit()
+    return tags if commit is None else tags | {"mlflow.source.git.commit": commit}
+
+
 def _create_run(
     uri: str,
     experiment: str,
@@ -384,11 +419,13 @@ def _create_run(
         location = None
         if scheme(uri) in DATABASES:
             location = artifact_folder(home).as_uri()
-        identity = (
-            found.experiment_id
-            if found
-            else client.create_experiment(experiment, artifact_location=location)
-        )
+        if found:
+            identity = found.experiment_id
+        else:
+            identity = client.create_experiment(experiment, artifact_location=location)
+            for key, value in EXPERIMENT_TAGS.items():
+                text = value.replace("{experiment}", str(identity))
+                client.set_experiment_tag(identity, key, text)
         run = client.create_run(identity, start_time_ms, dict(tags), run_name)
     return client, run.info.run_id
 

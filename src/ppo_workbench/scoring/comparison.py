@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
 from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
+from ppo_workbench.scoring.report_document import display_name
 from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
 from ppo_workbench.scoring.samples import StatisticsError
 from ppo_workbench.scoring.seed_statistics import compare_seeds
@@ -270,9 +271,11 @@ def conclusions(
     ]
     sentences = []
     if earning:
-        sentences.append(f"Sharpe ratio above 0 out of sample: {', '.join(earning)}.")
+        sentences.append(
+            f"Sharpe ratio above 0 out of sample: {'; '.join(map(display_name, earning))}."
+        )
     else:
-        sentences.append("Nothing was found: no trained arm has a Sharpe ratio above 0.")
+        sentences.append("Nothing was found: no trained variant has a Sharpe ratio above 0.")
     for row in differences:
         if row["figure"] in ("sharpe_annual", "max_drawdown_frac"):
             sentences.append(_sentence(row))
@@ -284,7 +287,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
         "sharpe_annual": ("Sharpe ratio", "{:+.2f}"),
         "max_drawdown_frac": ("drawdown", "{:+.1%}"),
     }[row["figure"]]
-    pair = f"{row['first']} against {row['second']}, {figure}"
+    pair = f"{display_name(row['first'])} against {display_name(row['second'])}, {figure}"
     if row["low"] is None:
         return f"{pair}: {form.format(row['estimate'])}, one run, no interval."
     span = f"{form.format(row['low'])} to {form.format(row['high'])}"

@@ -1,26 +1,11 @@
 const at = (id) => document.getElementById(id);
-const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const safe = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 let arm = 0, page = 0;
 const PAGE = 50;
 
-function themed(figure) {
-  const layout = figure.layout, grid = ink("--line");
-  layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-  layout.font = { ...layout.font, color: ink("--ink") };
-  layout.hoverlabel = { bgcolor: ink("--paper"), bordercolor: grid, font: { color: ink("--ink") } };
-  layout.xaxis = layout.xaxis || {};
-  if (layout.xaxis.type === "date") layout.margin.b = 25;
-  for (const [name, axis] of Object.entries(layout)) {
-    if (!/^[xy]axis/.test(name)) continue;
-    axis.gridcolor = grid;
-    axis.zerolinecolor = ink("--muted");
-  }
-  return figure;
-}
 function place(id, figure) {
   const element = at(id);
-  if (element && figure) draw(element, themed(figure));
+  if (element && figure) draw(element, figure);
 }
 
 // Full hours of a day, or the first bar of every stretch of equal length.

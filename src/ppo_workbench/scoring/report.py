@@ -106,7 +106,7 @@ def report_tables(document: Mapping[str, Any], arms: Sequence[Arm], world: World
         "differences": difference_table(document, arms),
         "invalid_trades": invalid_table(document, arms, world),
         "masks": {name: mask_table(world, name) for name in traced},
-        "stress": stress_tables(document),
+        "stress": stress_tables(document, arms),
         "arms": {name: arm_tables(world, name) for name in traced},
     }
     clean: dict[str, Any] = plain(tables)

@@ -25,6 +25,20 @@ FIRST_KEYS = (
     "rules/rejected",
     "rules/violated",
 )
+CURVE_TITLES = {
+    "validation/sharpe_annual": "Sharpe ratio on validation",
+    "validation/max_drawdown_frac": "Maximum drawdown on validation",
+    "validation/win_rate_frac": "Win rate on validation",
+    "validation/exposure_mean_abs": "Mean exposure on validation",
+    "validation/n_trades": "Round trips on validation",
+    "rollout/ep_rew_mean": "Reward of an episode",
+    "train/explained_variance": "Explained variance of the value network",
+    "train/entropy_loss": "Entropy loss",
+    "train/approx_kl": "KL divergence of an update",
+    "mask/any": "Share of decisions with a masked action",
+    "rules/rejected": "Rejected orders",
+    "rules/violated": "Violations of rules",
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Band:
             for name, values in columns.items()
         }
         return {**lists, "runs": self.runs}
+
+
+def curve_title(key: str) -> str:
+    """Return what a reader calls a figure of training."""
+    return CURVE_TITLES.get(key) or key.replace("_", " ").replace("/", ": ")
 
 
 def curve_keys(curves: Curves) -> list[str]:

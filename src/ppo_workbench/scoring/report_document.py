@@ -34,6 +34,24 @@ TITLES = {
     "turnover_annual": "Turnover, times equity a year",
     "cost_bps_of_turnover": "Costs, bps of turnover",
 }
+# What a reader calls the variants and reference policies of a comparison.
+NAMES = {
+    "masked": "MaskablePPO",
+    "maskable_ppo": "MaskablePPO",
+    "ppo": "PPO",
+    "reject": "PPO, forbidden orders rejected",
+    "execute": "PPO, forbidden orders executed",
+    "all_true": "MaskablePPO without a mask (control)",
+    "threshold": "tuned threshold rule",
+    "oracle": "oracle (knows the edge)",
+    "buy-and-hold": "buy and hold",
+    "random-legal": "random legal actions",
+    "flat": "flat (never trades)",
+}
+# Figures of closed round trips: without one there is nothing to be told.
+OF_TRIPS = ("win_rate_frac", "expectancy_bps", "expectancy_usd", "profit_factor")
+RESAMPLED = "days and seeds"  # how a document says that its runs traded the same days
+_NEVER_NEGATIVE = ("win_rate", "max_drawdown", "volatility", "n_", "exposure_mean_abs", "turnover")
 _BETTER_ABOVE = (
     *("sharpe", "sortino", "calmar", "total_return", "annual_return", "excess_return"),
     *("win_rate", "expectancy", "profit_factor"),
@@ -67,6 +85,20 @@ class Estimate:
     basis: str = ""
     verdict: str = ""
     years_to_decide: float | None = None
+
+
+def display_name(name: str) -> str:
+    """Return what a reader calls a variant or a reference policy that has no title of its own.
+
+    >>> display_name("masked_no_variance")
+    'MaskablePPO, no variance'
+    """
+    known = [key for key in NAMES if name == key or name.startswith(f"{key}_")]
+    if not known:
+        return name.replace("_", " ")
+    longest = max(known, key=len)
+    rest = name[len(longest) + 1 :].replace("_", " ")
+    return f"{NAMES[longest]}, {rest}" if rest else NAMES[longest]
 
 
 def plain(value: Any) -> Any:
@@ -113,7 +145,7 @@ def arms_of(document: Document, also: Sequence[str]) -> list[Arm]:
     listed = [
         Arm(
             str(row["name"]),
-            str(row.get("title") or row["name"]),
+            _title(row),
             str(row.get("kind") or "trained"),
             tuple(str(item) for item in row.get("overrides") or ()),
         )
@@ -122,7 +154,13 @@ def arms_of(document: Document, also: Sequence[str]) -> list[Arm]:
     ]
     known = {arm.name for arm in listed}
     extra = [name for name in dict.fromkeys(also) if name not in known]
-    return listed + [Arm(name, name, "trained") for name in extra]
+    return listed + [Arm(name, display_name(name), "trained") for name in extra]
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    """Return the title of a listed variant, where it has none or only its key a readable one."""
+    name, title = str(row["name"]), str(row.get("title") or row["name"])
+    return display_name(name) if title == name else title
 
 
 def primary(arms: Sequence[Arm], document: Document) -> Arm | None:
@@ -135,7 +173,38 @@ def primary(arms: Sequence[Arm], document: Document) -> Arm | None:
 
 def title_of(arms: Sequence[Arm], name: object) -> str:
     """Return an arm's title, its name where it is not listed."""
-    return next((arm.title for arm in arms if arm.name == name), str(name))
+    return next((arm.title for arm in arms if arm.name == name), display_name(str(name)))
+
+
+def is_told(document: Document, arm: str, figure: str) -> bool:
+    """Tell whether a figure means anything for an arm: no win rate without a round trip."""
+    cards = cards_of(document, arm)
+    count = part(document, "figures", arm, "n_trades").get("values")
+    trips = list(count) if isinstance(count, list) else [card.get("n_trades") for card in cards]
+    traded = [number({"n": value}, "n") for value in trips]
+    none = bool(traded) and all(value == 0 for value in traded)
+    return not (none and figure in OF_TRIPS)
+
+
+def told_differences(document: Document) -> list[dict[str, Any]]:
+    """Return the differences of figures that mean something for both of their arms."""
+    found: dict[tuple[str, str], bool] = {}
+    listed = rows(document, "differences")
+    for row in listed:
+        for side in ("first", "second"):
+            key = str(row.get(side)), str(row.get("figure"))
+            if key not in found:
+                found[key] = is_told(document, *key)
+    return [
+        row
+        for row in listed
+        if all(found[str(row.get(side)), str(row.get("figure"))] for side in ("first", "second"))
+    ]
+
+
+def has_interval(row: Mapping[str, Any]) -> bool:
+    """Tell whether a difference has an interval: without one nothing can be decided."""
+    return number(row, "low") is not None and number(row, "high") is not None
 
 
 def target_of(document: Document, arm: str, figure: str) -> dict[str, Any]:
@@ -155,29 +224,46 @@ def estimate(document: Document, arm: str, figure: str, cards: Sequence[Document
         figure: A scorecard's key.
         cards: The arm's flat scorecards; without a summary their median stands alone.
     """
+    if not is_told(document, arm, figure) or (
+        figure in OF_TRIPS and cards and all(card.get("n_trades") == 0 for card in cards)
+    ):
+        return Estimate(None, basis="no round trip was closed")
     target = target_of(document, arm, figure)
     if number(target, "value") is not None:
         return Estimate(
             number(target, "value"),
-            number(target, "low"),
-            number(target, "high"),
+            *_ends(target, "low", "high", figure),
             "as judged",
             str(target.get("verdict") or ""),
             number(target, "years_to_decide"),
         )
     summary = part(document, "figures", arm, figure)
-    for kind, low, high in (("median", "median_low", "median_high"), ("mean", "low", "high")):
+    kinds = [("median", "median_low", "median_high"), ("mean", "low", "high")]
+    if document.get("method") == RESAMPLED:  # an interval over seeds would leave out the days
+        kinds.reverse()
+    for kind, low, high in kinds:
         if number(summary, kind) is not None:
             runs = len(summary.get("values") or ())
-            basis = f"{kind} of {runs} runs" if runs else kind
-            ends = number(summary, low), number(summary, high)
-            return Estimate(number(summary, kind), *ends, basis)
+            basis = f"{kind} of {runs} runs" if runs > 1 else "one run"
+            return Estimate(number(summary, kind), *_ends(summary, low, high, figure), basis)
     values = [v for v in (number(card, figure) for card in cards) if v is not None]
     if not values:
         return Estimate(None)
     if len(values) > 1:
         return Estimate(median(values), basis=f"median of {len(values)} runs")
     return Estimate(values[0], *_own_interval(cards[0], figure), "one run")
+
+
+def _ends(
+    row: Mapping[str, Any], low: str, high: str, figure: str
+) -> tuple[float | None, float | None]:
+    """Return an interval within what a figure can be; None where it is a single value's."""
+    first, last = number(row, low), number(row, high)
+    if first is None or last is None or first == last:
+        return None, None
+    if figure.startswith(_NEVER_NEGATIVE):
+        first = max(first, 0.0)
+    return first, min(last, 1.0) if figure == "win_rate_frac" else last
 
 
 def cards_of(document: Document, arm: str) -> list[dict[str, Any]]:
@@ -259,6 +345,6 @@ def interval_text(low: float | None, high: float | None, unit: str = RATIO) -> s
 
 def _own_interval(card: Document, figure: str) -> tuple[float | None, float | None]:
     """Return the one interval that a scorecard brings along: Lo's of the Sharpe ratio."""
-    if figure != "sharpe_annual":
+    if figure != "sharpe_annual" or number(card, "volatility_annual_frac") == 0.0:
         return None, None
     return number(card, "sharpe_low_95"), number(card, "sharpe_high_95")

@@ -14,7 +14,7 @@ import numpy as np
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
 from ppo_workbench.scoring.plots import thinned_rows
-from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys
+from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys, curve_title
 from ppo_workbench.scoring.report_document import Arm, number, part
 from ppo_workbench.scoring.report_masks import mask_history
 from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
@@ -30,6 +30,9 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 REGIME_COLOURS = ("#8C96A0", "#3D8FD1", "#C48A1E", "#B85C93")
 CURVE_POINTS, REWARD_POINTS = 700, 250
 LEGEND_LETTERS = 40
+EQUITY_HEIGHT = 450  # with verdict and figures above it within the first 900 pixels
+# The lines of other reference policies begin hidden, for they bend the scale.
+SHOWN_REFERENCES = ("threshold", "buy-and-hold")
 
 
 def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
@@ -60,6 +63,11 @@ def arm_strokes(arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
     }
 
 
+def is_faint(arm: Arm) -> bool:
+    """Tell whether an arm's line begins hidden: a click on its name shows it."""
+    return arm.kind != "trained" and arm.name not in SHOWN_REFERENCES
+
+
 def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
     """Draw growth of 1 and drawdown of all arms by session, over bands of the regime."""
     traces = []
@@ -74,13 +82,15 @@ def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) ->
             line | {"legendgroup": _text(arm.name)},
             falls | {"legendgroup": _text(arm.name)},
         ]
+        if is_faint(arm):
+            traces[-1]["visible"] = traces[-2]["visible"] = "legendonly"
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
     traces.append(_regime_band(world.traces[longest], world.dates(longest)))
     figure = figure_of(traces, _dates("y3"), {"title": {"text": "growth of 1"}})
     figure["layout"] |= {
         "yaxis2": _axis("drawdown, %", [0.09, 0.36]) | {"rangemode": "tozero"},
         "yaxis3": {"domain": [0.0, 0.055], "visible": False, "fixedrange": True},
-        "height": 560,
+        "height": EQUITY_HEIGHT,
         "hovermode": "x unified",
     }
     figure["layout"]["yaxis"]["domain"] = [0.42, 1.0]
@@ -164,7 +174,7 @@ def curves_figure(curves: Curves, key: str, arms: Sequence[Arm], strokes: dict[s
             traces.append(line_trace(title, steps, _digits(values["low"]), edge) | plain | fill)
         mean = line_trace(title, steps, _digits(values["mean"]), line)
         traces.append(mean | {"legendgroup": _text(arm.name), "hovertemplate": "%{y:.4g}"})
-    axis = {"title": {"text": _text(key)}}
+    axis = {"title": {"text": _text(curve_title(key))}}
     figure = figure_of(traces, {"title": {"text": "timesteps"}, "rangemode": "tozero"}, axis)
     figure["layout"] |= {"hovermode": "x unified", "showlegend": True}
     return figure

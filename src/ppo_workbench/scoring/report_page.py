@@ -11,7 +11,7 @@ from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.plots import MONTHS
 from ppo_workbench.scoring.plots import REGIME_NAMES as REGIMES
 from ppo_workbench.scoring.report_candles import candle_data
-from ppo_workbench.scoring.report_curves import Curves, curve_keys
+from ppo_workbench.scoring.report_curves import Curves, curve_keys, curve_title
 from ppo_workbench.scoring.report_document import (
     Arm,
     Document,
@@ -24,14 +24,21 @@ from ppo_workbench.scoring.report_document import (
     shown,
     unit_of,
 )
-from ppo_workbench.scoring.report_figures import REGIME_COLOURS, cost_figure, report_figures
+from ppo_workbench.scoring.report_figures import (
+    REGIME_COLOURS,
+    cost_figure,
+    is_faint,
+    report_figures,
+)
 from ppo_workbench.scoring.report_tables import METRICS, MOST_TRIPS, PROMISED
+from ppo_workbench.scoring.report_tiles import FIGURES, report_tiles
 from ppo_workbench.scoring.report_words import findings, headline, looks, looks_counted, missing
 from ppo_workbench.scoring.report_world import World
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN_FINDINGS = 8  # the rest is folded
+FIRST_FIGURES = 3  # with their differences, the rest is folded
 STRESS_KEYS = (
     *("sharpe_annual", "max_drawdown_frac", "annual_return_frac", "win_rate_frac"),
     *("n_trades", "cost_bps_of_turnover"),
@@ -81,10 +88,11 @@ def render_report(
         title=title,
         links=links,
         traced=traced,
-        curve_names=curve_keys(curves),
+        curve_names=[curve_title(key) for key in curve_keys(curves)],
         missing=missing(document, arms, [arm.name for arm in traced], bool(curve_keys(curves))),
         **_words(document, arms, world),
-        **_tables(document, tables, traced),
+        **_first(document, arms, tables, traced),
+        **_tables(document, arms, tables),
         **_charts(world, tables, traced),
         **_formats(),
     )
@@ -93,10 +101,11 @@ def render_report(
 def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, Any]:
     """Return the sentences of the page, and the arm that they are about."""
     chosen = primary(arms, document)
+    looked = list(zip(looks(document), looks_counted(document), strict=True))
     return {
         "headline": headline(document, arms),
-        "looks": looks(document),
-        "looked_before": looks_counted(document),
+        "looks_before": [text for text, again in looked if again],
+        "looks_first": [text for text, again in looked if not again],
         "findings": findings(document, arms),
         "shown_findings": SHOWN_FINDINGS,
         "setup": _setup(document),
@@ -107,18 +116,48 @@ def _words(document: Document, arms: Sequence[Arm], world: World) -> dict[str, A
     }
 
 
-def _tables(document: Document, tables: Mapping[str, Any], traced: Sequence[Arm]) -> dict[str, Any]:
+def _first(
+    document: Document, arms: Sequence[Arm], tables: Mapping[str, Any], traced: Sequence[Arm]
+) -> dict[str, Any]:
+    """Return the figures of the first screen, and which lines of its picture begin hidden."""
+    chosen = primary(arms, document)
+    name = chosen.name if chosen else ""
+    return {
+        "tiles": report_tiles(document, arms, tables["metrics"], name),
+        "faint": [arm.title for arm in traced if is_faint(arm)],
+        "masks": [tables["masks"][arm.name] for arm in traced],
+    }
+
+
+def _tables(document: Document, arms: Sequence[Arm], tables: Mapping[str, Any]) -> dict[str, Any]:
+    measured, unmeasured = _by_interval(tables["differences"])
     return {
         "metrics": tables["metrics"],
-        "differences": tables["differences"],
-        "statistics": _statistics(document),
+        "differences": measured,
+        "unmeasured": unmeasured,
+        "first_figures": FIRST_FIGURES,
+        "statistics": _statistics(document, arms),
         "invalid": tables["invalid_trades"],
-        "masks": [tables["masks"][arm.name] for arm in traced],
         "details": tables["arms"],
         "capped": MOST_TRIPS if _is_capped(tables["arms"]) else 0,
         "stress": tables["stress"],
-        "stress_lines": _lines(part(document, "stress")),
+        "stress_lines": _lines(part(document, "stress"), {arm.name: arm.title for arm in arms}),
     }
+
+
+def _by_interval(
+    groups: Sequence[Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Part the differences into those with an interval, the most asked first, and the others."""
+    measured: list[dict[str, Any]] = []
+    unmeasured: list[dict[str, Any]] = []
+    for group in groups:
+        for listed, wanted in ((measured, True), (unmeasured, False)):
+            rows = [row for row in group["rows"] if row["has_interval"] is wanted]
+            if rows:
+                listed.append({**group, "rows": rows, "count": len(rows)})
+    measured.sort(key=lambda g: FIGURES.index(g["figure"]) if g["figure"] in FIGURES else 9)
+    return measured, unmeasured
 
 
 def _charts(world: World, tables: Mapping[str, Any], traced: Sequence[Arm]) -> dict[str, Any]:
@@ -173,17 +212,26 @@ def _setup(document: Document) -> str:
     seeds = setup.get("seeds")
     if isinstance(seeds, list) and seeds:
         words.append(f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}")
-    for market in rows(setup, "markets")[:4]:
-        kind = "synthetic market" if market.get("synthetic") else "market"
-        name = market.get("name") or market.get("instrument")
-        start, stop = (str(market.get(key) or "")[:10] for key in ("test_start", "test_stop"))
-        words.append(f"{kind} {name}{f', test {start} to {stop}' if start and stop else ''}")
-    if len(rows(setup, "markets")) > 4:
-        words.append(f"and {len(rows(setup, 'markets')) - 4} more markets")
+    words += _markets(rows(setup, "markets"))
     for key, name in (("created_utc", "written"), ("git_commit", "commit")):
         if document.get(key):
             words.append(f"{name} {document[key]}")
     return "; ".join(words)
+
+
+def _markets(markets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which markets were traded when, worlds of the same dates together."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for market in markets:
+        start, stop = (str(market.get(key) or "")[:10] for key in ("test_start", "test_stop"))
+        kind = "synthetic market" if market.get("synthetic") else "market"
+        when = f", test {start} to {stop}" if start and stop else ""
+        name = str(market.get("instrument") or market.get("name"))
+        grouped.setdefault((kind, when), []).append(name)
+    return [
+        f"{kind} {names[0]}{when}" if len(names) == 1 else f"{len(names)} {kind}s{when}"
+        for (kind, when), names in grouped.items()
+    ]
 
 
 def _is_test(document: Document) -> bool:
@@ -211,27 +259,34 @@ def _world_words(world: World) -> str:
     return f"Shown world: {world.bars.instrument}, {first} to {last}"
 
 
-def _statistics(document: Document) -> list[tuple[str, list[tuple[str, str]]]]:
+def _statistics(document: Document, arms: Sequence[Arm]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the parts that have no table of their own as lines of key and value."""
     named = {"selection": "The best of several arms", "seeds": "Statistics over seeds"}
-    found = [(title, _lines(part(document, key))) for key, title in named.items()]
+    titles = {arm.name: arm.title for arm in arms}
+    found = [(title, _lines(part(document, key), titles)) for key, title in named.items()]
     return [(title, lines) for title, lines in found if lines]
 
 
-def _lines(values: Any, prefix: str = "") -> list[tuple[str, str]]:
+def _lines(values: Any, titles: Mapping[str, str], prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten a part to lines of key and value, with the titles of the variants."""
     if isinstance(values, Mapping):
         return [
             line
             for key, value in values.items()
-            for line in _lines(value, f"{prefix}, {key}" if prefix else str(key))
+            for line in _lines(
+                value,
+                titles,
+                f"{prefix}, {titles.get(key, key)}" if prefix else titles.get(key, str(key)),
+            )
         ]
+    key = prefix.replace("_", " ")
     if isinstance(values, list):
-        return [(prefix, ", ".join(_brief(value) for value in values))]
-    return [(prefix.replace("_", " "), _brief(values))]
+        return [(key, "; ".join(_brief(value, titles) for value in values))]
+    return [(key, _brief(values, titles))]
 
 
-def _brief(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _brief(value: Any, titles: Mapping[str, str]) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else titles.get(value, str(value))
 
 
 def _break_even_words(even: Mapping[str, Any]) -> str:

@@ -21,11 +21,12 @@ from ppo_workbench.scoring.report_document import (
     difference_unit,
     estimate,
     figure_title,
+    has_interval,
     number,
     part,
     plain,
-    rows,
     title_of,
+    told_differences,
 )
 from ppo_workbench.scoring.report_world import World
 from ppo_workbench.scoring.trace import Trace
@@ -74,7 +75,7 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     all differences of one figure share; `zero` is where 0 stands on it.
     """
     groups: dict[str, list[Table]] = {}
-    for row in rows(document, "differences"):
+    for row in told_differences(document):
         groups.setdefault(str(row.get("figure")), []).append(row)
     return [
         {
@@ -105,14 +106,16 @@ def invalid_table(document: Document, arms: Sequence[Arm], world: World) -> list
                 "executed": executed,
                 "rejected": rejected,
                 "audit": audit_count(document, arm.name),
-                "audit_by_rule": part(audit, "by_rule"),
-                "unaudited": [str(rule) for rule in audit.get("unaudited") or ()],
+                "audit_by_rule": {
+                    rule.replace("_", " "): count for rule, count in part(audit, "by_rule").items()
+                },
+                "unaudited": [str(r).replace("_", " ") for r in audit.get("unaudited") or ()],
             }
         )
     return table
 
 
-def stress_tables(document: Document) -> list[Table]:
+def stress_tables(document: Document, arms: Sequence[Arm] = ()) -> list[Table]:
     """Return each re-scored policy: scenarios with their figures, and the break-even cost."""
     found = part(document, "stress")
     policies = [found] if "scenarios" in found else list(found.values())
@@ -123,7 +126,7 @@ def stress_tables(document: Document) -> list[Table]:
             continue
         tables.append(
             {
-                "policy": str(part(policy).get("policy") or "policy"),
+                "policy": title_of(arms, part(policy).get("policy") or "policy"),
                 "scenarios": [
                     {
                         "name": name,
@@ -235,6 +238,7 @@ def _placed(row: Document, arms: Sequence[Arm], left: float, right: float) -> Ta
         "p_value": number(row, "p_value"),
         "decided": bool(row.get("decided")),
         "method": str(row.get("method") or ""),
+        "has_interval": has_interval(row),
         "at": place(number(row, "estimate")),
         "left": start,
         "width": None if start is None or stop is None else round(stop - start, 2),

@@ -9,7 +9,10 @@ from ppo_workbench.scoring.report_document import (
     Document,
     audit_count,
     better_sign,
+    cards_of,
     difference_unit,
+    estimate,
+    has_interval,
     interval_text,
     number,
     part,
@@ -18,18 +21,20 @@ from ppo_workbench.scoring.report_document import (
     shown,
     spoken,
     title_of,
+    told_differences,
     unit_of,
 )
 
+SINGLE = "model"  # kind of a document that is about one stored model
 CHANCE = 0.05
 _MOST_NAMED = 4
 _FIRST = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
 _PARTS = {
     "cards": "scorecards of the runs",
     "targets": "verdicts on the specification's targets",
-    "differences": "paired differences between arms",
+    "differences": "paired differences",
     "seeds": "statistics over seeds",
-    "selection": "tests for having chosen the best of several arms",
+    "selection": "tests for having chosen the best of several",
     "invalid_trades": "counts of invalid trades",
     "audit": "the independent audit of the rules",
     "stress": "scores under higher costs, latency, slippage and borrow",
@@ -38,10 +43,12 @@ _PARTS = {
 
 def headline(document: Document, arms: Sequence[Arm]) -> str:
     """Return the verdict in one sentence."""
-    found = rows(document, "differences")
+    found = told_differences(document)
     chosen = primary(arms, document)
     if chosen is None:
-        return "Nothing was compared: no arm is recorded."
+        return "Nothing was compared: no variant is recorded."
+    if document.get("kind") == SINGLE:
+        return _model_headline(document, found, chosen, arms)
     if found:
         return _difference_headline(found, chosen, arms)
     if rows(document, "targets"):
@@ -52,7 +59,7 @@ def headline(document: Document, arms: Sequence[Arm]) -> str:
 def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
     """Return the sentences under the headline: what was decided, targets, then conclusions."""
     sentences: list[str] = []
-    found, chosen = rows(document, "differences"), primary(arms, document)
+    found, chosen = told_differences(document), primary(arms, document)
     if found and chosen is not None:
         decided = [row for row in found if row.get("decided")]
         own = [row for row in _own(found, chosen, arms)[0] if row.get("decided")]
@@ -72,7 +79,7 @@ def _count_sentence(found: Sequence[Mapping[str, Any]], decided: int) -> str:
     said = f"{decided} of {len(found)} differences are decided"
     if any("p_holm" in row for row in found):
         return f"{said}, all pairs of a figure counted together (Holm)."
-    return f"{said}; if no arm differed, about {CHANCE * len(found):.1f} would be by chance."
+    return f"{said}; if none differed, about {CHANCE * len(found):.1f} would be by chance."
 
 
 def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
@@ -107,7 +114,7 @@ def _looks(document: Document) -> list[tuple[str, float | None]]:
         return [("The count of looks at the test is missing.", None)]
     counts = [number(market, "looks") for market in markets]
     # Many synthetic worlds say the same thing once.
-    if len(markets) > 3 and set(counts) == {counts[0]} and counts[0] is not None:
+    if len(markets) > 1 and set(counts) == {counts[0]} and counts[0] is not None:
         names = f"these dates of each of {len(markets)} markets"
         return [(_look_sentence(int(counts[0]), names), counts[0])]
     return [
@@ -150,30 +157,59 @@ def difference_sentence(row: Mapping[str, Any], arms: Sequence[Arm]) -> str:
     )
 
 
+def _model_headline(
+    document: Document, found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
+) -> str:
+    """Say whether one model earned anything, and how it stands to those beside it."""
+    own = estimate(document, chosen.name, "sharpe_annual", cards_of(document, chosen.name))
+    if own.value is None:
+        return f"{chosen.title}: nothing was scored."
+    span = interval_text(own.low, own.high)
+    ratio = f"Sharpe ratio {shown(own.value)}{f' ({span})' if span else ''}"
+    if own.low is None or own.high is None:
+        verdict = f"nothing is shown: {ratio} without an interval"
+    elif own.low > 0.0:
+        verdict = f"earns more than cash: {ratio}"
+    elif own.high < 0.0:
+        verdict = f"loses against cash: {ratio}"
+    else:
+        verdict = f"not shown to earn anything: {ratio} may be chance"
+    listed = [row for row in found if row.get("figure") == "sharpe_annual" and has_interval(row)]
+    standing = _standing(listed, chosen, arms, alone=False, named=True)
+    equal = [title_of(arms, _rival(row, chosen)) for row in listed if not row.get("decided")]
+    if equal:
+        standing += f"{' and ' if standing else ''}not told apart from {_listed(equal)}"
+    return f"{chosen.title} on {document.get('protocol')}: {verdict}" + (
+        f"; {standing}." if standing else "."
+    )
+
+
 def _difference_headline(
     found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
     own, rivals = _own(found, chosen, arms)
     if not own:
-        return f"Nothing was found: no difference of {chosen.title} to another arm was computed."
+        return (
+            f"Nothing was found: no difference of {chosen.title} to another variant was computed."
+        )
     if not any(row.get("decided") for row in own):
-        against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
+        against = "another variant" if len(rivals) != 1 else title_of(arms, rivals[0])
         count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
         return f"Nothing was found: {count} between {chosen.title} and {against} is decided."
     phrases, undecided = [], []
-    for figure in _figures_of(own)[:_MOST_NAMED]:
+    for figure in _figures_of(own)[: len(_FIRST)]:
         listed = [row for row in own if row.get("figure") == figure]
         phrase = _standing(listed, chosen, arms, alone=len(rivals) == 1)
         if phrase:
             phrases.append(f"{phrase} in {spoken(figure)}")
         else:
             undecided.append(spoken(figure))
-    rest = f"; nothing is decided in {_listed(undecided)}" if undecided else ""
-    verdict = f"{', '.join(phrases) or 'decided only in lesser figures'}{rest}."
+    said = f"nothing is decided in {_listed(undecided)}" if undecided else ""
+    verdict = "; ".join(text for text in (", ".join(phrases), said) if text) + "."
     if len(rivals) == 1:
         return f"{chosen.title}: {verdict}"
     trained = {arm.name for arm in arms if arm.kind == "trained"}
-    kind = "trained arms" if trained.issuperset(rivals) else "arms"
+    kind = "trained variants" if trained.issuperset(rivals) else "variants"
     return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
 
 
@@ -197,9 +233,14 @@ def _figures_of(own: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _standing(
-    listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm], *, alone: bool
+    listed: Sequence[Mapping[str, Any]],
+    chosen: Arm,
+    arms: Sequence[Arm],
+    *,
+    alone: bool,
+    named: bool = False,
 ) -> str:
-    """Return than how many an arm is better or worse in one figure, empty if undecided."""
+    """Return than how many, or whom, an arm is better or worse in one figure, empty if none."""
     against: dict[int, list[str]] = {}
     for row in listed:
         if row.get("decided"):
@@ -207,7 +248,7 @@ def _standing(
             against.setdefault(flip * _sign(row), []).append(title_of(arms, _rival(row, chosen)))
     verbs = {1: "better than", -1: "worse than", 0: "different from"}
     return " and ".join(
-        f"{verbs[sign]} {names[0] if alone else len(names)}"
+        f"{verbs[sign]} {_listed(names) if alone or named else len(names)}"
         for sign, names in sorted(against.items(), reverse=True)
     )
 

@@ -1,0 +1,127 @@
+"""The document of one model, beside the reference policies that anybody would ask about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ppo_workbench.config import ScoredSplit
+from ppo_workbench.pipeline.cell import THRESHOLD, audited
+from ppo_workbench.pipeline.evaluation import Evaluation
+from ppo_workbench.pipeline.stored import run_on_split
+from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
+from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
+from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.report_document import display_name
+from ppo_workbench.scoring.report_words import SINGLE
+from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
+from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.experiment import Experiment
+
+HOLD = "buy-and-hold"
+
+
+@dataclass(frozen=True)
+class Comparand:
+    """A policy on a page of one model.
+
+    Attributes:
+        name: Its key in the document.
+        title: What a reader calls it.
+        trace: What it did.
+        audit: What the independent audit counted, None where it was not asked.
+    """
+
+    name: str
+    title: str
+    trace: Trace
+    audit: dict[str, Any] | None = None
+
+
+def references(experiment: Experiment, split: str) -> list[Comparand]:
+    """Run the threshold rule tuned on train, and buy-and-hold, over a split that is open."""
+    policies = {HOLD: next(p for p in yardsticks(len(experiment.bars), 0) if p.name == HOLD)}
+    threshold = tuned_threshold(experiment)
+    if threshold is not None:
+        policies = {THRESHOLD: threshold, **policies}
+    found = []
+    for name, policy in policies.items():
+        trace = run_on_split(experiment, policy, split)
+        counts = audited([trace], experiment, policy)
+        found.append(Comparand(name, display_name(name), trace, counts))
+    return found
+
+
+def single_document(
+    found: Evaluation, split: ScoredSplit, own: Comparand, beside: Sequence[Comparand]
+) -> dict[str, Any]:
+    """Return the document of a single model: intervals over its days, none over seeds."""
+    card, bars, opening = scorecard(found.trace), found.experiment.bars, found.opening
+    everyone = [own, *beside]
+    cards = {each.name: scorecard(each.trace).to_dict() for each in everyone}
+    document = {
+        "format_version": 1,
+        "kind": SINGLE,
+        "name": found.metadata.name,
+        "protocol": split.value,
+        "git_commit": found.metadata.git_commit,
+        "setup": {
+            "timesteps": found.metadata.training.timesteps,
+            "seeds": [found.metadata.seed],
+            "markets": [
+                {
+                    "name": split.value,
+                    "instrument": bars.instrument,
+                    "bar_seconds": bars.bar_seconds,
+                    "sessions": card.n_sessions,
+                    "years": card.years,
+                    "looks": 0 if opening is None else opening.looks,
+                    "synthetic": found.metadata.data.source == "synthetic",
+                }
+            ],
+        },
+        "arms": [
+            {
+                "name": each.name,
+                "title": each.title,
+                "kind": "trained" if each is own else "yardstick",
+                "overrides": [],
+            }
+            for each in everyone
+        ],
+        "cards": {split.value: {name: [values] for name, values in cards.items()}},
+        "audit": {each.name: each.audit for each in beside} | {own.name: found.audit().to_dict()},
+        "invalid_trades": {name: _invalid(values) for name, values in cards.items()},
+        "conclusion": list(found.notes()),
+    }
+    return document | _compared(everyone, cards, found.metadata.seed, card.years)
+
+
+def _invalid(card: dict[str, Any]) -> dict[str, float]:
+    """Return the orders that broke a rule, executed (`SEVERITY`) and `rejected_SEVERITY`."""
+    kinds = {"violations": "", "rejections": "rejected_"}
+    split = {key: key.partition("/") for key in card}
+    return {
+        f"{kinds[kind]}{severity}": card[key]
+        for key, (kind, _, severity) in split.items()
+        if kind in kinds
+    }
+
+
+def _compared(
+    everyone: Sequence[Comparand], cards: dict[str, dict[str, Any]], seed: int, years: float
+) -> dict[str, Any]:
+    """Return figures, targets and differences over the days; nothing from too few sessions."""
+    if any(len(each.trace.session_ends()) < LEAST_SESSIONS for each in everyone):
+        return {}
+    runs = [
+        ArmRun(each.name, seed, cards[each.name], SessionPath.from_trace(each.trace))
+        for each in everyone
+    ]
+    compared, own = MarketComparison(runs, worlds=False), everyone[0].name
+    pairs = [[own, each.name] for each in everyone[1:]]
+    return {
+        "method": compared.method,
+        "figures": compared.figures(),
+        "targets": compared.targets(own, years),
+        "differences": [row | {"method": "days"} for row in compared.differences(pairs)],
+    }

@@ -1,0 +1,149 @@
+"""What stands first on the page of a study: verdict, three figures, equity of the recommended."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppo_workbench.records.analysis_findings import Analysis
+from ppo_workbench.records.returns import NAME, read_returns
+from ppo_workbench.scoring.metrics import drawdowns
+from ppo_workbench.scoring.report_document import (
+    figure_title,
+    interval_text,
+    is_told,
+    number,
+    part,
+    shown,
+    spoken,
+    unit_of,
+)
+from ppo_workbench.scoring.report_tiles import FIGURES, Tile
+from ppo_workbench.scoring.strokes import BLUE, SKY, Figure, figure_of, line_trace
+
+# Doing nothing gives 0 of these.
+ZERO_IS_NOTHING = ("Sharpe", "Sortino", "Calmar", "total return", "annual return", "expectancy")
+EQUITY_HEIGHT = 360
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the recommended trial left in its folder; empty parts where it left nothing.
+
+    Attributes:
+        cards: Its scorecards on validation, by seed.
+        interval: 95 % interval of the mean objective, None where it is not recorded.
+        mean: The mean objective over seeds and windows.
+    """
+
+    cards: Mapping[str, Mapping[str, Any]]
+    interval: tuple[float, float] | None = None
+    mean: float | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Chosen":
+        """Read `result.json` of a trial's folder."""
+        try:
+            found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return cls({})
+        ends = list(found.get("interval") or [])
+        cards = {seed: card for seed, card in part(found, "scorecards").items() if card}
+        return cls(cards, (ends[0], ends[1]) if len(ends) == 2 else None, number(found, "mean"))
+
+
+def verdict(analysis: Analysis, chosen: Chosen) -> str:
+    """Return one sentence: what to train, or that nothing is better than doing nothing."""
+    best = analysis.recommended
+    if best is None:
+        return "No trial completed, so nothing is recommended."
+    name, expected = analysis.objective_names[0].removeprefix("bound of "), best.expected[0]
+    against_nothing = analysis.directions[0] == "maximize" and name.startswith(ZERO_IS_NOTHING)
+    trial = f"trial {best.number}"
+    if against_nothing and expected <= 0.0:
+        return (
+            f"Nothing was found: the best setting, of {trial}, is expected to be no better than "
+            f"doing nothing ({analysis.objective_names[0]} {expected:.2f}, doing nothing gives 0)."
+        )
+    span = chosen.interval
+    if against_nothing and span is not None and span[0] <= 0.0:
+        return (
+            f"Not shown to be better than doing nothing: the mean {name} of {trial}, the "
+            f"recommended one, may be anything from {span[0]:.2f} to {span[1]:.2f}."
+        )
+    told = f"{name} {chosen.mean:.2f}" if chosen.mean is not None else f"{name} {expected:.3g}"
+    within = f" ({span[0]:.2f} to {span[1]:.2f})" if span else ""
+    many = analysis.counts["complete"]
+    luck = f"; chosen among {many}, so expect less" if many > 1 else ""
+    return f"Recommended is the setting of {trial}: {told}{within} on validation{luck}."
+
+
+def first_tiles(analysis: Analysis, chosen: Chosen) -> list[Tile]:
+    """Return Sharpe ratio, drawdown and win rate of the recommended trial, mean over seeds."""
+    best = analysis.recommended
+    if best is None:
+        return []
+    if not chosen.cards:
+        pairs = zip(analysis.objective_names, best.expected, best.expected_sd, strict=True)
+        return [
+            Tile(f"{name}, expected", f"{value:.3g}", f"standard deviation {sd:.1g}")
+            for name, value, sd in pairs
+        ]
+    document = {"cards": {"validation": {"own": list(chosen.cards.values())}}}
+    measured = analysis.objective_names[0].removeprefix("bound of ")
+    tiles = []
+    for figure in FIGURES:
+        unit = unit_of(figure)
+        known = [
+            card.get(figure) for card in chosen.cards.values() if is_told(document, "own", figure)
+        ]
+        values = [float(value) for value in known if value is not None]
+        mean = float(np.mean(values)) if values else None
+        span, beside = "", []
+        if measured == spoken(figure) and chosen.interval and chosen.mean is not None:
+            span, mean = f"95 % interval {interval_text(*chosen.interval, unit)}", chosen.mean
+        if len(values) > 1:
+            beside = [f"seeds: {', '.join(shown(value, unit) for value in values)}"]
+        text = span if values else "no round trip was closed"
+        tiles.append(Tile(figure_title(figure), shown(mean, unit), text, beside=tuple(beside)))
+    return tiles
+
+
+def equity_figure(folder: Path) -> Figure | None:
+    """Draw growth and drawdown of a trial on validation, None where it kept no returns.
+
+    Drawdowns are those of session closes: bars are not kept.
+    """
+    if not (folder / NAME).is_file():
+        return None
+    growths = {
+        seed: np.concatenate(([1.0], np.cumprod(1.0 + returns.astype(np.float64))))
+        for seed, returns in read_returns(folder).items()
+        if len(returns)
+    }
+    if not growths:
+        return None
+    traces = []
+    for index, (seed, growth) in enumerate(growths.items()):
+        sessions = list(range(len(growth)))
+        line = {"color": (BLUE, SKY)[index % 2], "width": 1.8, "dash": ("solid", "dot")[index % 2]}
+        fall = np.round(-100 * drawdowns(growth), 3).tolist()
+        group = {"legendgroup": str(seed)}
+        traces.append(line_trace(f"seed {seed}", sessions, growth.round(5).tolist(), line) | group)
+        hidden = {"yaxis": "y2", "showlegend": False} | group
+        traces.append(line_trace(f"seed {seed}", sessions, fall, line | {"width": 1}) | hidden)
+    figure = figure_of(
+        traces,
+        {"title": {"text": "validation session"}, "anchor": "y2"},
+        {"title": {"text": "growth of 1"}, "domain": [0.4, 1.0]},
+    )
+    figure["layout"] |= {
+        "yaxis2": {"title": {"text": "drawdown, %"}, "domain": [0.0, 0.32], "automargin": True},
+        "height": EQUITY_HEIGHT,
+        "showlegend": True,
+        "hovermode": "x unified",
+    }
+    return figure

@@ -1,0 +1,82 @@
+"""What a run's list and its page in MLflow show first: four figures, a table, the report."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from ppo_workbench.scoring.report_document import (
+    figure_title,
+    interval_text,
+    is_told,
+    number,
+    shown,
+    unit_of,
+)
+
+NOTE = "mlflow.note.content"
+HEADLINE = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
+INVALID = "invalid_trades"
+TOLD = (*HEADLINE, "annual_return_frac", "n_trades", "exposure_mean_abs")
+VIEW = "workbench"
+COLUMNS = (
+    *(f"metrics.`{name}`" for name in (*HEADLINE, INVALID)),
+    *("tags.`study`", "tags.`status`", "tags.`overrides`"),
+)
+# MLflow has no default columns that can be set, only shared views of an experiment, by address.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": list(COLUMNS)}),
+    NOTE: "[Open the list with Sharpe ratio, drawdown, win rate, invalid trades, study and status "
+    "as columns](#/experiments/{experiment}/runs?viewStateShareKey=" + VIEW + ")",
+}
+
+
+def headline_metrics(cards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the figures of a run's columns, means over its scorecards; none that means nothing.
+
+    Args:
+        cards: Flat scorecards of the split that the run is judged by, one a seed.
+    """
+    document = {"cards": {"": {"": [dict(card) for card in cards]}}}
+    found = {}
+    for name in HEADLINE:
+        values = [v for v in (number(card, name) for card in cards) if v is not None]
+        if values and is_told(document, "", name):
+            found[name] = fmean(values)
+    if cards:
+        found[INVALID] = fmean(_invalid(card) for card in cards)
+    return found
+
+
+def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) -> str:
+    """Return the description of a run: its scorecards as a table, then lines of text.
+
+    Args:
+        cards: Column's heading -> flat scorecard.
+        lines: Where the report is, and the like; markdown.
+    """
+    table = [f"| | {' | '.join(cards)} |", f"|---|{'---:|' * len(cards)}"] if cards else []
+    for name in TOLD if cards else ():
+        cells = " | ".join(_cell(card, name) for card in cards.values())
+        table.append(f"| {figure_title(name)} | {cells} |")
+    if cards:
+        invalid = " | ".join(shown(_invalid(card), "count") for card in cards.values())
+        table.append(f"| Invalid trades | {invalid} |")
+    return "\n".join(table) + "\n\n" + "\n\n".join(lines)
+
+
+def _cell(card: Mapping[str, Any], name: str) -> str:
+    if not is_told({"cards": {"": {"": [dict(card)]}}}, "", name):
+        return "-"
+    text = shown(card.get(name), unit_of(name))
+    if name == "sharpe_annual" and number(card, "volatility_annual_frac"):
+        span = interval_text(number(card, "sharpe_low_95"), number(card, "sharpe_high_95"))
+        text += f" ({span})" if span else ""
+    return text
+
+
+def _invalid(card: Mapping[str, Any]) -> float:
+    """Return the orders that broke a rule, carried out or rejected."""
+    kinds = ("violations/", "rejections/")
+    return sum(float(value) for key, value in card.items() if key.startswith(kinds))
