@@ -70,7 +70,7 @@ def test_console_without_a_terminal_prints_plain_lines(shared: Workbench) -> Non
 
     assert "\x1b" not in out
     assert re.search(r"^training: 256 timesteps$", out, re.MULTILINE)
-    assert re.search(r"100%\) \| .* \| 256 steps, .*validation Sharpe", out)
+    assert re.search(r"100%\) \| .* \| 256 of 256 steps, .*validation Sharpe", out)
     for line in ("home", "model file", "record", "test split: closed", "buy-and-hold", "threshold"):
         assert re.search(rf"^\s*{line}", out, re.MULTILINE), line
 

@@ -195,16 +195,17 @@ def _run_cells(
     failed: dict[str, str] = {}
     todo = [(cell.name, [*cell.overrides, *limits]) for cell in missing]
     try:
-        for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
-            cell = missing[ended.index]
-            found = read_result(folder, cell.name)
-            if found is None:
-                failed[cell.name] = ended.reason or "left no result"
-                console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
-            else:
-                results[cell.name] = found
-                console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
-            record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
+        with console.waiting(f"{len(todo)} cells to run"):
+            for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
+                cell = missing[ended.index]
+                found = read_result(folder, cell.name)
+                if found is None:
+                    failed[cell.name] = ended.reason or "left no result"
+                    console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
+                else:
+                    results[cell.name] = found
+                    console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
+                record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
     except KeyboardInterrupt:
         console.show(f"interrupted: {len(results)} of {len(cells)} cells are done and kept")
         own = [override for override in jobs.overrides if not override.startswith("output=")]

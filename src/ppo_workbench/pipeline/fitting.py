@@ -1,6 +1,6 @@
 """The training itself: live progress, checkpoints, resuming."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,8 @@ def learn(
     if not _is_compiled():
         console.show("compiling for about a minute, on the first run only ...")
     with console.waiting("preparing the learner"):
-        warm_up(experiment)
+        compiles = "Ctrl-C: ends once the kernels are compiled; Ctrl-C again ends at once"
+        warm_up(experiment, lambda: console.show(compiles))
     progress.start(Budget(config.budget).describe())
     try:
         checkpoint = resumed.checkpoint if resumed else None
@@ -101,11 +102,15 @@ def _is_compiled() -> bool:
     return any(Path(numba.config.CACHE_DIR).rglob("backtest._run*.nbc"))  # type: ignore[attr-defined]
 
 
-def warm_up(experiment: Experiment) -> None:
+def warm_up(experiment: Experiment, interrupted: Callable[[], None] = lambda: None) -> None:
     """Compile or load all kernels before the clock starts: train on as little as can be.
 
     Else the first run of a budget of minutes would spend it on compiling, and calibrate its
     schedules by that.
+
+    Args:
+        experiment: What is trained then.
+        interrupted: As in `Hooks`.
 
     Raises:
         KeyboardInterrupt: The user does not want to wait; there is no model to keep yet.
@@ -118,7 +123,7 @@ def warm_up(experiment: Experiment) -> None:
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
-    hooks = Hooks(evaluate=lambda weights: look_at(small, weights))
+    hooks = Hooks(evaluate=lambda weights: look_at(small, weights), interrupted=interrupted)
     if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 

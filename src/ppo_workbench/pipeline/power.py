@@ -56,19 +56,20 @@ def power(config: Config, console: WorkbenchConsole | None = None) -> float:
     bars, splits = split_bars(config)
     plan = config.power
     years = plan.test_years or years_of(_sessions(bars, splits["test"]), bars.sessions_per_year)
-    experiment = prepare(config, bars, splits)
-    stand_ins = find_stand_ins(experiment)
-    report = sharpe_power(
-        *stand_ins.paths,
-        test_years=years,
-        seeds=plan.seeds,
-        seed_deviation=plan.seed_deviation,
-        differences=plan.differences,
-        confidence=plan.confidence,
-        power=plan.power,
-        resamples=plan.resamples,
-        seed=config.seed,
-    )
+    with console.waiting("computing features, replaying stand-ins, drawing days again"):
+        experiment = prepare(config, bars, splits)
+        stand_ins = find_stand_ins(experiment)
+        report = sharpe_power(
+            *stand_ins.paths,
+            test_years=years,
+            seeds=plan.seeds,
+            seed_deviation=plan.seed_deviation,
+            differences=plan.differences,
+            confidence=plan.confidence,
+            power=plan.power,
+            resamples=plan.resamples,
+            seed=config.seed,
+        )
     console.show("What a comparison on these bars could decide (test split closed, no training)")
     console.show_choices([*_basis(experiment, stand_ins), *report.describe()])
     write_result(config.result_json, _document(experiment, stand_ins, report))

@@ -42,7 +42,8 @@ def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFil
         raise ConfigError("run: a value is needed, write run=NAME or run=ID")
     name = _name_of(config.tracking, config.run)
     folder = _comparison(name)
-    files = _draw_model(config, name, console) if folder is None else draw_comparison(folder)
+    with console.waiting("drawing the page"):
+        files = _draw_model(config, name, console) if folder is None else draw_comparison(folder)
     console.show(f"report: {files.page}", wrap=False)
     return files
 
