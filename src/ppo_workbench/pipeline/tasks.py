@@ -13,6 +13,7 @@ from ppo_workbench.config import (
     Interrupted,
     Task,
 )
+from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import check_free
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
@@ -178,7 +179,7 @@ def train(
         console.show(f"resumed: {name} goes on from timestep {steps:,}")
     tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
     if overrides:
-        tags["overrides"] = " ".join(overrides)
+        tags["overrides"] = " ".join(masked(overrides))
     run_id = resumed.run_id if resumed else None
     record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id, mlflow)
     with record as tracker:

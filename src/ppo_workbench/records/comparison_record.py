@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.mlflow_store import find_runs
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
@@ -52,7 +53,7 @@ class ComparisonRecord:
         tags = {"comparison": name, "task": "compare"}
         known = find_runs(config, home, tags) if config.enabled and goes_on else []
         parent_id = known[-1].run_id if known else None
-        given = {"overrides": " ".join(overrides)} if overrides else {}
+        given = {"overrides": " ".join(masked(overrides))} if overrides else {}
         parent = open_tracker(config, home, name, params, tags | given, resume_run_id=parent_id)
         return cls(config, home, name, parent)
 
@@ -79,7 +80,7 @@ class ComparisonRecord:
         """
         tags = {"comparison": self._name, "cell": name, "task": "compare_cell"}
         tags |= {key: str(value) for key, value in (result or {}).items() if key in TOLD}
-        tags["overrides"] = " ".join(overrides)
+        tags["overrides"] = " ".join(masked(overrides))
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         params = dict(item.partition("=")[::2] for item in overrides)
