@@ -47,7 +47,7 @@ ui: .venv/.installed
 		--backend-store-uri "sqlite:///$${PPO_WORKBENCH_HOME:-.}/mlruns/mlflow.db"
 
 # torch comes first: it has the one version that a pip configuration may serve as several builds.
-# An interpreter that is there may come without pip: `uv sync` leaves none.
+# An interpreter that is there may come without pip: `uv venv` leaves none.
 .venv/.installed: pyproject.toml requirements.lock
 	@test -x $(BIN)/python || { for python in $(PYTHON); do \
 		if "$$python" -c '$(SUITABLE)' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \

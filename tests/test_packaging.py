@@ -63,13 +63,6 @@ def _locked() -> dict[str, Requirement]:
     return {canonicalize_name(pin.name): pin for pin in pins}
 
 
-def _resolved() -> dict[str, str | None]:
-    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
-    versions = {package["name"]: package.get("version") for package in packages}
-    assert len(versions) == len(packages), "a package has several versions"
-    return versions
-
-
 def _project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -96,13 +89,6 @@ def test_development_group_names_every_extra_but_the_heavy_one() -> None:
         if (requirement := Requirement(line)).name == "ppo-workbench"
     ]
     assert own.extras == set(_project()["project"]["optional-dependencies"]) - {"ray"}
-
-
-def test_both_lock_files_hold_the_same_versions() -> None:
-    resolved = _resolved()
-    assert {name: str(pin.specifier) for name, pin in _locked().items()} == {
-        name: f"=={resolved[name]}" for name in _locked()
-    }
 
 
 def test_lock_file_serves_any_build_of_torch_and_leaves_the_project_out() -> None:
