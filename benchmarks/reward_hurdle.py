@@ -35,6 +35,7 @@ HIGH, LOW = 0.8, 0.1
 NEAR = 0.05  # the sample's Sharpe ratio to the true one
 LENGTHS = {"day": (86_400, 1), "four hours": (14_400, 2), "hour": (3_600, 7)}
 TIMESTEPS = {"day": 3_000_000, "four hours": 3_000_000, "hour": 6_000_000}
+WEAK = {"hour": 0.5}  # from the hurdle less than that: twice as long
 VOLATILITIES = (0.2, 0.05, 0.6)  # a year
 CHOICES = ((0.3, 0.0), (0.6, 0.0), (1.2, 0.0), (0.3, 0.6), (1.2, 0.6))  # Sharpe ratio, k
 SEEDS = 5
@@ -62,8 +63,15 @@ class Cell(NamedTuple):
 
 
 def bar_count(cell: Cell) -> int:
-    """Return the bars of `YEARS`."""
-    return YEARS[cell.length] * SESSIONS_A_YEAR * LENGTHS[cell.length][1]
+    """Return the bars of `YEARS`, or of as many as a price can grow."""
+    growing = int(600 / (cell.volatility * cell.sharpe))  # of a price that stays a number
+    return min(YEARS[cell.length], growing) * SESSIONS_A_YEAR * LENGTHS[cell.length][1]
+
+
+def timesteps(cell: Cell) -> int:
+    """Return how long a cell is trained: the weakest drift of the shortest bar twice as long."""
+    weak = abs(cell.sharpe - cell.kappa) < WEAK.get(cell.length, 0.0)
+    return TIMESTEPS[cell.length] * (2 if weak else 1)
 
 
 def drift_bars(cell: Cell) -> Any:
@@ -135,7 +143,7 @@ def run_cell(cell: Cell) -> dict[str, float]:
             ),
             *("env.exposure_levels=[0.0,1.0]", "env.flat_last_bars=0", "env.no_open_last_bars=0"),
             *(f"reward.variance={cell.kappa}", "costs.half_spread_bps=0.0", f"seed={cell.seed}"),
-            *(f"budget.timesteps={TIMESTEPS[cell.length]}", "budget.evaluations=1"),
+            *(f"budget.timesteps={timesteps(cell)}", "budget.evaluations=1"),
             *("checkpoint.every_seconds=null", "costs.high_volatility_multiplier=1"),
             *("splits.train_frac=0.6", "splits.validation_frac=0.2", "splits.test_frac=0.2"),
             *("features.names=[return_1,volatility_ratio]", "env.gamma=0.3", "model.n_epochs=3"),
