@@ -318,8 +318,8 @@ def _gates(*names: str) -> list[dict[str, Any]]:
     [
         (["audit"], PromotionProfile.research, False),
         (["target_sharpe", "audit"], PromotionProfile.research, True),
-        (["target_sharpe", "audit"], PromotionProfile.specification, False),
-        (["threshold", "audit"], PromotionProfile.specification, True),
+        (["target_sharpe", "audit"], PromotionProfile.targets, False),
+        (["threshold", "audit"], PromotionProfile.targets, True),
         (["threshold", "audit"], PromotionProfile.production, False),
     ],
 )

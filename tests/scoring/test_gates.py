@@ -183,7 +183,7 @@ ALONE: list[tuple[PromotionProfile, str, Change]] = [
         }.items()
     ),
     *(
-        (PromotionProfile.specification, name, change)
+        (PromotionProfile.targets, name, change)
         for name, change in {
             "target_sharpe": _with_trace(returns=_returns(1.49, deviation=0.002)),
             "target_drawdown": _with_trace(returns=_returns(3.5, deviation=0.02)),

@@ -25,7 +25,7 @@ class PromotionProfile(Enum):
     """Which gates a promotion asks for (docs/promotion.md)."""
 
     production = "production"
-    specification = "specification"
+    targets = "targets"
     research = "research"
 
 

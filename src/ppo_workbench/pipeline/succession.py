@@ -7,7 +7,7 @@ from ppo_workbench.scoring.gate_profiles import profile_of
 
 WEAKEST_FIRST = (
     PromotionProfile.research,
-    PromotionProfile.specification,
+    PromotionProfile.targets,
     PromotionProfile.production,
 )
 

@@ -79,8 +79,8 @@ class Evidence:
 def judge(profile: PromotionProfile, evidence: Evidence) -> list[Gate]:
     """Return the gates of a profile with their verdicts, the protocol's last."""
     own: list[Gate] = []
-    if profile is PromotionProfile.specification:
-        own = _specification(evidence)
+    if profile is PromotionProfile.targets:
+        own = _targets(evidence)
     if profile is PromotionProfile.production:
         own = _production(evidence)
     return [*own, *_protocol(evidence)]
@@ -91,7 +91,7 @@ def profile_of(names: Collection[str]) -> PromotionProfile:
     if THRESHOLD in names:
         return PromotionProfile.production
     if any(name.startswith("target_") for name in names):
-        return PromotionProfile.specification
+        return PromotionProfile.targets
     return PromotionProfile.research
 
 
@@ -104,7 +104,7 @@ def _protocol(evidence: Evidence) -> list[Gate]:
     ]
 
 
-def _specification(evidence: Evidence) -> list[Gate]:
+def _targets(evidence: Evidence) -> list[Gate]:
     card, trace = scorecard(evidence.trace), evidence.trace
     long_enough = len(trace.session_ends()) >= LEAST_SESSIONS
     return [

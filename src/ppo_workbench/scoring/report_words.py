@@ -31,7 +31,7 @@ _MOST_NAMED = 4
 _FIRST = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
 _PARTS = {
     "cards": "scorecards of the runs",
-    "targets": "verdicts on the specification's targets",
+    "targets": "verdicts on the targets",
     "differences": "paired differences",
     "seeds": "statistics over seeds",
     "selection": "tests for having chosen the best of several",
