@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,13 @@ class FakePipeline:
     calls: list[tuple[Config, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     error: BaseException | None = None
 
-    def run(self, config: Config, raw: dict[str, Any], choices: dict[str, str]) -> float:
+    def run(
+        self,
+        config: Config,
+        raw: dict[str, Any],
+        choices: dict[str, str],
+        overrides: Sequence[str] = (),
+    ) -> float:
         self.calls.append((config, raw, choices))
         if self.error is not None:
             raise self.error

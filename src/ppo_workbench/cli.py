@@ -153,7 +153,9 @@ def _job(cfg: DictConfig) -> float:
 def _run(cfg: DictConfig) -> float:
     given = Composed(cfg, dict(HydraConfig.get().runtime.choices))
     _check_market(given)
-    overrides = list(HydraConfig.get().overrides.task)
+    # As they were written: a value from the environment is for no record.
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
     cfg = _with_recorded(given, overrides)
     config, raw, choices = _checked(cfg, given.choices)
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
