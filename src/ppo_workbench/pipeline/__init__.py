@@ -1,5 +1,6 @@
 """The tasks, composed from all the other boxes: train, evaluate, analyse, power, one trial."""
 
+from ppo_workbench.pipeline.check_data import check_data
 from ppo_workbench.pipeline.compare import Comparison, Jobs, compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome
@@ -19,6 +20,7 @@ __all__ = [
     "Outcome",
     "analyse",
     "backtest",
+    "check_data",
     "checkpoint_folder",
     "compare",
     "default_name",
