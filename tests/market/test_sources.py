@@ -217,7 +217,9 @@ def test_file_repairs_asked_for_are_done_and_counted(tmp_path: Path) -> None:
 def test_file_zero_volume_is_allowed_and_counted(tmp_path: Path) -> None:
     bars = load(minutes().assign(volume=[0, 0, 1, 2, 3, 4]), tmp_path)
 
-    assert any(note.startswith("2 bars have zero volume, the first data row 0") for note in bars.notes)
+    assert any(
+        note.startswith("2 bars have zero volume, the first data row 0") for note in bars.notes
+    )
     assert bars.has_volume
 
 

@@ -95,7 +95,7 @@ def read_csv_lines(lines: Iterable[str], reader: RowReader) -> Iterator[Line]:
     Raises:
         BarsError: A column is missing or a value cannot be read; the line is named.
     """
-    for number, fields in read_rows(_readable(lines), reader.conventions):
+    for number, fields in read_rows(_readable(lines), reader):
         try:
             bar = _bar_of(reader, fields)
         except ValidationError as error:

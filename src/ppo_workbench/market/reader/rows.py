@@ -68,7 +68,7 @@ class RowReader:
         Raises:
             BarsError: A column is missing, a value cannot be read, or the instrument is another.
         """
-        own, names = self.conventions, self._names_of(tuple(row))
+        own, names = self.conventions, self.names_of(tuple(row))
         if "instrument" in names and own.instrument is not None:
             found = str(row[names["instrument"]]).strip()
             if found != own.instrument:
@@ -96,8 +96,12 @@ class RowReader:
     def _features(self) -> list[str]:
         return [f"feature {name}" for name in self.conventions.feature_columns]
 
-    def _names_of(self, keys: tuple[str, ...]) -> dict[str, str]:
-        """Return our names to the row's keys, found once for rows of the same keys."""
+    def names_of(self, keys: tuple[str, ...]) -> dict[str, str]:
+        """Return our names to the row's keys, found once for rows of the same keys.
+
+        Raises:
+            BarsError: A column of the model's file is missing.
+        """
         if keys in self._columns:
             return self._columns[keys]
         own = self.conventions
@@ -167,19 +171,18 @@ class RowReader:
         return dict(zip(names, found, strict=True))
 
 
-def read_rows(
-    lines: Iterable[str], conventions: Conventions
-) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(lines: Iterable[str], reader: RowReader) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield number and fields of the rows of a text, as they come.
 
     Args:
         lines: The header first, unless the conventions name the columns.
-        conventions: Of the model's file.
+        reader: Of the rows.
 
     Raises:
         BarsError: The header departs from the file's, or a row from the header; the line is
             named.
     """
+    conventions = reader.conventions
     source, first = iter(lines), list[str]()
     header = conventions.header
     for line in source:
@@ -201,6 +204,7 @@ def read_rows(
             f"input: fields are separated by {layout.separator!r}, those of the model's bars by "
             f"{conventions.separator!r}; write them so"
         )
+    reader.names_of(layout.names)
     yield from _fields(source, layout.names, conventions.separator, len(first))
 
 

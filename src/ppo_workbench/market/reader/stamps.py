@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 # Nanoseconds in 64 bits reach from 1677 to 2262.
 _YEARS = (1700, 2250)
+_LARGEST = 9 * 10**18
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DATE = r"(\d{4})(?:-(\d{1,2})-(\d{1,2})|(\d\d)(\d\d))"
 _CLOCK = r"[T ](\d{1,2})(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?"
 _LOCAL = rf"^{_DATE}(?:{_CLOCK})?"
-_ZONE = r"\s?([Zz]|[+-]\d\d(?::?\d\d)?)$"
-_NAIVE_PATTERN, _ZONED_PATTERN = _LOCAL + "$", rf"^{_DATE}{_CLOCK}{_ZONE}"
-_STAMP = re.compile(rf"{_LOCAL}(?:{_ZONE})?$".replace(r"$)?$", r")?$"))
+_ZONE = r"\s?(Z|[+-]\d\d(?::?\d\d)?)"
+_NAIVE_PATTERN, _ZONED_PATTERN = _LOCAL + "$", rf"^{_DATE}{_CLOCK}{_ZONE}$"
+_STAMP = re.compile(rf"^{_DATE}(?:{_CLOCK}(?:{_ZONE})?)?$")
 _RULE = (
     "is no stamp: neither ISO 8601 nor an epoch nor a date as 20150102",
     "write stamps such as 2024-01-31T09:30:00-05:00",
@@ -153,7 +154,7 @@ def read_stamp(value: object, timezone: str | None, previous_ns: int, *, daily: 
     text = str(value).strip()
     number = _number(text)
     if number is not None:
-        ns, dates = _from_numbers(np.array([number]))
+        ns, dates = _from_numbers(np.array([number if abs(number) < _LARGEST else 0]))
         if ns[0] < 0:
             raise BarsError(f"the stamp {text[:40]!r} {_RULE[0]}; {_RULE[1]}")
         if not dates[0]:
@@ -204,7 +205,7 @@ def _parse(text: str) -> tuple[int, int | None, bool]:
     wall = (moment - _EPOCH) // _MICROSECOND * 1000 + int((fraction or "0").ljust(9, "0"))
     if zone is None:
         return wall, None, hour is None
-    if zone in "Zz":
+    if zone == "Z":
         return wall, 0, False
     digits = zone[1:].replace(":", "").ljust(4, "0")
     seconds = int(digits[:2]) * 3600 + int(digits[2:]) * 60
@@ -216,6 +217,9 @@ def _from_numbers(values: "np.typing.NDArray[np.number]") -> tuple[Int64Array, B
 
     Dates are 17000101 to 22501231, as seconds a few days of 1970.
     """
+    with np.errstate(invalid="ignore"):
+        sized = np.abs(values) < _LARGEST
+    values = np.where(sized, values, 0)
     whole = np.floor(values).astype(np.int64)
     year, month, day = whole // 10_000, whole // 100 % 100, whole % 100
     dates = (year >= _YEARS[0]) & (year <= _YEARS[1]) & (month >= 1) & (month <= 12)
@@ -223,7 +227,7 @@ def _from_numbers(values: "np.typing.NDArray[np.number]") -> tuple[Int64Array, B
     ns = np.full(len(whole), -1, np.int64)
     for low, high, unit in (
         (10**8, 10**11, 10**9), (10**11, 10**14, 10**6), (10**14, 10**17, 10**3),
-        (10**17, 9 * 10**18, 1),
+        (10**17, _LARGEST, 1),
     ):  # fmt: skip
         here = (whole >= low) & (whole < high)
         if here.any():
@@ -330,7 +334,7 @@ def _from_text(
     if len(ns) > 1 and np.median(np.abs(np.diff(ns))) >= DAILY_STEP_NS:
         bare = text.str.fullmatch(rf"^{_DATE}$").to_numpy(dtype=np.bool_)
         if zoned[0]:
-            local = text.str.replace(_ZONE, "", regex=True)
+            local = text.str.replace(_ZONE + "$", "", regex=True)
             index = pd.DatetimeIndex(pd.to_datetime(local, format="ISO8601"))
             wall = _as_ns(label, column, index)
     return ns, wall, bare, bool(zoned[0])
