@@ -232,11 +232,11 @@ def _remedy(ours: str) -> str:
 
 
 def _number(value: object, decimal: str) -> float | None:
-    if value is None or isinstance(value, bool):
-        if value is None:
-            return None
-        raise BarsError(f"{value} is no number")
-    if isinstance(value, int | float):
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    text = str(value).strip().replace(decimal, ".")
-    return float(text) if text else None
+    text = str(value).strip()
+    if decimal != "." and "." in text:
+        raise BarsError(f"{text[:40]!r} must be a number with {decimal!r} before its decimals")
+    return float(text.replace(decimal, ".")) if text else None
