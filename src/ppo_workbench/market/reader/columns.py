@@ -131,7 +131,7 @@ def column_names(label: str, columns: Sequence[object], config: DataConfig) -> d
                 f"data.columns={dict(config.columns)}: {name!r} is not a name of ours; map from "
                 f"{', '.join(OURS)} to the file's names"
             )
-    names = {}
+    names: dict[str, str] = {}
     for name in OURS:
         if name == "volume" and config.volume is Volume.none:
             continue

@@ -1,6 +1,7 @@
 """How a user's bars are written: what a stream has to have in common with the file."""
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ppo_workbench.config import Adjust, DataConfig, TimestampConvention, Volume
 
@@ -58,15 +59,15 @@ class Conventions:
         Only what decides how a row is read may differ from the file's, and only where it is
         named: `data.columns`, `data.timezone`, `data.timestamp`, `data.header`.
         """
-        own = replace(self, columns=self.columns | dict(config.columns))
+        said: dict[str, Any] = {"columns": self.columns | dict(config.columns)}
         plain = DataConfig()
         for name in ("timezone", "timestamp", "header"):
             if (value := getattr(config, name)) != getattr(plain, name):
-                own = replace(own, **{name: tuple(value) if name == "header" else value})
-        return own
+                said[name] = tuple(value) if name == "header" else value
+        return replace(self, **said)
 
 
-def conventions_of(config: DataConfig, **concluded: object) -> Conventions:
+def conventions_of(config: DataConfig, **concluded: Any) -> Conventions:
     """Make conventions of what is configured and what was concluded.
 
     Args:
@@ -74,8 +75,10 @@ def conventions_of(config: DataConfig, **concluded: object) -> Conventions:
         concluded: Further fields of `Conventions`.
     """
     names = {one.name for one in fields(Conventions)} - concluded.keys() - {"bar_seconds"}
-    shared = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    shared: dict[str, Any] = {
+        name: getattr(config, name) for name in names if hasattr(config, name)
+    }
     shared["columns"], shared["adjust"] = dict(config.columns), config.adjust or Adjust.none
     for name in ("feature_columns", "header"):
         shared[name] = tuple(shared[name])
-    return Conventions(**(shared | concluded))  # type: ignore[arg-type]
+    return Conventions(**(shared | concluded))

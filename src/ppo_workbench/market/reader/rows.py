@@ -156,7 +156,7 @@ class RowReader:
         if close and adj is not None:
             known = {name: np.array([values[name]]) for name in PRICES if values[name] is not None}
             factor = np.array([adj]) / np.array([close])
-            values |= {name: float(x[0]) for name, x in scaled(known, factor).items()}  # type: ignore[arg-type]
+            values |= {name: float(x[0]) for name, x in scaled(known, factor).items()}
 
     def _lagged(self, stamp_ns: int, features: list[float | None]) -> dict[str, float | None]:
         """Remember features; return those of as many rows earlier as the file's were."""

@@ -212,7 +212,7 @@ def _parse(text: str) -> tuple[int, int | None, bool]:
     return wall, (-1 if zone[0] == "-" else 1) * seconds * NS_PER_SECOND, False
 
 
-def _from_numbers(values: "np.typing.NDArray[np.number]") -> tuple[Int64Array, BoolArray]:  # type: ignore[type-arg]
+def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Int64Array, BoolArray]:
     """Return nanoseconds since 1970, -1 where a number is no stamp, and which are dates.
 
     Dates are 17000101 to 22501231, as seconds a few days of 1970.
