@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ def _days(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"date": days.strftime("%Y%m%d"), **prices, "Volume BTC": 9.0})
 
 
-def _check(path: Path, *more: str) -> tuple[int, dict[str, list[str]]]:
+def _check(path: Path, *more: str) -> tuple[int, dict[str, Any]]:
     result = path.parent / "result.json"
     code = command(["task=check_data", f"data.path={path}", f"result_json={result}", *more])
     return code, json.loads(result.read_text())
@@ -51,7 +52,7 @@ def test_check_of_a_file_that_nothing_trains_on_ends_with_2_and_all_problems(
     code, found = _check(path, "market=crypto")
     assert code == 2
     assert found["overrides"] == []
-    kinds = [one["kind"] for one in found["problems"]]  # type: ignore[index]
+    kinds = [one["kind"] for one in found["problems"]]
     assert kinds == ["missing column", "unreadable stamp", "close must be above 0"]
     assert "no command trains on it" in capsys.readouterr().err
     assert command(["task=check_data"]) == 2

@@ -96,7 +96,8 @@ def _show(
     for one in problems:
         rows = f" {one.count} rows, first {', '.join(map(str, one.rows))}:" if one.count else ""
         mends = f" [{' '.join(one.fix)}]" if one.fix else ""
-        word = "stops" if one.stops and not one.fix else "mended" if one.fix else "look at"
+        word = ("mended" if one.fix else "stops") if one.stops else "look at"
+        word = "assumed" if one.kind == "no time zone" else word
         console.show(f"{word}: {one.kind}:{rows} {one.sentence}{mends}", wrap=False)
     bars = checked.bars
     if bars is None:

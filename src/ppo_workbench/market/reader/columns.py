@@ -8,7 +8,7 @@ import numpy as np
 from ppo_workbench.config import BarsError, DataConfig, Volume
 from ppo_workbench.market.bars import FloatArray
 from ppo_workbench.market.reader.conventions import EVIDENCE, OURS, PRICES, QUOTES
-from ppo_workbench.market.reader.faults import NO_FIX, Fault, refuse
+from ppo_workbench.market.reader.faults import NO_FIX, Fault, refuse_values
 from ppo_workbench.market.reader.layout import JOINED
 
 if TYPE_CHECKING:
@@ -48,15 +48,8 @@ def find_column(
 ) -> str:
     """Return the file's own spelling of a column, whatever its case.
 
-    Args:
-        label: What to call the file in messages.
-        columns: Its columns.
-        name: The name that is looked for.
-        remedy: What to do where it is missing.
-        fix: See `Fault`.
-
     Raises:
-        Fault: If no column, or more than one, has that name.
+        Fault: If no column, or more than one, has that name; with the remedy and its fix.
     """
     found = spellings(columns, name)
     if len(found) == 1:
@@ -79,16 +72,11 @@ def of_instrument(
 ) -> tuple[dict[str, str], str | None]:
     """Choose the columns of one instrument where each has its own ("Close of MSFT").
 
-    Args:
-        label: What to call the file in messages.
-        columns: All of them.
-        wanted: The instrument, null where there is but one.
-
     Returns:
         The columns that stay, theirs to the field's name, and the instrument if any.
 
     Raises:
-        Fault: There are several and none is chosen.
+        Fault: There are several and none is wanted.
     """
     parts = {str(name): str(name).partition(JOINED) for name in columns}
     tickers = sorted({part[2] for part in parts.values() if part[1] and part[2]})
@@ -189,13 +177,6 @@ def numbers(label: str, column: "pd.Series", name: str) -> FloatArray:
     broken = np.isnan(values) & column.notna().to_numpy()
     if pd.api.types.is_bool_dtype(column.dtype):
         broken[:] = True
-    labels = column.index
-
-    def say(row: int) -> str:
-        return (
-            f"{label}: data row {labels[row]} has {name}={str(column.iloc[row])[:40]!r}, but "
-            f"{name} must be a number; correct or remove the row"
-        )
-
-    refuse(broken, labels, f"{name} is no number", say)  # type: ignore[arg-type]
+    rule = f"{name} must be a number; correct or remove the row"
+    refuse_values(label, column.index, name, column.array, broken, rule)
     return values

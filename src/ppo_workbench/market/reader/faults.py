@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,20 +35,33 @@ class Fault(BarsError):
 
 def refuse(
     broken: npt.NDArray[np.bool_],
-    labels: Sequence[int],
+    labels: Any,
     kind: str,
     say: Callable[[int], str],
     fix: Mapping[str, object] = NO_FIX,
 ) -> None:
-    """Raise a Fault if there is a broken row.
+    """Raise a Fault if one of T rows, whose data rows `labels` names, is broken.
 
-    Args:
-        broken: bool (T,).
-        labels: T data rows of the file.
-        kind: Of the fault.
-        say: The sentence for the position of the first broken row.
-        fix: See `Fault`.
+    `say` makes the sentence from the position of the first.
     """
     if broken.any():
         at = np.flatnonzero(broken)
-        raise Fault(say(int(at[0])), kind, [labels[i] for i in at.tolist()], fix)
+        raise Fault(say(int(at[0])), kind, np.asarray(labels)[at], fix)
+
+
+def refuse_values(
+    label: str,
+    labels: Any,
+    name: str,
+    values: Any,
+    broken: npt.NDArray[np.bool_],
+    rule: str,
+) -> None:
+    """Raise a Fault for values of a column that break a rule, if there are any."""
+
+    def say(row: int) -> str:
+        value = values[row]
+        shown = f"{value:g}" if isinstance(value, float) else repr(str(value)[:40])
+        return f"{label}: data row {labels[row]} has {name}={shown}, but {rule}"
+
+    refuse(broken, labels, f"bad {name}", say)

@@ -52,11 +52,7 @@ class Layout:
 
 
 def find_layout(lines: Sequence[str], header: Sequence[str] = ()) -> Layout:
-    """Tell the layout of text from its first lines.
-
-    Args:
-        lines: The first of the file, without a byte order mark.
-        header: Names of the columns where there is no header row.
+    """Tell the layout of text from its first lines; `header` names columns that no row names.
 
     Raises:
         Fault: There is no header row, and no names are given.

@@ -68,13 +68,7 @@ def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
 
 
 def changed_length(label: str, stamp_ns: Int64Array, bar_seconds: int, describe: Describe) -> None:
-    """Refuse a file in which the length of the bars changes.
-
-    Args:
-        label: What to call the file.
-        stamp_ns: int64 (T,), rising.
-        bar_seconds: Most frequent length.
-        describe: Words for a row.
+    """Refuse a file in which the length of the bars changes; stamps int64 (T,), rising.
 
     Raises:
         Fault: Twelve neighbours or more have one other distance.
@@ -112,13 +106,7 @@ def adjusted(
 ) -> tuple[dict[str, FloatArray], list[str]]:
     """Return prices as `data.adjust` says, and notes; refuse splits that nobody decided on.
 
-    Args:
-        label: What to call the file.
-        prices: float64 (T,) of open, high, low, close, volume.
-        evidence: float64 (T,) of adj_close, split and dividend, those there are.
-        adjust: None where nothing was said.
-        labels: int64 (T,), data rows of the file.
-        describe: Words for a row.
+    Prices are float64 (T,), `evidence` those of adj_close, split and dividend that there are.
 
     Raises:
         Fault: Prices jump by a split that a column names, and `adjust` is None.
@@ -136,7 +124,7 @@ def adjusted(
     if adjust is None:
         refuse(
             raw,
-            labels.tolist(),
+            labels,
             "split not adjusted",
             lambda at: (
                 f"{label}: {describe(at)} opens at {prices['open'][at]:g} after a close of "
@@ -154,7 +142,7 @@ def adjusted(
         factor = adj / close
         broken = ~(np.isfinite(factor) & (factor > 0))
         refuse(
-            broken, labels.tolist(), "adj_close is no price",
+            broken, labels, "adj_close is no price",
             lambda at: f"{label}: {describe(at)} has adj_close={adj[at]:g}; correct the row",
         )  # fmt: skip
     else:
@@ -221,14 +209,7 @@ def _raw_notes(
 def suspicions(
     prices: Mapping[str, FloatArray], placement: Placement, volume: Volume, describe: Describe
 ) -> list[Doubt]:
-    """Return what may be wrong: jumps near n:1 overnight, frozen prices, volume 0.
-
-    Args:
-        prices: float64 (T,) of open, high, low, close, volume.
-        placement: Of the T bars.
-        volume: What it counts.
-        describe: Words for a row.
-    """
+    """Return what may be wrong in T bars: jumps near n:1 overnight, frozen prices, volume 0."""
     gap = _gap(prices)
     overnight = np.concatenate([[False], np.diff(placement.session) != 0])
     ratio = np.abs(gap)
@@ -278,6 +259,7 @@ def _runs(flags: BoolArray, shortest: int) -> BoolArray:
     """Keep only flags that stand `shortest` or more in a row."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     kept = np.zeros_like(flags)
-    for start, stop in edges.reshape(-1, 2).tolist():
-        kept[start:stop] = stop - start >= shortest
+    start, stop = edges.reshape(-1, 2).T
+    for at in np.flatnonzero(stop - start >= shortest).tolist():
+        kept[start[at] : stop[at]] = True
     return kept

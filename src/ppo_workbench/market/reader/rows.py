@@ -172,11 +172,7 @@ class RowReader:
 
 
 def read_rows(lines: Iterable[str], reader: RowReader) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield number and fields of the rows of a text, as they come.
-
-    Args:
-        lines: The header first, unless the conventions name the columns.
-        reader: Of the rows.
+    """Yield number and fields of the rows of a text as they come, the header first if it has one.
 
     Raises:
         BarsError: The header departs from the file's, or a row from the header; the line is

@@ -6,6 +6,7 @@ first of the two that is later than the stamp before it.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -77,10 +78,7 @@ class LocalTime:
     def utc(self, wall_ns: int, previous_ns: int) -> int | None:
         """Return UTC nanoseconds of a wall clock; None where it is skipped.
 
-        Args:
-            wall_ns: Nanoseconds of the wall clock.
-            previous_ns: UTC nanoseconds of the stamp before, which tells the hour that comes
-                twice.
+        Those of the stamp before tell the hour that comes twice.
         """
         offset = self._offset_of(wall_ns // NS_PER_DAY)
         if offset is not None:
@@ -125,33 +123,21 @@ def local_time(timezone: str) -> LocalTime:
 
 
 def starts_of(ns: Any, bar_seconds: int, *, ends: bool) -> Any:
-    """Return the starts of bars within a day, whose stamps may be their ends.
+    """Return the starts of bars within a day from their stamps, UTC nanoseconds, int or int64.
 
     An end is rounded up to a second: some vendors write 09:59:59.999 for 10:00.
-
-    Args:
-        ns: UTC nanoseconds of the stamps, one int or an int64 array.
-        bar_seconds: Length of a bar.
-        ends: Stamps are ends.
     """
     if not ends:
         return ns
     return -(-ns // NS_PER_SECOND) * NS_PER_SECOND - bar_seconds * NS_PER_SECOND
 
 
-def read_stamp(value: object, timezone: str | None, previous_ns: int, *, daily: bool) -> Stamp:
-    """Read one stamp as `parse_stamps` reads a column.
-
-    Args:
-        value: Text, or a number as JSON has it.
-        timezone: For stamps without an offset.
-        previous_ns: UTC nanoseconds of the stamp before.
-        daily: Midnights are dates and need no zone.
+def read_stamp(text: str, timezone: str | None, previous_ns: int, *, daily: bool) -> Stamp:
+    """Read one stamp as `parse_stamps` reads a column; of daily bars midnights need no zone.
 
     Raises:
         BarsError: It cannot be read.
     """
-    text = str(value).strip()
     number = _number(text)
     if number is not None:
         ns, dates = _from_numbers(np.array([number if abs(number) < _LARGEST else 0]))
@@ -177,14 +163,10 @@ def read_stamp(value: object, timezone: str | None, previous_ns: int, *, daily: 
 
 
 def _number(text: str) -> float | int | None:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return None
 
 
 def _parse(text: str) -> tuple[int, int | None, bool]:
@@ -251,12 +233,6 @@ def parse_stamps(
     read in `timezone`. Stamps that are all midnights are dates where `allow_dates`, and need no
     zone.
 
-    Args:
-        label: What to call the file in messages.
-        column: T stamps, text, numbers or datetime64.
-        timezone: IANA name (checked by the caller) for stamps without an offset.
-        allow_dates: Whether dates are stamps.
-
     Raises:
         Fault: If a stamp is missing or cannot be read, some but not all have an offset, none
             has and `timezone` is None, or a local time is skipped.
@@ -300,7 +276,8 @@ def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, Bool
     values = column
     if not pd.api.types.is_numeric_dtype(column.dtype):
         text = column.astype("str").str.strip()
-        if not text.str.fullmatch(r"\d+(\.\d+)?").all():
+        digits = r"\d+(\.\d+)?"
+        if re.fullmatch(digits, str(text.iloc[0])) is None or not text.str.fullmatch(digits).all():
             return _from_text(label, column, text)
         values = pd.to_numeric(text)
     numbers = values.to_numpy()
@@ -356,4 +333,4 @@ def _refuse(label: str, column: "pd.Series", broken: BoolArray, rule: str, remed
         value = str(column.iloc[row])[:40]
         return f"{label}: the stamp {value!r} in data row {labels[row]} {rule}; {remedy}"
 
-    refuse(broken, labels, "unreadable stamp", say)  # type: ignore[arg-type]
+    refuse(broken, labels, "unreadable stamp", say)

@@ -47,7 +47,7 @@ from ppo_workbench.market.reader.conventions import (
     QUOTES,
     conventions_of,
 )
-from ppo_workbench.market.reader.faults import Fault, refuse
+from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 from ppo_workbench.market.reader.layout import Layout, read_table
 from ppo_workbench.market.reader.plausible import (
     adjusted,
@@ -271,15 +271,9 @@ def _half_spread(
     if not all(name in names for name in QUOTES):
         return np.full(len(table), np.nan), []
     bid, ask = (numbers(label, table[names[name]], name) for name in QUOTES)
+    rule = "a quote must be finite and not negative; correct it or leave the cell empty"
     for name, values in (("bid", bid), ("ask", ask)):
-
-        def say(row: int, name: str = name, values: FloatArray = values) -> str:
-            return (
-                f"{label}: data row {table.index[row]} has {name}={values[row]:g}, but a quote "
-                "must be finite and not negative; correct it or leave the cell empty"
-            )
-
-        refuse(np.isinf(values) | (values < 0), table.index, f"{name} is no quote", say)  # type: ignore[arg-type]
+        refuse_values(label, table.index, name, values, np.isinf(values) | (values < 0), rule)
     quoted = (bid > 0) & (ask >= bid)
     spread = np.full(len(table), np.nan)
     spread[quoted] = (ask - bid)[quoted] / (ask + bid)[quoted] * 1e4
@@ -295,15 +289,9 @@ def _features(label: str, table: "pd.DataFrame", wanted: list[str]) -> FloatArra
         theirs = find_column(label, list(table.columns), name, "correct data.feature_columns")
         values = numbers(label, table[theirs], name)
         known = np.maximum.accumulate(~np.isnan(values))
-
-        def say(row: int, name: str = name, values: FloatArray = values) -> str:
-            return (
-                f"{label}: data row {table.index[row]} has {name}={values[row]:g}, but a feature "
-                "must be finite once it has begun; fill the gaps with what was known then"
-            )
-
         broken = np.isinf(values) | (np.isnan(values) & known) | ~known.any()
-        refuse(broken, table.index, f"{name} has gaps", say)  # type: ignore[arg-type]
+        rule = "a feature must be finite once it has begun; fill the gaps with what was known then"
+        refuse_values(label, table.index, name, values, broken, rule)
         columns.append(values)
     return np.column_stack(columns) if columns else np.empty((len(table), 0))
 
@@ -326,7 +314,7 @@ def _put_in_order(label: str, rows: _Rows, config: DataConfig) -> _Rows:
     elif falls.any():
         refuse(
             falls,
-            rows.row.tolist(),
+            rows.row,
             "out of order",
             lambda at: (
                 f"{label}: {rows.describe(at)} is earlier than {rows.describe(at - 1)}, but rows "
@@ -343,7 +331,7 @@ def _without_copies(label: str, rows: _Rows, repeated: BoolArray, config: DataCo
     first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(repeated))))
     low, high = rows.prices["low"], rows.prices["high"]
     foreign = repeated & ((low > high[first]) | (high < low[first]))
-    labels = rows.row.tolist()
+    labels = rows.row
 
     def other(at: int) -> str:
         return (
