@@ -193,6 +193,8 @@ def agree(case: Case, folder: Path) -> Bars:
     clock = BarClock(bars.calendar, bars.bar_seconds, first, last, bars.bars_per_session)
     for t, bar in enumerate(found):
         assert bar is not None
+        if bars.bar_seconds == 86_400:  # a message that starts with its session is of it
+            assert clock.session_open(bar.start_ns, bar.start_ns) == bar.start_ns
         place = clock.place(bar.start_ns)
         for name in ("start_ns", "end_ns", "session", "bar_of_session", "bars_left", "regular"):
             assert getattr(place, name) == getattr(bars, name)[t], (t, name)
@@ -220,11 +222,19 @@ def test_file_and_stream_of_it_are_the_same_bars(
 def test_all_calendars_place_a_stream_as_the_file(
     tmp_path: Path, calendar: str, seconds: int
 ) -> None:
+    known = True
     for k, span in enumerate(SPANS):
         for ends in (False, True):
             case = Case(calendar, seconds, "", ZONES[k], ends, "csv", ",", 1, span, k)
-            for form in _forms(case):
-                agree(case._replace(form=form), tmp_path)
+            forms = _forms(case)
+            try:
+                starts_of(case)
+            except BarsError:
+                known = False
+                continue
+            agree(case._replace(form=forms[(2 * k + ends) % len(forms)]), tmp_path)
+    if not known:
+        pytest.skip("exchange_calendars cannot make it for these dates")
 
 
 STAMPS = (

@@ -167,7 +167,7 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
                 warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
                 calendar = make(start=start, end=end)
                 schedule = calendar.schedule
-        except (ValueError, exchange_calendars.errors.CalendarError) as error:
+        except (ValueError, NotImplementedError, exchange_calendars.errors.CalendarError) as error:
             reason = str(error)
         else:
             return _session_table(name, str(calendar.tz), schedule)

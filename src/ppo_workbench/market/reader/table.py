@@ -139,6 +139,8 @@ def bars_from_table(
         check_timezone(config.timezone)
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
+    elif not (table.index.is_unique and table.index.dtype.kind == "i"):
+        table = table.reset_index(drop=True)
     layout = layout or Layout()
     table, names, chosen, long = _one_instrument(label, table, config)
     rows = _put_in_order(label, _read_rows(label, table, config, names), config)
