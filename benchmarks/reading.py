@@ -43,7 +43,6 @@ load_bars(large)
 print(time.process_time() - start)
 """
 KINDS = ("jump near n:1", "frozen prices", "adjusted close", "dividends")
-PLANTS = 20
 
 
 def minutes(rows: int) -> pd.DataFrame:
@@ -142,14 +141,14 @@ PLANTED: dict[str, tuple[Callable[..., pd.DataFrame], str]] = {
 }
 
 
-def planted(name: str, table: pd.DataFrame, folder: Path) -> dict[str, str]:
+def planted(table: pd.DataFrame, folder: Path, count: int) -> dict[str, str]:
     """Plant each fault at random rows; say how many of them the check names."""
     rng, path, found = np.random.default_rng(1), folder / "bars.csv", {}
     gaps = np.log(table[_column(table, "open")] / table[_column(table, "close")].shift())
     calm = np.flatnonzero((np.abs(gaps) < 0.03).to_numpy())
     calm = calm[(calm > len(table) // 10) & (calm < len(table) - 30)]
     for fault, (plant, kind) in PLANTED.items():
-        rows, hits = rng.choice(calm, PLANTS, replace=False), 0
+        rows, hits = rng.choice(calm, count, replace=False), 0
         for at in rows.tolist():
             plant(table.copy(), at, rng).to_csv(path, index=False)
             problems = check_file(DataConfig(source="file", path=str(path))).problems
@@ -166,6 +165,7 @@ def main() -> None:
     parser.add_argument("--hourly", type=Path)
     parser.add_argument("--minute", type=Path)
     parser.add_argument("--before", type=Path, help="src of the other tree")
+    parser.add_argument("--plants", type=int, default=20, help="of each fault in each series")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, required=True)
@@ -176,7 +176,7 @@ def main() -> None:
     rates = {kind: sum(f.get(kind, 0) for f in flags.values()) / bars * 1e4 for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         own = {name: table for name, table in tables.items() if "skfolio" not in name}
-        hits = {name: planted(name, table, Path(folder)) for name, table in own.items()}
+        hits = {name: planted(t, Path(folder), options.plants) for name, t in own.items()}
     document = {
         "bars": {name: len(table) for name, table in tables.items()},
         "flagged": flags,

@@ -8,7 +8,7 @@ first of the two that is later than the stamp before it.
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 # Nanoseconds in 64 bits reach from 1677 to 2262.
 _YEARS = (1700, 2250)
-_LARGEST = 9 * 10**18
+_LARGEST, _NONE = 9 * 10**18, -(2**63)
 _EPOCH = datetime(1970, 1, 1)
-_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DATE = r"(\d{4})(?:-(\d{1,2})-(\d{1,2})|(\d\d)(\d\d))"
 _CLOCK = r"[T ](\d{1,2})(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?"
@@ -97,7 +96,7 @@ class LocalTime:
         ns = wall_ns - np.array([offset or 0 for offset in offsets], np.int64)[at]
         skipped = np.zeros(len(ns), np.bool_)
         for row in np.flatnonzero(~steady).tolist():  # two days a year
-            before = int(ns[row - 1]) if row else -(2**63)
+            before = int(ns[row - 1]) if row else _NONE
             found = self.utc(int(wall_ns[row]), before)
             ns[row], skipped[row] = (before, True) if found is None else (found, False)
         return ns, skipped
@@ -141,7 +140,7 @@ def read_stamp(text: str, timezone: str | None, previous_ns: int, *, daily: bool
     number = _number(text)
     if number is not None:
         ns, dates = _from_numbers(np.array([number if abs(number) < _LARGEST else 0]))
-        if ns[0] < 0:
+        if ns[0] == _NONE:
             raise BarsError(f"the stamp {text[:40]!r} {_RULE[0]}; {_RULE[1]}")
         if not dates[0]:
             return Stamp(int(ns[0]), int(ns[0]), False)
@@ -195,7 +194,7 @@ def _parse(text: str) -> tuple[int, int | None, bool]:
 
 
 def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Int64Array, BoolArray]:
-    """Return nanoseconds since 1970, -1 where a number is no stamp, and which are dates.
+    """Return nanoseconds since 1970, `_NONE` where a number is no stamp, and which are dates.
 
     Dates are 17000101 to 22501231, as seconds a few days of 1970.
     """
@@ -206,7 +205,7 @@ def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Int64Array, BoolArr
     year, month, day = whole // 10_000, whole // 100 % 100, whole % 100
     dates = (year >= _YEARS[0]) & (year <= _YEARS[1]) & (month >= 1) & (month <= 12)
     dates &= (day >= 1) & (day <= 31) & (whole == values)
-    ns = np.full(len(whole), -1, np.int64)
+    ns = np.full(len(whole), _NONE, np.int64)
     for low, high, unit in (
         (10**8, 10**11, 10**9), (10**11, 10**14, 10**6), (10**14, 10**17, 10**3),
         (10**17, _LARGEST, 1),
@@ -220,7 +219,7 @@ def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Int64Array, BoolArr
         first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         ns[dates] = (first + day[dates] - 1) * NS_PER_DAY
         listed = ns[dates].astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
-        ns[np.flatnonzero(dates)[listed != months]] = -1  # 31 June is none
+        ns[np.flatnonzero(dates)[listed != months]] = _NONE  # 31 June is none
     return ns, dates
 
 
@@ -282,7 +281,7 @@ def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, Bool
         values = pd.to_numeric(text)
     numbers = values.to_numpy()
     ns, dates = _from_numbers(np.zeros(len(numbers)) if numbers.dtype == bool else numbers)
-    _refuse(label, column, ns < 0, *_RULE)
+    _refuse(label, column, ns == _NONE, *_RULE)
     _refuse(
         label, column, dates != dates[0], "is not of the kind of row 0 (epoch or date)",
         "write all stamps alike",
