@@ -154,7 +154,7 @@ def test_daily_stamp_at_midnight_is_its_date_in_whatever_zone(
     calendar: str, hours_east: int
 ) -> None:
     wall = _minutes("2024-01-10T00:00")[0]
-    clock = BarClock(calendar, 86_400, wall, wall)
+    clock = BarClock(calendar, 86_400, wall - 5 * NS_PER_DAY, wall + 5 * NS_PER_DAY)
     opened = clock.session_open(wall - hours_east * 60 * MINUTE, wall)
     assert opened is not None
     assert clock.place(opened).start_ns == opened

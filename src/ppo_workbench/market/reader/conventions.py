@@ -74,11 +74,10 @@ def conventions_of(config: DataConfig, **concluded: Any) -> Conventions:
         config: The user's settings.
         concluded: Further fields of `Conventions`.
     """
-    names = {one.name for one in fields(Conventions)} - concluded.keys() - {"bar_seconds"}
-    shared: dict[str, Any] = {
-        name: getattr(config, name) for name in names if hasattr(config, name)
-    }
-    shared["columns"], shared["adjust"] = dict(config.columns), config.adjust or Adjust.none
+    names = [one.name for one in fields(Conventions) if hasattr(config, one.name)]
+    values = {name: getattr(config, name) for name in names}
+    values |= {"columns": dict(config.columns), "adjust": config.adjust or Adjust.none}
+    values |= concluded
     for name in ("feature_columns", "header"):
-        shared[name] = tuple(shared[name])
-    return Conventions(**(shared | concluded))
+        values[name] = tuple(values[name])
+    return Conventions(**values)
