@@ -14,13 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import (
-    NS_PER_DAY,
-    NS_PER_SECOND,
-    BoolArray,
-    Describe,
-    Int64Array,
-)
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, BoolArray, Describe, Int64Array
 from ppo_workbench.market.reader.faults import Fault, refuse
 
 _MARGIN_DAYS = 15

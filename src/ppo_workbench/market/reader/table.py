@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig, Keep, TimestampConvention
-from ppo_workbench.market.bars import (
-    Bars,
-    BoolArray,
-    FloatArray,
-    Int64Array,
-    check_values,
-)
+from ppo_workbench.market.bars import Bars, BoolArray, FloatArray, Int64Array, check_values
 from ppo_workbench.market.calendar import (
     Placement,
     SessionTable,
@@ -41,20 +35,10 @@ from ppo_workbench.market.reader.columns import (
     plain,
     shared_columns,
 )
-from ppo_workbench.market.reader.conventions import (
-    EVIDENCE,
-    PRICES,
-    QUOTES,
-    conventions_of,
-)
+from ppo_workbench.market.reader.conventions import EVIDENCE, PRICES, QUOTES, conventions_of
 from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 from ppo_workbench.market.reader.layout import Layout, read_table
-from ppo_workbench.market.reader.plausible import (
-    adjusted,
-    changed_length,
-    check_weekly,
-    suspicions,
-)
+from ppo_workbench.market.reader.plausible import adjusted, changed_length, check_weekly, suspicions
 from ppo_workbench.market.reader.stamps import Stamps, parse_stamps, starts_of
 from ppo_workbench.market.years import sessions_per_year
 
