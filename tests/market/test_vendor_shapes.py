@@ -210,15 +210,15 @@ def test_frozen_prices_volume_0_dividends_and_adjusted_closes_are_noted_by_row(
     tmp_path: Path,
 ) -> None:
     frame = daily()
-    frame.loc[10:16, ["Open", "High", "Low", "Close"]] = [45.0, 45.5, 44.5, 45.0]
+    frame.loc[10:22, ["Open", "High", "Low", "Close"]] = [45.0, 45.5, 44.5, 45.0]
     frame.loc[40, "Volume"] = 0
-    frame["Adj Close"] = frame["Close"] * np.where(np.arange(len(DAYS)) < 20, 0.99, 1.0)
-    frame["Dividends"] = np.where(np.arange(len(DAYS)) == 20, 0.45, 0.0)
+    frame["Adj Close"] = frame["Close"] * np.where(np.arange(len(DAYS)) < 30, 0.99, 1.0)
+    frame["Dividends"] = np.where(np.arange(len(DAYS)) == 30, 0.45, 0.0)
     bars = loaded(write(frame, tmp_path / "bars.csv"))
     assert _doubts(bars) == {
-        "dividends": [20],
-        "adjusted close": list(range(20)),
-        "frozen prices": list(range(11, 17)),
+        "dividends": [30],
+        "adjusted close": list(range(30)),
+        "frozen prices": list(range(11, 23)),
         "volume 0": [40],
     }
     found = checked(tmp_path / "bars.csv")

@@ -215,6 +215,5 @@ def _read_text(path: str, suffix: str, header: Sequence[str]) -> "tuple[pd.DataF
             path, index_col=False, low_memory=False, sep=layout.separator,
             decimal=layout.decimal, skiprows=layout.preamble + layout.header, header=None,
             names=names, dtype={names[i]: kind for i, kind in clocks.items()},
-            encoding="utf-8-sig",
         )  # fmt: skip
     return table, layout

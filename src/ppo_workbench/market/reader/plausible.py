@@ -20,8 +20,8 @@ from ppo_workbench.market.reader.stamps import DAILY_STEP_NS
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)
 # So many equal steps in a row are no accident of a thin market.
 _STEPS = 12
-# Bars with the four prices of the bar before: a week of days, ten bars within them.
-_FROZEN_DAYS, _FROZEN_BARS = 5, 10
+# Bars with the four prices of the bar before; five days of a cheap share's closes can be real.
+_FROZEN_BARS = 10
 _SPLITS = np.log([1.5, *range(2, 9), 10, 12, 15, 20, 25, 30, 40, 50, 100])
 # A split comes with a night's return; eight percent is a rare one.
 _SPLIT_TOLERANCE = 0.08
@@ -218,8 +218,7 @@ def suspicions(
         np.abs(ratio[jump, None] - _SPLITS[None]).min(axis=1, initial=np.inf) < _SPLIT_TOLERANCE
     )
     same = np.concatenate([[False], _all_same(prices)])
-    longest = _FROZEN_DAYS if placement.bar_seconds >= 86_400 else _FROZEN_BARS
-    frozen = _runs(same, longest)
+    frozen = _runs(same, _FROZEN_BARS)
     zero = (prices["volume"] == 0) & (volume is not Volume.none)
 
     def split(at: int) -> str:
@@ -238,7 +237,7 @@ def suspicions(
             frozen,
             lambda at: (
                 f"{int(frozen.sum())} bars repeat all four prices of the bar before, "
-                f"{longest} or more in a row, the first at {describe(at)}"
+                f"{_FROZEN_BARS} or more in a row, the first at {describe(at)}"
             ),
         ),
         *Doubt.of(
