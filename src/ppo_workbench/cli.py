@@ -166,11 +166,23 @@ def _run(cfg: DictConfig) -> float:
 
     _collect_garbage_as_usual()
     START_LINE.end()
+    if config.task is Task.check_data:
+        return _check_data(config, choices, overrides)
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(pipeline.run(config, raw, choices, overrides=overrides))
     from ppo_workbench.launching import LauncherJobs
 
     return float(pipeline.run(config, raw, choices, LauncherJobs(_job), overrides))
+
+
+def _check_data(config: Config, choices: Mapping[str, str], overrides: Sequence[str]) -> float:
+    """Check a file; return the number of overrides of the command that trains on it."""
+    from ppo_workbench.pipeline import check_data
+
+    own = [text for text in overrides if text.lstrip("+").startswith("data.")]
+    market = choices.get("market", SYNTHETIC)
+    named = None if market == SYNTHETIC else market
+    return float(len(check_data(config, compose, ["data=file", *own], named)))
 
 
 def _collect_garbage_as_usual() -> None:
@@ -186,8 +198,9 @@ def _checked(
     """Return the checked configuration, its unresolved record and the chosen group options."""
     if cfg.get("resume"):
         cfg = _resumed(cfg)
+    optional = (*OPTIONAL_GROUPS, *(["market"] if cfg.task is Task.check_data else []))
     for group in groups():
-        if choices.get(group) is None and group not in OPTIONAL_GROUPS:
+        if choices.get(group) is None and group not in optional:
             raise ConfigError(f"{group}: no option is chosen, {choose(group)}")
     values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config = validate_config(values)  # type: ignore[arg-type]
@@ -206,7 +219,7 @@ def _checked(
 
 def _check_market(given: Composed) -> None:
     """Refuse bars of a file, or of a source of the user's own, whose market nobody named."""
-    if given.cfg.data.source in SOURCES_WITHOUT_FILE:
+    if given.cfg.data.source in SOURCES_WITHOUT_FILE or given.cfg.task is Task.check_data:
         return
     market, named = given.choices.get("market"), given.choices.get("data") == "file"
     if market is None or (market == SYNTHETIC and not named):

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.delivery.lines import read_csv_lines, read_json_lines
+from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
+from ppo_workbench.market.reader.conventions import Conventions
+from ppo_workbench.market.reader.rows import RowReader
 
 BAR = {"start": "2024-01-02T14:30:00Z", "open": 1, "high": 2, "low": 1, "close": 2, "volume": 5}
 ACCOUNT = {"cash": 10.0, "shares": 1.0}
+
+
+def of_json(lines: list[str], **own: object) -> list[Line]:
+    return list(read_json_lines(lines, RowReader(Conventions(**own))))  # type: ignore[arg-type]
+
+
+def of_csv(lines: list[str], **own: object) -> list[Line]:
+    return list(read_csv_lines(lines, RowReader(Conventions(**own))))  # type: ignore[arg-type]
 
 
 def test_json_lines_hold_bars_accounts_and_moments() -> None:
@@ -18,7 +28,7 @@ def test_json_lines_hold_bars_accounts_and_moments() -> None:
         {"bar": BAR, "account": ACCOUNT},
         {"clock": "2024-01-02T15:00:00Z", "account": ACCOUNT},
     ]
-    lines = list(read_json_lines([*map(json.dumps, documents), "", "\n"]))
+    lines = of_json([*map(json.dumps, documents), "", "\n"])
     assert [line.number for line in lines] == [1, 2, 3]
     assert lines[0].bar == lines[1].bar
     assert lines[0].account is None
@@ -45,7 +55,7 @@ def test_json_lines_hold_bars_accounts_and_moments() -> None:
 )
 def test_json_line_that_cannot_be_read_is_named(text: str, problem: str) -> None:
     with pytest.raises(BarsError, match="input line 2: ") as caught:
-        list(read_json_lines([json.dumps(BAR), text]))
+        of_json([json.dumps(BAR), text])
     assert problem in str(caught.value)
 
 
@@ -55,7 +65,13 @@ def test_csv_rows_become_bars_with_quotes_and_features() -> None:
         "2024-01-02 09:30:00,1,2,1,2,5,1.9,2.1,12\n",
         "2024-01-02 09:31:00-05:00,1,2,1,,5,,,\n",
     ]
-    found = list(read_csv_lines(text, {"close": "last"}, "America/New_York", ["vix"]))
+    found = of_csv(
+        text,
+        columns={"close": "last"},
+        timezone="America/New_York",
+        feature_columns=("vix",),
+        feature_lag_bars=0,
+    )
     first, second = (line.bar for line in found)
     assert first is not None
     assert second is not None
@@ -67,16 +83,16 @@ def test_csv_rows_become_bars_with_quotes_and_features() -> None:
 def test_csv_without_a_column_a_zone_or_a_number_is_refused() -> None:
     header = "timestamp,open,high,low,close,volume"
     with pytest.raises(BarsError, match="column 'volume' is missing"):
-        list(read_csv_lines(["timestamp,open,high,low,close\n"], {}, None))
+        of_csv(["timestamp,open,high,low,close\n"])
     with pytest.raises(BarsError, match=r"input line 2: the stamp .* has no time zone"):
-        list(read_csv_lines([header, "2024-01-02 09:30:00,1,1,1,1,1"], {}, None))
+        of_csv([header, "2024-01-02 09:30:00,1,1,1,1,1"])
     with pytest.raises(BarsError, match="input line 2: could not convert string"):
-        list(read_csv_lines([header, "2024-01-02T09:30:00Z,1,x,1,1,1"], {}, None))
+        of_csv([header, "2024-01-02T09:30:00Z,1,x,1,1,1"])
 
 
 def test_csv_row_of_another_length_or_encoding_is_refused_by_its_number() -> None:
     header, row = "timestamp,open,high,low,close,volume", "2024-01-02T14:30:00Z,1,1,1,1,1"
-    assert len(list(read_csv_lines([header, row, "", row], {}, None))) == 2
+    assert len(of_csv([header, row, "", row])) == 2
     for bad, problem in {
         f"{row},7": "has 7 fields, the header 6",
         row.rsplit(",", 1)[0]: "has 5 fields, the header 6",
@@ -84,4 +100,4 @@ def test_csv_row_of_another_length_or_encoding_is_refused_by_its_number() -> Non
         row + "1" * 200_000: "field larger than field limit",
     }.items():
         with pytest.raises(BarsError, match=f"^input line 3: {problem}"):
-            list(read_csv_lines([header, row, bad], {}, None))
+            of_csv([header, row, bad])

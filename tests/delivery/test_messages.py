@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tests.trading.builders import hand_bars
 
+from ppo_workbench.delivery.market_memory import MarketMemory
 from ppo_workbench.delivery.messages import (
     Account,
     Bar,
@@ -18,6 +19,7 @@ from ppo_workbench.delivery.messages import (
     half_spread_bps,
     schemas,
 )
+from ppo_workbench.market.clock import BarClock
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -94,3 +96,11 @@ def test_decision_of_checked_fields_is_the_validated_one() -> None:
     assert made.model_copy(update={"reason": "x"}).reason == "x"
     with pytest.raises(ValidationError, match="frozen"):
         made.reason = "y"
+
+
+@pytest.mark.parametrize("start", ["2024-01-10T00:00:00Z", "2024-01-10T00:00:00+09:00"])
+def test_daily_bar_that_starts_at_midnight_is_of_that_date(start: str) -> None:
+    memory = object.__new__(MarketMemory)
+    opened = int(np.datetime64("2024-01-10T14:30", "ns").astype(np.int64))
+    memory.clock = BarClock("XNYS", 86_400, opened, opened)
+    assert memory.start_of(_bar(start=start)) == opened

@@ -146,3 +146,25 @@ def test_bars_do_not_overlap_when_clocks_change_or_bars_are_daily() -> None:
     assert not any(_overlaps(60, "XNYS", *weekend))
     daily = ["2024-03-08T05:00", "2024-03-11T04:00", "2024-03-11T20:00"]
     assert not any(_overlaps(86_400, "XNYS", *daily))
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "24/7", "CMES", "us_futures", "IEPA", "XTKS"])
+@pytest.mark.parametrize("hours_east", [-11, -5, 0, 9, 14])
+def test_daily_stamp_at_midnight_is_its_date_in_whatever_zone(
+    calendar: str, hours_east: int
+) -> None:
+    wall = _minutes("2024-01-10T00:00")[0]
+    clock = BarClock(calendar, 86_400, wall - 5 * NS_PER_DAY, wall + 5 * NS_PER_DAY)
+    opened = clock.session_open(wall - hours_east * 60 * MINUTE, wall)
+    assert opened is not None
+    assert clock.place(opened).start_ns == opened
+    assert clock.memory.day == wall // NS_PER_DAY
+    assert clock.session_open(opened, opened) == opened  # a message names the open
+
+
+def test_daily_end_at_midnight_is_the_session_that_closes_there_but_a_date_is_a_date() -> None:
+    wall = _minutes("2024-01-10T00:00")[0]
+    clock = BarClock("24/7", 86_400, wall, wall)
+    assert clock.session_open(wall, wall, bare=False, ends=True) == wall - NS_PER_DAY
+    assert clock.session_open(wall, wall, bare=True, ends=True) == wall
+    assert clock.session_open(wall, wall, bare=False) == wall

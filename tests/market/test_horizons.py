@@ -12,8 +12,8 @@ from ppo_workbench.config import Config, DataConfig, flatten
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
-from ppo_workbench.market.files import bars_from_table
 from ppo_workbench.market.horizons import KEYS, derived, describe_horizons, recorded_horizons
+from ppo_workbench.market.reader.table import bars_from_table
 
 MINUTES = [
     "ema_distance_10",

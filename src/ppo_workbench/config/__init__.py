@@ -11,8 +11,10 @@ from ppo_workbench.config.checks import validate_config as validate_config
 from ppo_workbench.config.choices import AccountSource as AccountSource
 from ppo_workbench.config.choices import ActionSet as ActionSet
 from ppo_workbench.config.choices import Activation as Activation
+from ppo_workbench.config.choices import Adjust as Adjust
 from ppo_workbench.config.choices import Fill as Fill
 from ppo_workbench.config.choices import ForbiddenAction as ForbiddenAction
+from ppo_workbench.config.choices import Keep as Keep
 from ppo_workbench.config.choices import Learner as Learner
 from ppo_workbench.config.choices import LineFormat as LineFormat
 from ppo_workbench.config.choices import ModelType as ModelType

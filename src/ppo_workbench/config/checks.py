@@ -98,7 +98,7 @@ def _in_words(problem: Any) -> str:
 def _cross_field_problems(config: Config) -> list[str]:
     """Collect the broken rules that involve more than one field."""
     return [
-        *_data_problems(config.data),
+        *_data_problems(config.data, config.task),
         *_env_problems(config.env),
         *_learning_problems(config),
         *_split_problems(config),
@@ -108,7 +108,9 @@ def _cross_field_problems(config: Config) -> list[str]:
     ]
 
 
-def _data_problems(data: DataConfig) -> list[str]:
+def _data_problems(data: DataConfig, task: Task) -> list[str]:
+    if task is Task.check_data:
+        return [] if data.path else ["data.path: a value is needed, write data.path=FILE"]
     if data.source in SOURCES_WITHOUT_FILE and data.path is not None:
         return [
             f"data.path={data.path!r}: data={data.source} reads no file, "

@@ -19,6 +19,7 @@ class Task(Enum):
     rollback = "rollback"
     verify = "verify"
     audit = "audit"
+    check_data = "check_data"
 
 
 class PromotionProfile(Enum):
@@ -34,6 +35,21 @@ class TimestampConvention(Enum):
 
     bar_start = "bar_start"
     bar_end = "bar_end"
+
+
+class Keep(Enum):
+    """Which copy of a bar that comes several times is kept."""
+
+    first = "first"
+    last = "last"
+
+
+class Adjust(Enum):
+    """How prices are adjusted: not, for the splits that a column names, or by adjusted closes."""
+
+    none = "none"
+    splits = "splits"
+    adj_close = "adj_close"
 
 
 class Volume(Enum):

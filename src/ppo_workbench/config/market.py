@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ppo_workbench.config.choices import Protocol, TimestampConvention, Volume
+from ppo_workbench.config.choices import Adjust, Keep, Protocol, TimestampConvention, Volume
 from ppo_workbench.config.ranges import (
     Bps,
     Count,
@@ -94,7 +94,9 @@ class DataConfig:
     feature_lag_bars: CountOrZero = 1
     events_path: str | None = None
     sort: bool = False
-    drop_duplicates: bool = False
+    keep: Keep | None = None
+    adjust: Adjust | None = None
+    header: list[str] = field(default_factory=list)
     high_volatility_cost_multiplier: Annotated[float, Field(ge=1, le=100)] = 1.0
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 

@@ -149,6 +149,7 @@ def describe_data(experiment: Experiment) -> Data:
         bar_seconds=bars.bar_seconds,
         bars_per_session=bars.bars_per_session,
         has_volume=bars.has_volume,
+        conventions=bars.conventions,
         splits={name: DateRange(start=utc(a), stop=utc(b)) for name, (a, b) in spans.items()},
     )
 

@@ -1,25 +1,23 @@
 """Bars, accounts and clocks as lines of text: JSON or CSV, from any language.
 
 A JSON line is a bar, or `{"bar": {...}, "account": {...}}`, or for a moment without a bar
-`{"clock": "2024-01-02T15:00:00Z", "account": {...}}`.  A CSV line is a bar under a header.
+`{"clock": "2024-01-02T15:00:00Z", "account": {...}}`.  A CSV line is a bar under a header, and
+rows of both are read as those of the model's file are: `market.reader`.
 """
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.delivery.messages import Account, Bar
+from ppo_workbench.delivery.messages import Account, Bar, moment_of
+from ppo_workbench.market.reader.rows import RowReader, read_rows
 
-_STAMPS = ("timestamp", "datetime", "date", "time", "start")
-_VALUES = ("open", "high", "low", "close", "volume")
-_QUOTES = ("bid", "ask", "half_spread_bps")
 _ROW_KEYS = {"bar", "account", "clock"}
 _T = TypeVar("_T")
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
@@ -35,8 +33,13 @@ class Line:
     account: Account | None
 
 
-def read_json_lines(lines: Iterable[str]) -> Iterator[Line]:
+def read_json_lines(lines: Iterable[str], reader: RowReader) -> Iterator[Line]:
     """Yield JSON lines as they come; empty ones are left out.
+
+    Args:
+        lines: A bar with the key `start` is a message as docs/schemas/ has it, any other a row
+            by the names and conventions of the model's file.
+        reader: Knows them, and remembers earlier rows.
 
     Raises:
         BarsError: A line is not UTF-8 or JSON, or breaks the schema; it is named by its number.
@@ -47,12 +50,14 @@ def read_json_lines(lines: Iterable[str]) -> Iterator[Line]:
         try:
             document = json.loads(text)
             whole = isinstance(document, dict) and bool(_ROW_KEYS & document.keys())
-            yield _line(number, document if whole else {"bar": document})
-        except ValueError as error:
+            line = _line(number, document if whole else {"bar": document}, reader)
+        except (BarsError, ValueError) as error:
             raise _refused(number, str(error)) from None
+        if line.bar is not None or line.clock is not None:
+            yield line
 
 
-def _line(number: int, document: Mapping[str, Any]) -> Line:
+def _line(number: int, document: Mapping[str, Any], reader: RowReader) -> Line:
     if foreign := sorted(set(document) - _ROW_KEYS):
         raise ValueError(f"unknown key {foreign[0]!r}")
     bar, clock, account = (document.get(key) for key in ("bar", "clock", "account"))
@@ -60,10 +65,17 @@ def _line(number: int, document: Mapping[str, Any]) -> Line:
         raise ValueError("needs either a bar or a clock")
     return Line(
         number=number,
-        bar=None if bar is None else _read("bar", Bar.model_validate, bar),
+        bar=None if bar is None else _read("bar", partial(_message_or_row, reader), bar),
         clock=None if clock is None else _read("clock", _MOMENT.validate_python, clock),
         account=None if account is None else _read("account", Account.model_validate, account),
     )
+
+
+def _message_or_row(reader: RowReader, bar: Any) -> Bar | None:
+    """Take a bar that names its start as it is; read any other as a row of the model's file."""
+    if isinstance(bar, dict) and "start" not in bar:
+        return _bar_of(reader, bar)
+    return Bar.model_validate(bar)
 
 
 def _read(key: str, validate: Callable[[Any], _T], value: Any) -> _T:
@@ -73,77 +85,33 @@ def _read(key: str, validate: Callable[[Any], _T], value: Any) -> _T:
         raise ValueError(_first_problem(error, key)) from None
 
 
-def read_csv_lines(
-    lines: Iterable[str],
-    columns: Mapping[str, str],
-    timezone: str | None,
-    feature_names: Iterable[str] = (),
-) -> Iterator[Line]:
-    """Yield the rows of a CSV with a header as they come.
+def read_csv_lines(lines: Iterable[str], reader: RowReader) -> Iterator[Line]:
+    """Yield the rows of a CSV as they come, read as those of the model's file.
 
     Args:
         lines: The header first.
-        columns: Our names to the file's, where they differ, as `data.columns`.
-        timezone: IANA name for stamps without an offset.
-        feature_names: The model's own columns.
+        reader: Knows how the model's bars are written, and remembers earlier rows.
 
     Raises:
         BarsError: A column is missing or a value cannot be read; the line is named.
     """
-    rows = csv.DictReader(_readable(lines))
-    header = {name.strip().lower(): name for name in rows.fieldnames or ()}
-    found = {name: header.get(columns.get(name, name).lower()) for name in (*_VALUES, *_QUOTES)}
-    stamps = [columns["timestamp"]] if "timestamp" in columns else list(_STAMPS)
-    stamp = next((header[name.lower()] for name in stamps if name.lower() in header), None)
-    missing = [name for name in _VALUES if found[name] is None]
-    if stamp is None or missing:
-        lacking = "timestamp" if stamp is None else missing[0]
-        raise BarsError(
-            f"input: column {lacking!r} is missing (columns: {', '.join(header) or 'none'}); add "
-            f"it or set data.columns={{{lacking}: NAME_IN_THE_FILE}}"
-        )
-    features = list(feature_names)
-    for row in _rows(rows):
-        number = rows.line_num
+    for number, fields in read_rows(_readable(lines), reader):
         try:
-            values = {ours: _number(row[name]) for ours, name in found.items() if name is not None}
-            known = {name: _number(row.get(header.get(name.lower(), name))) for name in features}
-            start = _with_zone(row[stamp], timezone)
-            bar = Bar.model_validate({"start": start, **values, "features": known})
+            bar = _bar_of(reader, fields)
         except ValidationError as error:
             raise _refused(number, _first_problem(error, "bar")) from None
-        except (ValueError, TypeError) as error:
+        except (BarsError, ValueError, TypeError) as error:
             raise _refused(number, str(error)) from None
-        yield Line(number, bar, None, None)
+        if bar is not None:
+            yield Line(number, bar, None, None)
 
 
-def _rows(rows: "csv.DictReader[str]") -> Iterator[dict[str, str]]:
-    """Yield rows that have a field for each column, no more and no fewer."""
-    columns = len(rows.fieldnames or ())
-    try:
-        for row in rows:
-            surplus: Any = row.get(None, ())
-            fields = columns + len(surplus) - list(row.values()).count(None)
-            if fields != columns:
-                raise _refused(rows.line_num, f"has {fields} fields, the header {columns}")
-            yield row
-    except csv.Error as error:
-        raise _refused(rows.reader.line_num, str(error)) from None
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and text.strip() else None
-
-
-def _with_zone(text: str, timezone: str | None) -> datetime:
-    moment = datetime.fromisoformat(text.strip())
-    if moment.tzinfo is not None:
-        return moment
-    if timezone is None:
-        raise ValueError(
-            f"the stamp {text!r} has no time zone, set data.timezone or write it with an offset"
-        )
-    return moment.replace(tzinfo=ZoneInfo(timezone))
+def _bar_of(reader: RowReader, fields: Mapping[str, Any]) -> Bar | None:
+    row = reader.read(fields)
+    if row is None:
+        return None
+    values = {"start": moment_of(row.start_ns), **row.values, "features": row.features}
+    return Bar.model_validate(values)
 
 
 def _first_problem(error: ValidationError, key: str) -> str:
@@ -165,4 +133,4 @@ def _readable(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _refused(number: int, problem: str) -> BarsError:
-    return BarsError(f"input line {number}: {problem}; correct the line")
+    return BarsError(f"input line {number}: {problem.removeprefix('input: ')}; correct the line")

@@ -1,14 +1,14 @@
 """The market as a stored model knows it: features, market rules and the calendar, by bar."""
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC
 from typing import Any
 
 import numpy as np
 
-from ppo_workbench.config import BarsError, Config
+from ppo_workbench.config import Config
 from ppo_workbench.delivery.decision_kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
@@ -91,11 +91,15 @@ class MarketMemory:
         return [names[k] for k in np.flatnonzero(self.outside)]
 
     def start_of(self, bar: Bar) -> int:
-        """Return the start of a bar, UTC nanoseconds; of a daily bar that of its session."""
+        """Return the start of a bar, UTC nanoseconds; of a daily bar that of its session.
+
+        A daily bar at midnight, as its start is written, is of that date (`session_days`).
+        """
         start = bar.start_ns
         if self.clock.daily:
-            with contextlib.suppress(BarsError):  # a date without a session: `take` will say so
-                return self.clock.look(start).start_ns
+            wall_ns = nanoseconds(bar.start.replace(tzinfo=UTC))
+            opened = self.clock.session_open(start, wall_ns)
+            return start if opened is None else opened  # without a session `take` will say so
         return start
 
     def overlap_of(self, start_ns: int) -> str | None:

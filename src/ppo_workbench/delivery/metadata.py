@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from ppo_workbench.config import ActionSet, ModelType, Select, Severity
+from ppo_workbench.market.reader.conventions import Conventions
 
 FORMAT_VERSION = 2
 STEP_ACTIONS = ("SELL", "HOLD", "BUY")
@@ -98,6 +99,7 @@ class Data(_Model):
     bar_seconds: Annotated[int, Field(ge=1)]
     bars_per_session: Annotated[int, Field(ge=1)] | None = None
     has_volume: bool = True
+    conventions: Conventions | None = None
     splits: dict[Name, DateRange]
 
 

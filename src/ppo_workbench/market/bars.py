@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import BarsError, Fill
+from ppo_workbench.market.reader.conventions import Conventions
+from ppo_workbench.market.reader.faults import Fault
 
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -61,6 +63,7 @@ class Bars:
         end_ns: int64, UTC nanoseconds of the bar's end: start + bar_seconds, or the
             session's close where that comes earlier (known beforehand). Filled in when
             left out.
+        conventions: How the file was read, which a stream has to have in common with it.
         has_volume: `volume` says what was traded (`data.volume`): a bar of volume 0 fills no
             order. False where it counts ticks, or is never above 0.
     """
@@ -90,6 +93,7 @@ class Bars:
     notes: tuple[str, ...]
     end_ns: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
     has_volume: bool = True
+    conventions: Conventions | None = None
 
     def __post_init__(self) -> None:
         """Derive the ends of the bars where they were left out."""
@@ -173,18 +177,19 @@ def check_values(label: str, prices: dict[str, FloatArray], describe: Describe) 
         describe: Words for a row, such as "data row 3 (2013-10-04 09:33:00-04:00)".
 
     Raises:
-        BarsError: Names the first row that breaks a rule.
+        Fault: Names the first row that breaks a rule, and holds all that break the same.
     """
-    broken = [
-        (int(np.argmax(mask)), rule, names)
-        for mask, rule, names in _value_rules(prices)
-        if mask.any()
-    ]
+    broken = [found for found in _value_rules(prices) if found[0].any()]
     if not broken:
         return
-    row, rule, names = min(broken, key=lambda item: item[0])
+    mask, rule, names = min(broken, key=lambda item: int(np.argmax(item[0])))
+    row = int(np.argmax(mask))
     values = ", ".join(f"{name}={prices[name][row]:g}" for name in names)
-    raise BarsError(f"{label}: {describe(row)} has {values}, but {rule}; correct or remove the row")
+    raise Fault(
+        f"{label}: {describe(row)} has {values}, but {rule}; correct or remove the row",
+        rule,
+        np.flatnonzero(mask).tolist(),
+    )
 
 
 def _value_rules(
@@ -228,11 +233,10 @@ def check_order(label: str, start_ns: Int64Array, describe: Describe) -> None:
     if steps[at] == 0:
         raise BarsError(
             f"{label}: {here} has the same stamp as {before}, but stamps must differ; remove one "
-            "of the rows or set data.drop_duplicates=true (keeps the first)"
+            "of the rows"
         )
     raise BarsError(
-        f"{label}: {here} is earlier than {before}, but rows must be in time order; sort the rows "
-        "or set data.sort=true"
+        f"{label}: {here} is earlier than {before}, but rows must be in time order; sort the rows"
     )
 
 

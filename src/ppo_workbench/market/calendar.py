@@ -14,13 +14,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import (
-    NS_PER_DAY,
-    NS_PER_SECOND,
-    BoolArray,
-    Describe,
-    Int64Array,
-)
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, BoolArray, Describe, Int64Array
+from ppo_workbench.market.reader.faults import Fault, refuse
 
 _MARGIN_DAYS = 15
 _DAILY_SHARE = 1 / 3
@@ -171,7 +166,7 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
                 warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
                 calendar = make(start=start, end=end)
                 schedule = calendar.schedule
-        except (ValueError, exchange_calendars.errors.CalendarError) as error:
+        except (ValueError, NotImplementedError, exchange_calendars.errors.CalendarError) as error:
             reason = str(error)
         else:
             return _session_table(name, str(calendar.tz), schedule)
@@ -229,24 +224,41 @@ def local_days(utc_ns: Int64Array, timezone: str) -> Int64Array:
     return days
 
 
-def session_days(stamp_ns: Int64Array, table: SessionTable, *, ends: bool = False) -> Int64Array:
+def session_days(
+    stamp_ns: Int64Array,
+    wall_ns: Int64Array,
+    bare: BoolArray,
+    table: SessionTable,
+    *,
+    ends: bool = False,
+) -> Int64Array:
     """Return the dates of the sessions that daily bars belong to, int64 (T,).
 
-    A stamp within a session has the date of that session, which may have opened the evening
-    before; any other stamp has its own local date.
+    A stamp whose clock, as it is written, shows midnight is a date, in whatever zone.  Any
+    other stamp within a session has the date of that session, which may have opened the evening
+    before, and outside of sessions its own local date.  An end that is a session's close is of
+    that session, at midnight too, unless it is a date alone.
 
     Args:
         stamp_ns: int64 (T,), UTC nanoseconds.
+        wall_ns: int64 (T,), nanoseconds of the clock as it is written.
+        bare: bool (T,), a date alone.
         table: The calendar's sessions.
         ends: The stamps are the ends of their bars.
     """
+    is_date = wall_ns % NS_PER_DAY == 0
     inside_ns = stamp_ns - int(ends)
     following = np.searchsorted(table.close_ns, inside_ns, side="right")
     at = np.minimum(following, len(table.day) - 1)
+    if ends:
+        is_date &= bare | (table.close_ns[at] != stamp_ns)
+    if is_date.all():
+        return wall_ns // NS_PER_DAY
     inside = (inside_ns >= table.open_ns[at]) & (inside_ns < table.close_ns[at])
-    if inside.all():  # local dates take longer than all the rest
-        return table.day[at]
-    return np.where(inside, table.day[at], local_days(stamp_ns, table.timezone))
+    days = table.day[at]
+    if not (inside | is_date).all():  # local dates take longer than all the rest
+        days = np.where(inside, days, local_days(stamp_ns, table.timezone))
+    return np.where(is_date, wall_ns // NS_PER_DAY, days)
 
 
 def find_bar_seconds(label: str, stamp_ns: Int64Array, day: Int64Array) -> int:
@@ -292,12 +304,15 @@ def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Desc
     if outside.any():
         raise _outside_calendar(label, table, day * NS_PER_DAY + NS_PER_DAY // 2, outside, describe)
     steps = np.diff(at)
-    if (steps == 0).any():
-        row = int(np.argmax(steps == 0)) + 1
-        raise BarsError(
+    refuse(
+        np.concatenate([[False], steps <= 0]),
+        range(len(day)),
+        "second daily bar of a session",
+        lambda row: (
             f"{label}: {describe(row)} is a second daily bar of one session, but a session has "
             "one; remove one of the rows"
-        )
+        ),
+    )
     if len(steps) and np.median(steps) > 1:
         raise BarsError(
             f"{label}: bars are typically {np.median(steps):g} sessions apart, but bars must be "
@@ -341,9 +356,10 @@ def place_intraday(
     if outside.any():
         raise _outside_calendar(label, table, start_ns, outside, describe)
     if not regular.any():
-        raise BarsError(
+        raise Fault(
             f"{label}: no bar lies in the regular hours of calendar {table.name}; correct "
-            "data.timezone or data.calendar"
+            "data.timezone or data.calendar",
+            "no regular hours",
         )
     slots = slot_table(start_ns[regular], at[regular], bar_ns, table)
     slot, bars_left, end_ns = places_in(start_ns, at, regular, slots, table)
@@ -444,11 +460,13 @@ def one_slot_each(table: SessionTable) -> SlotTable:
 
 def _outside_calendar(
     label: str, table: SessionTable, start_ns: Int64Array, outside: BoolArray, describe: Describe
-) -> BarsError:
-    return BarsError(
+) -> Fault:
+    return Fault(
         f"{label}: {describe(int(np.argmax(outside)))} lies on a date without a session of "
         f"calendar {table.name} ({int(outside.sum())} such rows); remove the rows or set "
-        f"data.calendar{_calendars_of(start_ns[outside])}"
+        f"data.calendar{_calendars_of(start_ns[outside])}",
+        "no session of the calendar",
+        np.flatnonzero(outside).tolist(),
     )
 
 

@@ -159,6 +159,24 @@ class BarClock:
         self._memory.phase_ns = int(offset % self._bar_ns)
         self._lay()
 
+    def session_open(
+        self, stamp_ns: int, wall_ns: int, *, bare: bool = True, ends: bool = False
+    ) -> int | None:
+        """Return the open of the session of a daily bar, None if its date has none.
+
+        Args:
+            stamp_ns: UTC nanoseconds of its stamp.
+            wall_ns: Nanoseconds of the clock as it is written; midnight is a date.
+            bare: A date without a time of day.
+            ends: The stamp is the bar's end.
+        """
+        self._cover(stamp_ns - NS_PER_DAY, stamp_ns + NS_PER_DAY)
+        stamp, wall = np.array([stamp_ns]), np.array([wall_ns])
+        day = int(session_days(stamp, wall, np.array([bare]), self._table, ends=ends)[0])
+        at = int(np.searchsorted(self._table.day, day))
+        known = at < len(self._table.day) and self._table.day[at] == day
+        return int(self._table.open_ns[at]) if known else None
+
     def place(self, start_ns: int) -> Place:
         """Place the next bar and remember it.
 
@@ -279,7 +297,8 @@ class BarClock:
                 self._places[start] = tuple(place)
 
     def _enter_day(self, start_ns: int) -> None:
-        day = session_days(np.array([start_ns]), self._table)[0]
+        moment = np.array([1])  # of no midnight: a start is no date
+        day = session_days(np.array([start_ns]), moment, moment > 1, self._table)[0]
         at = min(int(np.searchsorted(self._table.day, day)), len(self._table.day) - 1)
         if self._table.day[at] != day:
             raise self._no_session(start_ns)

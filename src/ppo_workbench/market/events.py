@@ -13,7 +13,9 @@ from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Bars, Int64Array
 from ppo_workbench.market.calendar import bar_positions, load_sessions
 from ppo_workbench.market.clock import BarClock, Place
-from ppo_workbench.market.tables import find_column, parse_stamps, read_table
+from ppo_workbench.market.reader.columns import find_column
+from ppo_workbench.market.reader.layout import read_table
+from ppo_workbench.market.reader.stamps import parse_stamps
 
 
 def add_events(bars: Bars, path: str) -> Bars:
@@ -102,9 +104,10 @@ def read_events(path: str) -> tuple[Int64Array, list[str]]:
             ISO 8601 with an offset.
     """
     label = Path(path).name
-    table = read_table(path, "data.events_path")
-    stamps = parse_stamps(label, table[find_column(label, table, "time")], None, allow_dates=False)
-    kinds = table[find_column(label, table, "kind")]
+    table, _ = read_table(path, "data.events_path")
+    moments = table[find_column(label, list(table.columns), "time")]
+    stamps = parse_stamps(label, moments, None, allow_dates=False)
+    kinds = table[find_column(label, list(table.columns), "kind")]
     if kinds.isna().any():
         row = int(np.argmax(kinds.isna().to_numpy()))
         raise BarsError(f"{label}: data row {row} has no kind, but every event needs one; add it")

@@ -74,7 +74,7 @@ def _load(config: DataConfig) -> Bars:
         kind = type(bars).__name__
         raise BarsError(
             f"data.source={config.source}: load returned {kind}; return Bars, as "
-            "market.files.bars_from_table makes them"
+            "market.reader.table.bars_from_table makes them"
         )
     return bars
 
@@ -134,14 +134,14 @@ def load_sp500(config: DataConfig) -> Bars:
 
     On 95-98 % of the days of 1999-2005 the open equals the prior close: use next-close fills.
     """
-    from ppo_workbench.market.files import bars_from_table
+    from ppo_workbench.market.reader.table import bars_from_table
 
     return bars_from_table("sp500", "SP500", arch_table("sp500"), _plain(config), source="sp500")
 
 
 def load_nasdaq(config: DataConfig) -> Bars:
     """Load the Nasdaq Composite index, daily 1999-2018, that ships inside `arch` (NCSA)."""
-    from ppo_workbench.market.files import bars_from_table
+    from ppo_workbench.market.reader.table import bars_from_table
 
     table = arch_table("nasdaq")
     return bars_from_table("nasdaq", "NASDAQ_COMPOSITE", table, _plain(config), source="nasdaq")
@@ -172,14 +172,14 @@ def arch_table(name: str) -> "DataFrame":
 
 def load_file(config: DataConfig) -> Bars:
     """Load the file `data.path`."""
-    from ppo_workbench.market.files import load_file as load
+    from ppo_workbench.market.reader.table import load_file as load
 
     return load(config)
 
 
 def _plain(config: DataConfig) -> DataConfig:
     """Drop the settings that describe a user's file: they are about other columns."""
-    return replace(config, columns={}, timezone=None, feature_columns=[])
+    return replace(config, columns={}, timezone=None, feature_columns=[], header=[])
 
 
 SOURCES: dict[str, Source] = {

@@ -1,5 +1,6 @@
 """The tasks, composed from all the other boxes: train, evaluate, analyse, power, one trial."""
 
+from ppo_workbench.pipeline.check_data import check_data as check_data
 from ppo_workbench.pipeline.compare import compare as compare
 from ppo_workbench.pipeline.fitting import checkpoint_folder as checkpoint_folder
 from ppo_workbench.pipeline.outcome import Outcome as Outcome

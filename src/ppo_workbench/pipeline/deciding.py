@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -17,6 +18,8 @@ from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.calendar import check_timezone
+from ppo_workbench.market.reader.conventions import Conventions, conventions_of
+from ppo_workbench.market.reader.rows import RowReader
 from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
 from ppo_workbench.pipeline.stored import named_artifact
 
@@ -41,10 +44,11 @@ def decide(config: Config) -> int:
         decider = Decider(artifact, events_path=config.data.events_path)
         given = config.decide.account is AccountSource.given
         simulated = None if given else SimulatedAccount(decider)
-        memory = _Memory(config.decide.state, decider, simulated)
+        reader = RowReader(_conventions(config, decider))
+        memory = _Memory(config.decide.state, decider, simulated, reader)
         with HeldInterrupt() as held, ExitStack() as files:
             source = _open(config.decide.input, "input", files)
-            lines = _lines(config, source, decider)
+            lines = _lines(config, source, decider, reader)
             mode = "a" if memory.restored else "w"  # going on, what was decided before stays
             target = _open(config.decide.output, "output", files, mode)
             files.callback(_save_whole, memory, held)
@@ -70,15 +74,22 @@ class _Memory:
     """The file `decide.state`: what a restart goes on from."""
 
     def __init__(
-        self, path: str | None, decider: Decider, simulated: SimulatedAccount | None
+        self,
+        path: str | None,
+        decider: Decider,
+        simulated: SimulatedAccount | None,
+        reader: RowReader,
     ) -> None:
-        self._path = None if path is None else Path(path)
+        self._path, self._reader = None if path is None else Path(path), reader
         self._owner, self._saved = simulated or decider, time.monotonic()
         if self._path is not None and self._path.is_dir():
             raise ConfigError(f"decide.state={path}: is a folder; name a file")
         self.restored = self._path is not None and self._path.exists()
         if self._path is not None and self.restored:
-            self._owner.restore(DeciderState.load(self._path))
+            state = DeciderState.load(self._path)
+            self._owner.restore(state)
+            if rows := state.document.get("rows"):
+                reader.restore(rows)
         else:
             self.save()  # a file that cannot be written is told before the first decision
 
@@ -91,7 +102,9 @@ class _Memory:
         if self._path is None or time.monotonic() - self._saved < not_within:
             return
         try:
-            self._owner.state().save(self._path)
+            state = self._owner.state()
+            state.document["rows"] = asdict(self._reader.memory)
+            state.save(self._path)
         except OSError as error:
             raise ConfigError(
                 f"decide.state={self._path}: cannot be written ({error.strerror}); name another "
@@ -151,11 +164,26 @@ def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) ->
     return decision
 
 
-def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
+def _conventions(config: Config, decider: Decider) -> Conventions:
+    """Return how the model's bars are written, with what the command says of the input."""
+    data = decider.artifact.metadata.data
+    own = data.conventions or conventions_of(
+        config.data,
+        calendar=data.calendar,
+        bar_seconds=data.bar_seconds,
+        feature_columns=decider.market.extra_names,
+        feature_lag_bars=0,
+    )
+    if config.data.timezone is not None:
+        check_timezone(config.data.timezone)
+    return own.said(config.data)
+
+
+def _lines(config: Config, source: TextIO, decider: Decider, reader: RowReader) -> Iterator[Line]:
     is_csv = config.decide.input.lower().endswith(".csv")
     chosen = config.decide.format or (LineFormat.csv if is_csv else LineFormat.jsonl)
     if chosen is LineFormat.jsonl:
-        return read_json_lines(source)
+        return read_json_lines(source, reader)
     if config.decide.account is AccountSource.given:
         raise ConfigError(
             "decide.account=given: a CSV line holds a bar alone, write decide.format=jsonl"
@@ -165,10 +193,7 @@ def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
             f"artifact={config.artifact}: was trained with listed events, which a CSV line does "
             "not tell; write data.events_path=FILE (columns time, kind)"
         )
-    if config.data.timezone is not None:
-        check_timezone(config.data.timezone)
-    names = decider.market.extra_names
-    return read_csv_lines(source, config.data.columns, config.data.timezone, names)
+    return read_csv_lines(source, reader)
 
 
 def _check_files(config: Config) -> None:

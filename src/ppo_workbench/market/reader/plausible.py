@@ -1,0 +1,264 @@
+"""What is formally right in a file and yet wrong: refused where it is sure, else noted by row."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ppo_workbench.config import Adjust, BarsError, Volume
+from ppo_workbench.market.bars import (
+    NS_PER_DAY,
+    NS_PER_SECOND,
+    BoolArray,
+    Describe,
+    FloatArray,
+    Int64Array,
+)
+from ppo_workbench.market.calendar import Placement
+from ppo_workbench.market.reader.faults import Fault, refuse
+from ppo_workbench.market.reader.stamps import DAILY_STEP_NS
+
+_WEEKLY_NS = int(4.5 * NS_PER_DAY)
+# So many equal steps in a row are no accident of a thin market.
+_STEPS = 12
+# Bars with the four prices of the bar before; five days of a cheap share's closes can be real.
+_FROZEN_BARS = 10
+_SPLITS = np.log([1.5, *range(2, 9), 10, 12, 15, 20, 25, 30, 40, 50, 100])
+# A split comes with a night's return; eight percent is a rare one.
+_SPLIT_TOLERANCE = 0.08
+# Adjusted over raw close may change by so much for a dividend, in logarithms.
+_LARGEST_DIVIDEND = 0.33
+
+
+class Doubt(str):
+    """A note on rows that may be wrong.
+
+    Attributes:
+        kind: In a word or two.
+        rows: Positions of the bars.
+    """
+
+    kind: str
+    rows: Int64Array
+
+    @classmethod
+    def of(cls, kind: str, broken: BoolArray, say: Callable[[int], str]) -> "list[Doubt]":
+        """Return a doubt of the rows that are broken, none if there are none."""
+        rows = np.flatnonzero(broken).astype(np.int64)
+        if len(rows) == 0:
+            return []
+        doubt = cls(say(int(rows[0])))
+        doubt.kind, doubt.rows = kind, rows
+        return [doubt]
+
+
+def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
+    """Refuse bars that last a week or longer, before any calendar is asked.
+
+    Raises:
+        Fault: Stamps are typically more than four days apart.
+    """
+    step = float(np.median(np.diff(stamp_ns)))
+    if step >= _WEEKLY_NS:
+        raise Fault(
+            f"{label}: bars are weekly or longer ({describe(0)}, {describe(1)}, typically "
+            f"{step / NS_PER_DAY:g} days apart), but bars must be daily or shorter; give daily "
+            "bars",
+            "weekly bars",
+        )
+
+
+def changed_length(label: str, stamp_ns: Int64Array, bar_seconds: int, describe: Describe) -> None:
+    """Refuse a file in which the length of the bars changes; stamps int64 (T,), rising.
+
+    Raises:
+        Fault: Twelve neighbours or more have one other distance.
+    """
+    steps = np.diff(stamp_ns)
+    kinds = np.where(steps < DAILY_STEP_NS, steps, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1))
+    usual = min(bar_seconds * NS_PER_SECOND, NS_PER_DAY)
+    edges = np.flatnonzero(np.diff(kinds)) + 1
+    begin = np.concatenate([[0], edges])
+    runs = np.diff(np.concatenate([begin, [len(kinds)]]))
+    other = (runs >= _STEPS) & (kinds[begin] != usual)
+    broken = np.concatenate([np.repeat(other, runs), other[-1:]])
+
+    def say(at: int) -> str:
+        change = at or int(np.argmin(broken))
+        before, after = (
+            float(np.median(steps[max(change + k, 0) : change + k + _STEPS])) / NS_PER_SECOND
+            for k in (-_STEPS, 0)
+        )
+        return (
+            f"{label}: from {describe(change)} on bars are {after:g} seconds apart, before "
+            f"{before:g}, but bars must be of one length; cut the file there"
+        )
+
+    refuse(broken, range(len(stamp_ns)), "changed bar length", say)
+
+
+def adjusted(
+    label: str,
+    prices: Mapping[str, FloatArray],
+    evidence: Mapping[str, FloatArray],
+    adjust: Adjust | None,
+    labels: Int64Array,
+    describe: Describe,
+) -> tuple[dict[str, FloatArray], list[str]]:
+    """Return prices as `data.adjust` says, and notes; refuse splits that nobody decided on.
+
+    Prices are float64 (T,), `evidence` those of adj_close, split and dividend that there are.
+
+    Raises:
+        Fault: Prices jump by a split that a column names, and `adjust` is None.
+        BarsError: The column to adjust by is missing or no number.
+    """
+    close, adj = prices["close"], evidence.get("adj_close")
+    split = _split_factors(evidence, len(close))
+    gap = _gap(prices)
+    raw = (split != 1) & (np.abs(gap + np.log(split)) < np.abs(gap))
+    if adj is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            moved = np.concatenate([[0.0], np.diff(np.log(adj / close))])
+        raw |= (np.abs(moved) > _LARGEST_DIVIDEND) & (np.abs(gap + moved) < np.abs(gap))
+    by = Adjust.splits if adj is None else Adjust.adj_close
+    if adjust is None:
+        refuse(
+            raw,
+            labels,
+            "split not adjusted",
+            lambda at: (
+                f"{label}: {describe(at)} opens at {prices['open'][at]:g} after a close of "
+                f"{close[at - 1]:g}: a split that its columns name and its prices are not adjusted "
+                f"for; set data.adjust={by.value} (or none to trade the jump)"
+            ),
+            {"adjust": by},
+        )
+        return dict(prices), _raw_notes(close, evidence, describe)
+    if adjust is Adjust.none:
+        return dict(prices), [f"data.adjust=none: {int(raw.sum())} splits are left in the prices"]
+    if adjust is Adjust.adj_close:
+        if adj is None:
+            raise BarsError(f"{label}: data.adjust=adj_close needs a column adj_close; add it")
+        factor = adj / close
+        broken = ~(np.isfinite(factor) & (factor > 0))
+        refuse(
+            broken, labels, "adj_close is no price",
+            lambda at: f"{label}: {describe(at)} has adj_close={adj[at]:g}; correct the row",
+        )  # fmt: skip
+    else:
+        if "split" not in evidence:
+            raise BarsError(f"{label}: data.adjust=splits needs a column split; add it")
+        later = np.concatenate([np.where(raw, 1 / split, 1.0)[1:], [1.0]])
+        factor = np.cumprod(later[::-1])[::-1]
+    count = int((np.abs(factor - 1) > 1e-9).sum())
+    first = describe(int(np.argmax(np.abs(factor - 1) > 1e-9))) if count else "none"
+    return scaled(prices, factor), [
+        f"data.adjust={adjust.value}: prices of {count} bars adjusted, the first {first}"
+    ]
+
+
+def scaled(prices: Mapping[str, FloatArray], factor: FloatArray) -> dict[str, FloatArray]:
+    """Return prices times a factor, and volume divided by it: the money traded stays."""
+    return {
+        name: values / factor if name == "volume" else values * factor
+        for name, values in prices.items()
+    }
+
+
+def _split_factors(evidence: Mapping[str, FloatArray], count: int) -> FloatArray:
+    """Return shares after one share, 1 where there is no split."""
+    split = evidence.get("split")
+    if split is None:
+        return np.ones(count)
+    return np.where(np.isfinite(split) & (split > 0), split, 1.0)
+
+
+def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:
+    """Return log(open / prior close), 0 in the first row."""
+    return np.concatenate([[0.0], np.log(prices["open"][1:] / prices["close"][:-1])])
+
+
+def _raw_notes(
+    close: FloatArray, evidence: Mapping[str, FloatArray], describe: Describe
+) -> list[str]:
+    doubts: list[str] = []
+    adj, dividend = evidence.get("adj_close"), evidence.get("dividend")
+    if dividend is not None:
+        paid = np.nan_to_num(dividend) != 0
+        doubts += Doubt.of(
+            "dividends",
+            paid,
+            lambda at: (
+                f"{int(paid.sum())} dividends, the first at {describe(at)}, are not in the prices "
+                "(data.adjust=adj_close where the file has such a column)"
+            ),
+        )
+    if adj is not None:
+        apart = np.abs(adj / close - 1) > 1e-6
+        doubts += Doubt.of(
+            "adjusted close",
+            apart,
+            lambda at: (
+                f"the adjusted close departs from the close in {int(apart.sum())} bars, the first "
+                f"{describe(at)}; prices are taken raw (data.adjust=adj_close adjusts them)"
+            ),
+        )
+    return doubts
+
+
+def suspicions(
+    prices: Mapping[str, FloatArray], placement: Placement, volume: Volume, describe: Describe
+) -> list[Doubt]:
+    """Return what may be wrong in T bars: jumps near n:1 overnight, frozen prices, volume 0."""
+    gap = _gap(prices)
+    overnight = np.concatenate([[False], np.diff(placement.session) != 0])
+    ratio = np.abs(gap)
+    jump = overnight & (ratio > _SPLITS[0] - _SPLIT_TOLERANCE)
+    jump[jump] &= (
+        np.abs(ratio[jump, None] - _SPLITS[None]).min(axis=1, initial=np.inf) < _SPLIT_TOLERANCE
+    )
+    same = np.concatenate([[False], _all_same(prices)])
+    frozen = _runs(same, _FROZEN_BARS)
+    zero = (prices["volume"] == 0) & (volume is not Volume.none)
+
+    def split(at: int) -> str:
+        nearest = float(np.exp(_SPLITS[np.abs(_SPLITS - ratio[at]).argmin()]))
+        name = f"{nearest:g}:1" if gap[at] < 0 else f"1:{nearest:g}"
+        return (
+            f"{int(jump.sum())} jumps as of a split overnight, the first ({name}) at "
+            f"{describe(at)}: {prices['open'][at]:g} after {prices['close'][at - 1]:g}; if it is "
+            "one, adjust the file"
+        )
+
+    return [
+        *Doubt.of("jump near n:1", jump, split),
+        *Doubt.of(
+            "frozen prices",
+            frozen,
+            lambda at: (
+                f"{int(frozen.sum())} bars repeat all four prices of the bar before, "
+                f"{_FROZEN_BARS} or more in a row, the first at {describe(at)}"
+            ),
+        ),
+        *Doubt.of(
+            "volume 0",
+            zero,
+            lambda at: f"{int(zero.sum())} bars have zero volume, the first {describe(at)}",
+        ),
+    ]
+
+
+def _all_same(prices: Mapping[str, FloatArray]) -> BoolArray:
+    columns: Sequence[FloatArray] = [prices[name] for name in ("open", "high", "low", "close")]
+    same: BoolArray = np.all([values[1:] == values[:-1] for values in columns], axis=0)
+    return same
+
+
+def _runs(flags: BoolArray, shortest: int) -> BoolArray:
+    """Keep only flags that stand `shortest` or more in a row."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    kept = np.zeros_like(flags)
+    start, stop = edges.reshape(-1, 2).T
+    for at in np.flatnonzero(stop - start >= shortest).tolist():
+        kept[start[at] : stop[at]] = True
+    return kept

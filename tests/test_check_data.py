@@ -1,0 +1,59 @@
+"""`task=check_data`: one pass over a file, and the command that trains on it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ppo_workbench.cli import command, compose
+from ppo_workbench.trading.experiment import split_bars
+
+
+def _days(rows: int) -> pd.DataFrame:
+    days = pd.date_range("2015-01-01", periods=rows, freq="D")
+    close = 45 + np.sin(np.arange(rows))
+    prices = {"open": close * 1.001, "high": close * 1.01, "low": close * 0.99, "close": close}
+    return pd.DataFrame({"date": days.strftime("%Y%m%d"), **prices, "Volume BTC": 9.0})
+
+
+def _check(path: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    result = path.parent / "result.json"
+    code = command(["task=check_data", f"data.path={path}", f"result_json={result}", *more])
+    return code, json.loads(result.read_text())
+
+
+def test_check_names_the_command_that_trains_on_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bars.csv"
+    _days(2600)[::-1].to_csv(path, index=False, sep=";", decimal=",")
+    code, found = _check(path)
+    assert code == 0
+    assert found["market"] == "crypto"  # it trades on weekends
+    assert {"data.sort=true", "market=crypto", "env.fill=next_open"} <= set(found["overrides"])
+    bars, _ = split_bars(compose(found["overrides"]))
+    assert (len(bars), bars.bar_seconds) == (2600, 86_400)
+    shown = capsys.readouterr().out
+    assert "trains: python -m ppo_workbench data=file" in shown
+    assert "mended: out of order: 2599 rows, first 1, 2" in shown
+
+
+def test_check_of_a_file_that_nothing_trains_on_ends_with_2_and_all_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = _days(300)
+    frame.loc[5, "close"] = -1
+    frame.loc[7, "date"] = "someday"
+    path = tmp_path / "bars.csv"
+    frame.to_csv(path, index=False)
+    code, found = _check(path, "market=crypto")
+    assert code == 2
+    assert found["overrides"] == []
+    kinds = [one["kind"] for one in found["problems"]]
+    assert kinds == ["missing column", "unreadable stamp", "close must be above 0"]
+    assert "no command trains on it" in capsys.readouterr().err
+    assert command(["task=check_data"]) == 2
+    assert "write data.path=FILE" in capsys.readouterr().err
