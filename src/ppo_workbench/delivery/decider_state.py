@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.delivery.messages import AccountMemory
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 _DOCUMENT = "document"
 
 
@@ -27,6 +28,20 @@ class DeciderState:
 
     arrays: dict[str, np.ndarray[Any, Any]]
     document: dict[str, Any]
+
+    @property
+    def account(self) -> AccountMemory | None:
+        """What the rules remember of the account, for the model that trades next.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        try:
+            document = self.document["account"]
+            text = json.dumps(document)
+            return None if document is None else AccountMemory.model_validate_json(text)
+        except (KeyError, ValueError):
+            raise ArtifactError("state: its account is damaged; warm up from history") from None
 
     def part(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays whose names start with `prefix`, without it."""

@@ -145,6 +145,7 @@ def bars_from_table(
         events_ahead=unlisted.copy(),
         notes=(*rows.notes, *notes, *_placement_notes(placement, sessions)),
         end_ns=placement.end_ns,
+        missing=placement.missing,
     )
 
 

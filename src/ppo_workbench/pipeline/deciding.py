@@ -46,7 +46,7 @@ def decide(config: Config) -> int:
         BarsError: A line cannot be read; what came before it is answered.
         KeyboardInterrupt: The user ended it; its text says what is kept.
     """
-    _check_files(config)
+    check_files(config)
     count = 0
     try:
         decider = Decider(stored_artifact(config), events_path=config.data.events_path)
@@ -54,10 +54,10 @@ def decide(config: Config) -> int:
         simulated = None if given else SimulatedAccount(decider)
         memory = _Memory(config.decide.state, decider, simulated)
         with HeldInterrupt() as held, ExitStack() as files:
-            source = _open(config.decide.input, "input", files)
-            lines = _lines(config, source, decider)
+            source = open_text(config.decide.input, "input", files)
+            lines = input_lines(config, source, decider)
             mode = "a" if memory.restored else "w"  # going on, what was decided before stays
-            target = _open(config.decide.output, "output", files, mode)
+            target = open_text(config.decide.output, "output", files, mode)
             files.callback(_save_whole, memory, held)
             for decision in answers(decider, lines, simulated, held):
                 target.write(decision.line() + "\n")
@@ -77,6 +77,21 @@ def _interrupted(state: str | None) -> str:
     return f"interrupted: the decisions written so far stay{kept}"
 
 
+def go_on(decider: Decider, simulated: SimulatedAccount | None, state: DeciderState) -> None:
+    """Go on from a state; from that of another model with its account, and with no market.
+
+    Raises:
+        ArtifactError: It is damaged, another version's, or of the other kind of account.
+    """
+    owner = simulated or decider
+    if state.document.get("pth_sha256") == decider.artifact.metadata.pth_sha256:
+        owner.restore(state)
+        return
+    name = decider.artifact.metadata.name
+    print(f"note: the state is of another model; {name} takes its account over", file=sys.stderr)
+    owner.take_over(state)
+
+
 class _Memory:
     """The file `decide.state`: what a restart goes on from."""
 
@@ -89,7 +104,7 @@ class _Memory:
             raise ConfigError(f"decide.state={path}: is a folder; name a file")
         self.restored = self._path is not None and self._path.exists()
         if self._path is not None and self.restored:
-            self._owner.restore(DeciderState.load(self._path))
+            go_on(decider, simulated, DeciderState.load(self._path))
         else:
             self.save()  # a file that cannot be written is told before the first decision
 
@@ -144,11 +159,12 @@ def answers(
                 f"decide.account={here}; write decide.account={there}"
             )
         with held.piece:
-            decision = _answer(decider, line, simulated)
+            decision = answer(decider, line, simulated)
         yield decision
 
 
-def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
+def answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
+    """Decide on one line; a simulated account carries the decision out."""
     if simulated is not None:
         if line.bar is None:
             assert line.clock is not None
@@ -163,7 +179,12 @@ def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) ->
     return decider.on_clock(line.clock, line.account)
 
 
-def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
+def input_lines(config: Config, source: Iterable[str], decider: Decider) -> Iterator[Line]:
+    """Read `decide.input` as bars and moments of the clock.
+
+    Raises:
+        ConfigError: Settings contradict each other.
+    """
     is_csv = config.decide.input.lower().endswith(".csv")
     chosen = config.decide.format or (LineFormat.csv if is_csv else LineFormat.jsonl)
     if chosen is LineFormat.jsonl:
@@ -183,7 +204,7 @@ def _lines(config: Config, source: TextIO, decider: Decider) -> Iterator[Line]:
     return read_csv_lines(source, config.data.columns, config.data.timezone, names)
 
 
-def _check_files(config: Config) -> None:
+def check_files(config: Config) -> None:
     """Refuse to write over what is read, or one output over the other.
 
     Raises:
@@ -217,7 +238,12 @@ def _is_standard_input(path: Path) -> bool:
     return False
 
 
-def _open(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
+def open_text(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
+    """Open a file, or take standard input or output, to be closed with `files`.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
     if path == STANDARD:
         if key == "input" and isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors=_ESCAPE)
