@@ -369,7 +369,7 @@ class Decider:
         """
         document = state.document
         _check_version(state)
-        if document.get("pth_sha256") != self.artifact.metadata.pth_sha256:
+        if not state.belongs_to(self.artifact):
             raise ArtifactError(
                 f"state: belongs to another model than {self.artifact.metadata.name!r}; take its "
                 "account over (take_over) and warm up from history"

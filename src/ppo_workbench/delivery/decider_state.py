@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.messages import AccountMemory
 
 STATE_VERSION = 3
@@ -28,6 +29,10 @@ class DeciderState:
 
     arrays: dict[str, np.ndarray[Any, Any]]
     document: dict[str, Any]
+
+    def belongs_to(self, artifact: Artifact) -> bool:
+        """Return whether the state was taken from a Decider of this model."""
+        return bool(self.document.get("pth_sha256") == artifact.metadata.pth_sha256)
 
     @property
     def account(self) -> AccountMemory | None:

@@ -84,7 +84,7 @@ def go_on(decider: Decider, simulated: SimulatedAccount | None, state: DeciderSt
         ArtifactError: It is damaged, another version's, or of the other kind of account.
     """
     owner = simulated or decider
-    if state.document.get("pth_sha256") == decider.artifact.metadata.pth_sha256:
+    if state.belongs_to(decider.artifact):
         owner.restore(state)
         return
     name = decider.artifact.metadata.name
