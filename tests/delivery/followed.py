@@ -1,9 +1,12 @@
 """A broker that fills in part and moves money, and the batch kernels fed with what it reports."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import exchange_calendars
 import numpy as np
+import pandas as pd
 
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
@@ -33,6 +36,29 @@ from ppo_workbench.trading.kernel import refresh, seed_accounts
 
 PARTS = (1.0, 1.0, 1.0, 1.0, 0.6, 0.3, 0.01, 0.0)
 DUST = 1e-8
+
+
+def write_minutes(path: Path, calendar: str, first: str, last: str, seed: int = 0) -> None:
+    """Write minutes of a calendar, with holes of 3 to 400 bars and bars of volume 0, as CSV."""
+    stamps = exchange_calendars.get_calendar(calendar, start=first, end=last).trading_minutes
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, len(stamps))))
+    open_ = close * np.exp(rng.normal(0, 2e-4, len(stamps)))
+    volume = rng.integers(1, 9, len(stamps)) * 1e5 * (rng.random(len(stamps)) > 0.02)
+    table = pd.DataFrame(
+        {
+            "timestamp": stamps,
+            "open": open_,
+            "high": np.maximum(open_, close) * 1.0002,
+            "low": np.minimum(open_, close) * 0.9998,
+            "close": close,
+            "volume": volume,
+        }
+    )
+    holes = np.zeros(len(stamps), np.bool_)
+    for start in rng.choice(len(stamps), len(stamps) // 500, replace=False):
+        holes[start : start + rng.choice([3, 6, 20, 400])] = True
+    table[~holes].to_csv(path, index=False)
 
 
 class Broker:

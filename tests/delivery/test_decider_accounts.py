@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from tests.delivery.builders import experiment_of, small_config, store_model
-from tests.delivery.followed import differing
+from tests.delivery.followed import differing, write_minutes
 
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
@@ -27,31 +26,6 @@ LADDER = (
 )
 
 
-def write_autumn(path: Path, seed: int = 0) -> None:
-    """Write minutes of New York over the end of summer time and a half day, with holes."""
-    import exchange_calendars
-
-    sessions = exchange_calendars.get_calendar("XNYS", start="2023-10-02", end="2023-12-06")
-    stamps = sessions.trading_minutes
-    rng = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, len(stamps))))
-    open_ = close * np.exp(rng.normal(0, 2e-4, len(stamps)))
-    table = pd.DataFrame(
-        {
-            "timestamp": stamps,
-            "open": open_,
-            "high": np.maximum(open_, close) * 1.0002,
-            "low": np.minimum(open_, close) * 0.9998,
-            "close": close,
-            "volume": rng.integers(1, 9, len(stamps)) * 1e5 * (rng.random(len(stamps)) > 0.02),
-        }
-    )
-    holes = np.zeros(len(stamps), np.bool_)
-    for start in rng.choice(len(stamps), 30, replace=False):
-        holes[start : start + rng.choice([3, 6, 20, 400])] = True
-    table[~holes].to_csv(path, index=False)
-
-
 def _models(experiment: Experiment, folder: Path) -> tuple[Artifact, Artifact]:
     return (
         store_model(experiment, folder, "one", seed=3),
@@ -60,18 +34,18 @@ def _models(experiment: Experiment, folder: Path) -> tuple[Artifact, Artifact]:
 
 
 _MARKETS: dict[str, tuple[str, ...]] = {
-    "minutes": (*LADDER, FIVE),
-    "coins": ("market.lot=0", "env.action_set=target", FIVE, "risk.session.enabled=false"),
+    "minutes": (*LADDER, FIVE, "env.fill=next_open"),
+    "coins": (*LADDER, "market.lot=0", "market.minimum_order=0", "env.action_set=target", FIVE),
     "long only": ("env.allow_short=false", "env.exposure_levels=[0,1]", *LADDER),
 }
 
 
 @pytest.mark.parametrize("market", _MARKETS)
 def test_decider_equals_the_batch_kernels_fed_the_same_reports(tmp_path: Path, market: str) -> None:
-    write_autumn(tmp_path / "autumn.csv")
-    experiment = experiment_of(
-        small_config("data=file", f"data.path={tmp_path / 'autumn.csv'}", *_MARKETS[market])
-    )
+    path = tmp_path / "autumn.csv"
+    write_minutes(path, "XNYS", "2023-10-02", "2023-12-06")  # end of summer time, a half day
+    own = ("data=file", "market=us_etf", f"data.path={path}", *_MARKETS[market])
+    experiment = experiment_of(small_config(*own))
     start = experiment.splits["train"].start
     part = Split("part", start, start + 3000)
     found = differing(experiment, _models(experiment, tmp_path), part, seed=1)

@@ -55,7 +55,7 @@ class _Live:
 
 def _future(live: _Live) -> Decision:
     far = live.next(start=datetime(2999, 1, 5, 15, tzinfo=UTC))
-    assert live.decide(far).reason.startswith("future: the bar starts after the clock (")
+    assert live.decide(far).reason.startswith("future: the bar starts after the clock")
     with pytest.raises(BarsError, match="starts in the future"):
         live.decider.warm_up([far])
     early = live.decide(live.next(), now=live.next().start - timedelta(seconds=1))

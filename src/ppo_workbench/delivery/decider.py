@@ -168,7 +168,7 @@ class Decider:
         market, fresh, restarted = self.market, True, False
         for bar in bar_messages(history) if isinstance(history, Bars) else history:
             check_message(bar, Bar)
-            start = self._start_of(bar, clocks.time_ns())
+            start = self.start_of(bar, None)
             if start is None:
                 raise BarsError(
                     f"history: the bar of {bar.start.isoformat()} starts in the future; correct "
@@ -190,8 +190,9 @@ class Decider:
         if restarted:
             self._number_sessions()
 
-    def _start_of(self, bar: Bar, now_ns: int) -> int | None:
+    def start_of(self, bar: Bar, now: datetime | None) -> int | None:
         """Return the start of a bar, UTC nanoseconds; None where it lies after the clock."""
+        now_ns = clocks.time_ns() if now is None else nanoseconds(now)
         # Of a daily bar any moment of its session is a stamp.  A stamp beyond that is not even
         # looked up: the calendar would have to be laid out so far.
         if bar.start_ns > now_ns + (NS_PER_DAY if self.market.clock.daily else 0):
@@ -226,11 +227,9 @@ class Decider:
         check_message(bar, Bar)
         check_message(account, Account)
         market = self.market
-        now_ns = clocks.time_ns() if now is None else nanoseconds(now)
-        start = self._start_of(bar, now_ns)
+        start = self.start_of(bar, now)
         if start is None:
-            clock = moment_of(now_ns).isoformat()
-            return _no_decision(bar.start, f"future: the bar starts after the clock ({clock})")
+            return _no_decision(bar.start, "future: the bar starts after the clock")
         if market.taken and start <= market.last_ns:
             return self._passed(bar, start)
         if problem := market.overlap_of(start) or market.problem_of(bar):

@@ -1,5 +1,6 @@
 """An account that fills as the backtest does: at the next bar, with the modelled costs."""
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -38,21 +39,23 @@ class SimulatedAccount:
         self.record["cash"] = decider.params["initial_cash"][0]
         self._action, self._reasons = decider.space.hold, 0
 
-    def step(self, bar: Bar) -> Account:
+    def step(self, bar: Bar, now: datetime | None = None) -> Account:
         """Fill what was decided, mark at the bar's close and report, before the bar is decided on.
 
-        A bar that the Decider will not take (late, twice, overlapping, bad) leaves the account as
+        A bar that the Decider will not take (late, of the future, bad) leaves the account as
         it is.
         """
         market = self.decider.market
-        start = market.start_of(bar)
-        late = market.taken > 0 and start <= market.last_ns
-        self._moved = not (late or market.overlap_of(start) or market.problem_of(bar))
-        if self._moved:
+        start = self.decider.start_of(bar, now)
+        self._moved = False
+        if start is None or (market.taken > 0 and start <= market.last_ns):
+            return self.account()
+        if not (market.overlap_of(start) or market.problem_of(bar)):
             try:
                 self._move(bar, market.clock.look(start))
+                self._moved = True
             except BarsError:  # a date without a session
-                self._moved = False
+                pass
         return self.account()
 
     def account(self) -> Account:
@@ -143,7 +146,8 @@ class SimulatedAccount:
             self._begun = True
             return
         self._rows[0] = market.rows[1]  # as the model knew it when it decided
-        row["years"] = (place.start_ns - int(market.rules.memory["start_ns"][0])) / YEAR_NS
+        before = int(market.rules.memory["start_ns"][0]) if market.taken else place.start_ns
+        row["years"] = (place.start_ns - before) / YEAR_NS
         self.record["t"] = 0
         levels = self.decider.space.levels
         self.ruined = step_one(

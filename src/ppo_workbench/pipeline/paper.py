@@ -114,7 +114,7 @@ def replay(
     outcomes = np.zeros(count, OUTCOME_DTYPE)
     account, done = SimulatedAccount(decider), 0
     for i, bar in enumerate(_paced(bars.slice(split.start, split.stop), bars_per_second)):
-        report = account.step(bar)
+        report = account.step(bar, now=bar.start)
         if i > 0:
             outcomes[i - 1], done = account.outcome, i
         if i == count or account.ruined:
