@@ -164,7 +164,7 @@ def test_after_a_gap_nothing_is_added_until_the_features_recovered(model: Model)
     assert decider.decide(bars[start], FLAT).reason == ""
     after = [decider.decide(bar, FLAT) for bar in bars[start + 7 : start + 7 + 40]]
     assert {x.status for x in after} == {Status.decided}
-    assert after[0].reason == "gap: the features recover for 30 more bars, this one included"
+    assert after[0].reason == "gap: the features recover from missing bars"
     assert [x.reduce_only for x in after] == [True] * 30 + [False] * 10
     assert all("gap" in x.blocked_by[side] for x in after[:30] for side in ("SELL", "BUY"))
     assert {x.action for x in after[:30]} == {"HOLD"}

@@ -100,7 +100,7 @@ def test_split_changes_nothing_but_the_number_of_shares(coins: Coins) -> None:
         expected = plain.decide(bar, account)
         if i >= 150:
             halved = {name: getattr(bar, name) / 2 for name in ("open", "high", "low", "close")}
-            bar = bar.model_copy(update=halved | {"volume": bar.volume * 2})
+            bar = bar.model_copy(update=halved | {"volume": float(bar.volume or 0) * 2})
             told = [ShareSplit(ratio=2.0)] if i == 150 else []
             account = account.model_copy(update={"shares": account.shares * 2, "splits": told})
         found = split.decide(bar, account)

@@ -143,9 +143,9 @@ class _Stream:
 
     def _changed(self, kind: str, value: Any, bar: Bar) -> Bar:
         if kind == "bar":
-            return self.world.bars[min(self.at + value - 1, LENGTH - 12)]
+            return self.world.bars[min(self.at + int(value) - 1, LENGTH - 12)]
         if kind == "again":
-            return self.world.bars[max(self.at - 1 - value, 0)]
+            return self.world.bars[max(self.at - 1 - int(value), 0)]
         if kind == "moved":
             return bar.model_copy(update={"start": bar.start + timedelta(seconds=value)})
         if kind == "corrected":

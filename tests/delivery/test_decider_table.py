@@ -66,7 +66,7 @@ def _future(live: _Live) -> Decision:
 def _gap(live: _Live) -> Decision:
     decision = live.decide(live.bars[NEXT + 6])
     assert decision.reduce_only
-    assert decision.reason == "gap: the features recover for 30 more bars, this one included"
+    assert decision.reason == "gap: the features recover from missing bars"
     return decision
 
 

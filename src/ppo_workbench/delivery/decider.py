@@ -41,7 +41,7 @@ from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
 from ppo_workbench.market.clock import Place
 from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
-from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.account import ACCOUNT_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import action_space
 from ppo_workbench.trading.following import (
     REPORT_DTYPE,
@@ -54,27 +54,17 @@ from ppo_workbench.trading.rules import GAP, STOPPED, build_params, flatten_bits
 
 _NO_FILLS = np.empty((0, 3))
 _EPOCH = date(1970, 1, 1)
-# Fields of an `AccountMemory` by those of `ACCOUNT_DTYPE`.
+# Fields of an `AccountMemory` that `ACCOUNT_DTYPE` has, some under another name.
+_NAMES = {
+    "anchor": "peak",
+    "high_water_mark": "episode_peak",
+    "return_mean": "sharpe_a",
+    "return_square": "sharpe_b",
+}
 _REMEMBERED = {
-    "cash": "cash",
-    "shares": "shares",
-    "equity": "equity",
-    "average_price": "average_price",
-    "bars_held": "bars_held",
-    "trip_equity": "trip_equity",
-    "session_equity": "session_equity",
-    "session_opens": "session_opens",
-    "session_bars": "session_bars",
-    "day_trades": "day_trades",
-    "unsettled_cash": "unsettled_cash",
-    "cooldown_left": "cooldown_left",
-    "peak": "anchor",
-    "recovery_equity": "recovery_equity",
-    "pause_left": "pause_left",
-    "flatten_drawdown": "flatten_drawdown",
-    "episode_peak": "high_water_mark",
-    "sharpe_a": "return_mean",
-    "sharpe_b": "return_square",
+    name: _NAMES.get(name, name)
+    for name in AccountMemory.model_fields
+    if _NAMES.get(name, name) in (ACCOUNT_DTYPE.names or ())
 }
 
 
@@ -165,7 +155,7 @@ class Decider:
         Raises:
             BarsError: A bar is none, is not usable, or not later than the one before.
         """
-        market, fresh, restarted = self.market, True, False
+        market, fresh = self.market, True
         for bar in bar_messages(history) if isinstance(history, Bars) else history:
             check_message(bar, Bar)
             start = self.start_of(bar, None)
@@ -176,7 +166,6 @@ class Decider:
                 )
             if fresh and market.taken and start <= market.last_ns:
                 market.forget()
-                restarted = True
             if market.taken and start <= market.last_ns:
                 raise BarsError(
                     f"history: the bar of {bar.start.isoformat()} is not later than the one "
@@ -187,8 +176,7 @@ class Decider:
             fresh = False
             market.take(bar, start)
             market.needed = max(market.needed - 1, 0)
-        if restarted:
-            self._number_sessions()
+        self._number_sessions()
 
     def start_of(self, bar: Bar, now: datetime | None) -> int | None:
         """Return the start of a bar, UTC nanoseconds; None where it lies after the clock."""
@@ -324,10 +312,10 @@ class Decider:
         if self._day < 0:
             return None
         a = self.accounts[0]
-        values = {ours: a[name].tolist() for name, ours in _REMEMBERED.items()}
+        values = {name: a[field].tolist() for name, field in _REMEMBERED.items()}
         opened = bool(a["shares"] != 0.0 and a["opened_session"] == a["session"])
-        session = _EPOCH + timedelta(days=self._day)
-        return AccountMemory(**values, session=session, opened_in_session=opened)
+        day = _EPOCH + timedelta(days=self._day)
+        return AccountMemory(**values, session_date=day, opened_in_session=opened)
 
     def take_over(self, source: AccountMemory | DeciderState) -> None:
         """Go on with an account that another Decider has led: pause, size, anchor, cooldown.
@@ -344,9 +332,9 @@ class Decider:
         if memory is None:  # of a Decider that saw no bar
             return
         a = self.accounts[0]
-        for name, ours in _REMEMBERED.items():
-            a[name] = getattr(memory, ours)
-        self._day, self._begun, self._last = (memory.session - _EPOCH).days, True, None
+        for name, field in _REMEMBERED.items():
+            a[field] = getattr(memory, name)
+        self._day, self._begun, self._last = (memory.session_date - _EPOCH).days, True, None
         a["session"], a["opened_session"] = 0, 0 if memory.opened_in_session else -2
         self._number_sessions()
         a["rung"], self._short = self.space.flat_rung, False
@@ -425,20 +413,17 @@ class Decider:
         return a["rung"] != self.space.flat_rung or not is_dust(a, close, self.params[0])
 
     def _answer(self, place: Place, account: Account, reason: str, outside: int) -> Decision:
-        row, a = self.market.rows[1], self.accounts[0]
         time = moment_of(place.end_ns)
-        off_ladder = (
-            account.shares != 0.0 and self._ordered == self.space.flat_rung and self._holds(account)
-        )
-        if reason or off_ladder:
-            bits = flatten_bits(a, row, self.params[0])
-            stopped = row["rule_bits"] & STOPPED & self.params["enabled"][0]
-            if off_ladder and not reason:
-                reason = f"the model has no level for a position of {account.shares:g} shares"
-            if (bits or off_ladder) and self._holds(account) and not stopped:
-                return self._flatten(time, account, int(bits), reason, taken=True)
-            return _no_decision(time, reason, account.shares)
-        return self._decided(time, account, outside)
+        off_ladder = self._ordered == self.space.flat_rung and self._holds(account)
+        if not (reason or off_ladder):
+            return self._decided(time, account, outside)
+        row = self.market.rows[1]
+        bits = flatten_bits(self.accounts[0], row, self.params[0])
+        stopped = row["rule_bits"] & STOPPED & self.params["enabled"][0]
+        reason = reason or f"the model has no level for a position of {account.shares:g} shares"
+        if (bits or off_ladder) and self._holds(account) and not stopped:
+            return self._flatten(time, account, int(bits), reason, taken=True)
+        return _no_decision(time, reason, account.shares)
 
     def _decided(self, time: datetime, account: Account, outside: int) -> Decision:
         """Ask the model."""
@@ -458,7 +443,7 @@ class Decider:
             version=3,
             status=Status.decided,
             time=time,
-            reason=self._recovery() if recovers else "",
+            reason="gap: the features recover from missing bars" if recovers else "",
             action=names[action],
             action_index=action,
             target_exposure=exposure if moves else None,
@@ -479,10 +464,6 @@ class Decider:
             reduce_only=recovers,
             taken=True,
         )
-
-    def _recovery(self) -> str:
-        left = int(self.market.rules.memory["recovery_left"][0])
-        return f"gap: the features recover for {left} more bars, this one included"
 
     def _flatten(
         self, time: datetime, account: Account, bits: int, reason: str, taken: bool = False

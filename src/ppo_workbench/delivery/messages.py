@@ -230,7 +230,7 @@ class AccountMemory(_Message):
     """What the rules remember of an account, whichever model trades it."""
 
     version: Literal[1] = 1
-    session: date = Field(description="Session of the last bar that was taken")
+    session_date: date = Field(description="Session of the last bar that was taken")
     cash: float
     shares: float
     equity: float = Field(description="At the close of that bar")
