@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import exchange_calendars
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,8 @@ from ppo_workbench.delivery.messages import (
     Order,
     bar_messages,
 )
+from ppo_workbench.market.bars import NS_PER_SECOND
+from ppo_workbench.market.calendar import load_sessions
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.experiment import Experiment
@@ -40,14 +41,23 @@ DUST = 1e-8
 
 def write_minutes(path: Path, calendar: str, first: str, last: str, seed: int = 0) -> None:
     """Write minutes of a calendar, with holes of 3 to 400 bars and bars of volume 0, as CSV."""
-    stamps = exchange_calendars.get_calendar(calendar, start=first, end=last).trading_minutes
+    span = (np.array([first, last], dtype="datetime64[ns]")).astype(np.int64)
+    table, minute = load_sessions(calendar, int(span[0]), int(span[1])), 60 * NS_PER_SECOND
+    edges = (table.open_ns, table.break_start_ns, table.break_end_ns, table.close_ns)
+    pieces = [
+        np.arange(start, stop, minute)
+        for k in range(len(table.day))
+        for start, stop in ((edges[0][k], edges[1][k]), (edges[2][k], edges[3][k]))
+    ]
+    stamps = np.concatenate(pieces)
+    stamps = stamps[(stamps >= span[0]) & (stamps < span[1])]
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, len(stamps))))
     open_ = close * np.exp(rng.normal(0, 2e-4, len(stamps)))
     volume = rng.integers(1, 9, len(stamps)) * 1e5 * (rng.random(len(stamps)) > 0.02)
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {
-            "timestamp": stamps,
+            "timestamp": pd.to_datetime(stamps, utc=True),
             "open": open_,
             "high": np.maximum(open_, close) * 1.0002,
             "low": np.minimum(open_, close) * 0.9998,
@@ -58,7 +68,7 @@ def write_minutes(path: Path, calendar: str, first: str, last: str, seed: int = 
     holes = np.zeros(len(stamps), np.bool_)
     for start in rng.choice(len(stamps), len(stamps) // 500, replace=False):
         holes[start : start + rng.choice([3, 6, 20, 400])] = True
-    table[~holes].to_csv(path, index=False)
+    rows[~holes].to_csv(path, index=False)
 
 
 class Broker:

@@ -202,12 +202,11 @@ def test_missed_bars_sent_as_history_close_the_gap(model: Model) -> None:
 def test_history_from_the_beginning_heals_a_gap_and_keeps_the_account(model: Model) -> None:
     _, bars, start, rows = model
     decider = _warm(model, 50)
-    decider.decide(bars[start + 90], FLAT)
-    assert decider.bars_needed > 0
+    assert decider.decide(bars[start + 90], FLAT).reduce_only
     opens = int(decider.accounts["session_opens"][0])
     decider.warm_up(bars[: start + 100])
     decision = decider.decide(bars[start + 100], rows.account(100))
-    assert decision.status is Status.decided
+    assert (decision.status, decision.reduce_only) == (Status.decided, False)
     market = rows.observations.shape[1] - 6
     assert decider.observation[:market].tobytes() == rows.observations[100, :market].tobytes()
     assert int(decider.accounts["session_opens"][0]) >= opens

@@ -92,6 +92,20 @@ def go_on(decider: Decider, simulated: SimulatedAccount | None, state: DeciderSt
     owner.take_over(state)
 
 
+def save_state(state: DeciderState, path: Path) -> None:
+    """Write `decide.state`.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        state.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"decide.state={path}: cannot be written ({error.strerror}); name another file"
+        ) from None
+
+
 class _Memory:
     """The file `decide.state`: what a restart goes on from."""
 
@@ -116,13 +130,7 @@ class _Memory:
         """
         if self._path is None or time.monotonic() - self._saved < not_within:
             return
-        try:
-            self._owner.state().save(self._path)
-        except OSError as error:
-            raise ConfigError(
-                f"decide.state={self._path}: cannot be written ({error.strerror}); name another "
-                "file"
-            ) from None
+        save_state(self._owner.state(), self._path)
         self._saved = time.monotonic()
 
 

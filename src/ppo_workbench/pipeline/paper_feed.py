@@ -23,6 +23,7 @@ from ppo_workbench.pipeline.deciding import (
     go_on,
     input_lines,
     open_text,
+    save_state,
     stored_artifact,
 )
 from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
@@ -139,13 +140,7 @@ class _Journal:
     def _save(self) -> None:
         state = self._account.state()
         own = {"line": self.line, "size": self._size, "text": self._text}
-        try:
-            DeciderState(state.arrays, {**state.document, "paper": own}).save(self._state)
-        except OSError as error:
-            raise ConfigError(
-                f"decide.state={self._state}: cannot be written ({error.strerror}); name another "
-                "file"
-            ) from None
+        save_state(DeciderState(state.arrays, {**state.document, "paper": own}), self._state)
 
     def _write(self) -> None:
         """Let the output end with the last decision, whatever was written of it."""
