@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.delivery.builders import experiment_of, small_config, store_model
 
@@ -22,7 +22,7 @@ RULES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class World:
     """Two models, bars that follow the warm-up, and the state of the first one then."""
 
@@ -30,6 +30,10 @@ class World:
     history: list[Bar]
     bars: list[Bar]
     state: DeciderState
+
+    def __repr__(self) -> str:
+        """Leave the models out of hypothesis's reports."""
+        return "world"
 
     def begin(self) -> Decider:
         decider = Decider(self.models[0])
@@ -177,6 +181,7 @@ _SETTINGS: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
     "database": None,
+    "phases": (Phase.generate, Phase.target),  # shrinking takes minutes
 }
 
 
