@@ -232,6 +232,8 @@ class Decider:
             market.needed -= 1
             reason = f"{market.needed + 1} more bars are needed to warm the features up"
         self._follow(account, split, not reason)
+        if not reason and not self.accounts["equity"][0] > 0.0:
+            reason = "the account has no equity"
         if outside < 0 and not reason:
             reason = "a feature is not a number"
         self._last = self._answer(place, account, reason, outside)
