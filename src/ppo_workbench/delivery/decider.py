@@ -181,11 +181,11 @@ class Decider:
     def start_of(self, bar: Bar, now: datetime | None) -> int | None:
         """Return the start of a bar, UTC nanoseconds; None where it lies after the clock."""
         now_ns = clocks.time_ns() if now is None else nanoseconds(now)
-        # Of a daily bar any moment of its session is a stamp.  A stamp beyond that is not even
-        # looked up: the calendar would have to be laid out so far.
-        if bar.start_ns > now_ns + (NS_PER_DAY if self.market.clock.daily else 0):
-            return None
-        start = self.market.start_of(bar)
+        start = bar.start_ns
+        if self.market.clock.daily and start <= now_ns + NS_PER_DAY:
+            # Any moment of its session is a stamp.  One beyond that is not even looked up: the
+            # calendar would have to be laid out so far.
+            start = self.market.start_of(bar)
         return None if start > now_ns else start
 
     def _number_sessions(self) -> None:
@@ -232,7 +232,7 @@ class Decider:
             market.needed -= 1
             reason = f"{market.needed + 1} more bars are needed to warm the features up"
         self._follow(account, split, not reason)
-        if not reason and not self.accounts["equity"][0] > 0.0:
+        if not reason and not account.cash + account.shares * (bar.close or 0.0) > 0.0:
             reason = "the account has no equity"
         if outside < 0 and not reason:
             reason = "a feature is not a number"
@@ -439,7 +439,7 @@ class Decider:
         moves = rung != self._start
         exposure, self._target, drawdown = self._order.tolist()
         self._ordered = rung
-        recovers = bool(market.rows["rule_bits"][1] & GAP)
+        recovers = bool(market.rule_bits[1] & GAP)
         names, reasons = self.space.names, self.reasons.tolist()
         return Decision.of_checked(
             version=3,
