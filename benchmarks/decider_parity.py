@@ -70,7 +70,7 @@ def decide(folder: Path, start: int, stop: int) -> None:
     from ppo_workbench.delivery.simulated_account import SimulatedAccount
 
     bars = read_bars(folder / "bars.npz")
-    decider = Decider(load_artifact(folder, "m"), max_missing_bars=2**62)
+    decider = Decider(load_artifact(folder, "m"))
     decider.warm_up(bars.slice(0, start))
     account = SimulatedAccount(decider)
     names = ("observation", "mask", "reasons", "logits")

@@ -20,7 +20,7 @@ from ppo_workbench.delivery.messages import Account, Bar, Decision, Status, bar_
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline import deciding
-from ppo_workbench.pipeline.paper import ANY_HOLE, paper, replay
+from ppo_workbench.pipeline.paper import paper, replay
 from ppo_workbench.pipeline.paper_view import paper_view
 from ppo_workbench.pipeline.stored import stored_policy
 from ppo_workbench.scoring.backtest import backtest
@@ -65,7 +65,7 @@ def home(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_replay_does_what_the_backtest_did_to_the_last_bit(stored: Stored) -> None:
     _, experiment, artifact, expected = stored
     split = experiment.splits["validation"]
-    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider = Decider(artifact)
     decider.warm_up(experiment.bars.slice(0, split.start))
     found = replay(decider, experiment.bars, split)
     assert (expected.fill_quantity != 0).sum() > 20
@@ -105,7 +105,7 @@ def test_live_view_draws_facts_on_a_terminal(stored: Stored) -> None:
 
     _, experiment, artifact, _ = stored
     start = experiment.splits["validation"].start
-    decider, screen = Decider(artifact, max_missing_bars=ANY_HOLE), Terminal()
+    decider, screen = Decider(artifact), Terminal()
     decider.warm_up(experiment.bars.slice(0, start))
     short = replace(experiment.splits["validation"], stop=start + 50)
     with pytest.MonkeyPatch.context() as patch:
@@ -268,7 +268,7 @@ def test_decide_reads_csv_and_answers_a_bad_row_without_a_decision(
     found = _decide(home, monkeypatch, "", f"decide.input={home / 'bars.csv'}")
     assert len(found) == 30
     assert found[10].reason == "a price or the volume of the bar is missing"
-    assert "bad and never corrected" in found[11].reason
+    assert found[11].reason.endswith("more bars are needed to warm the features up")
 
 
 @pytest.mark.parametrize("standard", [False, True])

@@ -101,7 +101,7 @@ class Walk:
             shares=float(a["shares"]),
             fills=fills,
             session_pnl=float(a["equity"] - a["session_equity"]),
-            peak=float(a["peak"]),
+            high_water_mark=float(a["episode_peak"]),
         )
 
 

@@ -150,28 +150,37 @@ def test_bad_bar_is_no_decision_and_a_corrected_one_is_decided(
     assert decider.observation.tobytes() == rows.observations[50].tobytes()
 
 
-def test_bad_bar_that_is_never_corrected_cools_the_features_down(model: Model) -> None:
-    artifact, bars, start, rows = model
+def test_bad_bar_that_is_never_corrected_is_a_missing_one(model: Model) -> None:
+    _, bars, start, rows = model
     decider = _warm(model, 50)
     decider.decide(bars[start + 50].model_copy(update={"close": None}), rows.account(50))
     after = decider.decide(bars[start + 51], FLAT)
-    assert after.status is Status.no_decision
-    assert after.reason.startswith("gap: a bar before was bad")
-    assert decider.bars_needed == artifact.metadata.warmup_bars - 1
+    assert (after.status, after.reason) == (Status.decided, "")
 
 
-def test_gap_is_no_decision_until_warm_again(model: Model) -> None:
-    artifact, bars, start, _ = model
-    warmup = artifact.metadata.warmup_bars
-    decider = Decider(artifact)
-    decider.warm_up(bars[:start])
-    assert decider.decide(bars[start], FLAT).status is Status.decided
-    after = decider.decide(bars[start + 7], FLAT)
-    assert after.status is Status.no_decision
-    assert after.reason.startswith("gap: 6 bars are missing")
-    answers = [decider.decide(bar, FLAT).status for bar in bars[start + 8 : start + 7 + warmup]]
-    assert set(answers) == {Status.no_decision}
-    assert decider.decide(bars[start + 7 + warmup], FLAT).status is Status.decided
+def test_after_a_gap_nothing_is_added_until_the_features_recovered(model: Model) -> None:
+    _, bars, start, _ = model
+    decider = _warm(model)
+    assert decider.decide(bars[start], FLAT).reason == ""
+    after = [decider.decide(bar, FLAT) for bar in bars[start + 7 : start + 7 + 40]]
+    assert {x.status for x in after} == {Status.decided}
+    assert after[0].reason == "gap: the features recover from missing bars"
+    assert [x.reduce_only for x in after] == [True] * 30 + [False] * 10
+    assert all("gap" in x.blocked_by[side] for x in after[:30] for side in ("SELL", "BUY"))
+    assert {x.action for x in after[:30]} == {"HOLD"}
+
+
+def test_position_is_managed_after_a_gap(model: Model) -> None:
+    _, bars, start, _ = model
+    decider = _warm(model)
+    long = Account(cash=0.0, shares=CASH / float(bars[start].close or 0))
+    decider.decide(bars[start], long)
+    after = decider.decide(bars[start + 7], long)
+    assert after.mask == {"SELL": True, "HOLD": True, "BUY": True}  # BUY asks for what is held
+    last = [bar for bar in bars[start + 7 :] if bar.start.date() == bars[start].start.date()]
+    for bar in last:
+        decision = decider.decide(bar, long)
+    assert decision.order_quantity == -long.shares
 
 
 def test_silence_as_long_as_the_halt_rule_allows_is_no_gap(model: Model) -> None:
@@ -193,12 +202,11 @@ def test_missed_bars_sent_as_history_close_the_gap(model: Model) -> None:
 def test_history_from_the_beginning_heals_a_gap_and_keeps_the_account(model: Model) -> None:
     _, bars, start, rows = model
     decider = _warm(model, 50)
-    decider.decide(bars[start + 90], FLAT)
-    assert decider.bars_needed > 0
+    assert decider.decide(bars[start + 90], FLAT).reduce_only
     opens = int(decider.accounts["session_opens"][0])
     decider.warm_up(bars[: start + 100])
     decision = decider.decide(bars[start + 100], rows.account(100))
-    assert decision.status is Status.decided
+    assert (decision.status, decision.reduce_only) == (Status.decided, False)
     market = rows.observations.shape[1] - 6
     assert decider.observation[:market].tobytes() == rows.observations[100, :market].tobytes()
     assert int(decider.accounts["session_opens"][0]) >= opens
@@ -231,7 +239,6 @@ def test_overlapping_bars_are_no_decision_and_change_nothing(model: Model) -> No
             assert stray.reason.startswith("overlap: the bar of ")
             assert stray.reason.endswith(" has not ended, bars of the model last 60 seconds")
         assert decider.state().document == before.document
-        assert decider.accounts.tobytes() == before.arrays["account"].tobytes()
         assert decider.decide(bars[start + i], FLAT) is decision
 
 
@@ -295,11 +302,14 @@ def test_partial_fill_is_believed_and_the_rest_ordered_or_not(model: Model) -> N
     price, part = float(rows.outcomes["fill_price"][i]), float(np.trunc(full / 3))
     cash = float(rows.accounts["cash"][i]) - part * price
     report = Account(cash=cash, shares=part, fills=[Fill(quantity=part, price=price)])
-    decider.decide(bars[start + i + 1], report)
+    decision = decider.decide(bars[start + i + 1], report)
     a = decider.accounts[0]
     assert a["shares"] == part
     assert a["cash"] == cash
     assert a["rung"] == rows.accounts["rung"][i + 1]
+    assert decision.target_quantity is not None
+    rest = decision.target_quantity - part
+    assert decision.order_quantity == (rest if decision.action != "HOLD" else 0.0)
     assert a["average_price"] == price
     assert a["equity"] == cash + part * float(bars[start + i + 1].close or 0.0)
 
@@ -336,6 +346,7 @@ def test_account_found_with_a_position_is_adopted(model: Model) -> None:
     assert decision.status is Status.decided
     assert (a["rung"], a["average_price"], a["shares"]) == (0, 99.0, -500.0)
     assert a["session_equity"] == a["equity"] + 40.0
+    assert (decision.held_quantity, decision.taken) == (-500.0, True)
 
 
 def test_feature_beyond_what_training_saw_is_flagged(model: Model) -> None:
@@ -436,7 +447,7 @@ def test_state_of_another_model_or_damaged_is_refused(model: Model, tmp_path: Pa
     state = _warm(model, 3).state()
     with pytest.raises(ArtifactError, match="belongs to another model"):
         Decider(artifact).restore(DeciderState(state.arrays, {**state.document, "pth_sha256": "0"}))
-    lacking = {name: x for name, x in state.arrays.items() if name != "account"}
+    lacking = {name: x for name, x in state.arrays.items() if name != "mask"}
     with pytest.raises(ArtifactError, match="is damaged"):
         Decider(artifact).restore(DeciderState(lacking, state.document))
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
@@ -444,14 +455,16 @@ def test_state_of_another_model_or_damaged_is_refused(model: Model, tmp_path: Pa
         DeciderState.load(tmp_path / "broken.npz")
 
 
-def test_state_of_version_1_is_refused_by_name(model: Model) -> None:
+@pytest.mark.parametrize("told", [{"version": 2}, {"version": 1}, {}], ids=str)
+def test_state_of_an_older_version_is_refused_by_name(model: Model, told: dict[str, int]) -> None:
     artifact, _, _, _ = model
     state = _warm(model, 3).state()
-    assert state.document["version"] == 2
-    for told in ({"version": 1}, {}):  # version 1 did not say it
-        document = {key: value for key, value in state.document.items() if key != "version"}
-        with pytest.raises(ArtifactError, match=r"state: has version 1, .* reads 2; warm up"):
-            Decider(artifact).restore(DeciderState(state.arrays, {**document, **told}))
+    assert state.document["version"] == 3
+    older = told.get("version", 1)  # version 1 did not say it
+    document = {key: value for key, value in state.document.items() if key != "version"}
+    for use in (Decider(artifact).restore, Decider(artifact).take_over):
+        with pytest.raises(ArtifactError, match=rf"state: has version {older}, .* reads 3; warm"):
+            use(DeciderState(state.arrays, {**document, **told}))
 
 
 def test_state_that_no_decider_saved_is_refused_in_our_words(tmp_path: Path) -> None:

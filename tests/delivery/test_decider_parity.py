@@ -24,7 +24,6 @@ from ppo_workbench.trading.rules import RULE_NAMES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SPY = SHARED / "spy_1min_2013-10.csv"
-ANY_HOLE = 10**9
 
 
 def _agree(
@@ -42,7 +41,7 @@ def _agree(
     assert np.array_equal(trace.action, rows.actions)
     assert np.array_equal(trace.equity_usd, rows.outcomes["equity"])
 
-    decider = Decider(artifact, max_missing_bars=ANY_HOLE, events_path=events_path)
+    decider = Decider(artifact, events_path=events_path)
     shown = experiment.bars if events_path is None else _without_events(experiment.bars)
     decider.warm_up(shown.slice(0, split.start))
     bars = shown.slice(split.start, split.stop)
@@ -67,7 +66,7 @@ def _without_events(bars: Bars) -> Bars:
 
 # What the reward alone remembers, and the row counters of a backtest.
 _NOT_THE_RULES = ("t", "stop", "episode_start", "rng", "session", "opened_session")
-_OF_THE_REWARD = ("episode_peak", "drawdown", "sharpe_a", "sharpe_b", "episode_reward")
+_OF_THE_REWARD = ("episode_reward",)
 
 
 def _memory_agrees(decider: Decider, rows: Walk, i: int) -> None:
@@ -195,7 +194,7 @@ def test_simulated_account_on_bars_without_volume_equals_the_backtest(
     artifact = store_model(experiment, tmp_path, seed=3)
     use_mask = experiment.config.model.type.value == "maskable_ppo"
     rows = walk(experiment, artifact, Split("part", start, start + 800), use_mask)
-    decider = Decider(artifact, max_missing_bars=ANY_HOLE)
+    decider = Decider(artifact)
     decider.warm_up(experiment.bars.slice(0, start))
     account = SimulatedAccount(decider)
     bars = experiment.bars.slice(start, start + 800)
@@ -235,7 +234,7 @@ folder = Path(sys.argv[1])
 lines = (folder / "bars.jsonl").read_text().splitlines()
 accounts = (folder / "accounts.jsonl").read_text().splitlines()
 bars = [Bar.model_validate_json(line) for line in lines]
-decider = Decider(load_artifact(folder, "m"), max_missing_bars=10**9)
+decider = Decider(load_artifact(folder, "m"))
 decider.warm_up(bars[: len(bars) - len(accounts)])
 found = {name: [] for name in ("observation", "mask", "reasons", "logits")}
 actions = []

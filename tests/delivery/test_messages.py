@@ -13,6 +13,7 @@ from ppo_workbench.delivery.market_memory import MarketMemory
 from ppo_workbench.delivery.messages import (
     Account,
     Bar,
+    CashFlow,
     Decision,
     Status,
     bar_messages,
@@ -32,7 +33,14 @@ def _bar(**changes: object) -> Bar:
 def test_published_schemas_are_those_of_the_messages() -> None:
     published = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
     assert published == schemas()
-    assert sorted(published) == ["account-v2.json", "bar-v1.json", "decision-v2.json"]
+    assert sorted(published) == [
+        "account-v3.json",
+        "account_memory-v1.json",
+        "bar-v1.json",
+        "cash_flow-v1.json",
+        "decision-v3.json",
+        "split-v1.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,12 +61,29 @@ def test_bar_without_zone_with_unknown_field_or_version_is_refused(
         (Decision, {"status": "idle", "time": "2024-01-02T14:30:00Z"}),
     ],
 )
-def test_account_and_decision_of_version_1_are_refused(
+def test_account_and_decision_of_an_older_version_are_refused(
     message: type[Account | Decision], fields: dict[str, object]
 ) -> None:
-    assert message.model_validate_json(json.dumps({**fields, "version": 2})).version == 2
-    with pytest.raises(ValidationError, match=r"version\n  Input should be 2"):
-        message.model_validate_json(json.dumps({**fields, "version": 1}))
+    assert message.model_validate_json(json.dumps({**fields, "version": 3})).version == 3
+    for older in (1, 2):
+        with pytest.raises(ValidationError, match=r"version\n  Input should be 3"):
+            message.model_validate_json(json.dumps({**fields, "version": older}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "signed", "moves"),
+    [
+        ("deposit", 5.0, True),
+        ("withdrawal", -5.0, True),
+        ("dividend", 5.0, False),
+        ("fee", -5.0, False),
+    ],
+)
+def test_cash_flow_has_the_sign_of_its_kind(kind: str, signed: float, moves: bool) -> None:
+    flow = CashFlow.model_validate({"kind": kind, "amount": 5.0})
+    assert (flow.signed, flow.is_transfer) == (signed, moves)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        CashFlow.model_validate({"kind": kind, "amount": -5.0})
 
 
 def test_account_with_an_undefined_number_is_refused() -> None:

@@ -31,6 +31,7 @@ def make_trace() -> TraceMaker:
             "equity_usd": np.asarray(equity, np.float64),
             "reward_components": np.zeros((n, 5)),
             "regime": np.zeros(n, np.int8),
+            "undecided": np.zeros(n, np.bool_),
             "initial_equity_usd": 100.0,
             "action_names": ("SELL", "HOLD", "BUY"),
             "rule_names": ("capital", "short_sale_restriction", "volatility"),

@@ -106,6 +106,11 @@ PLANTS = {
         [8],
         audited={"risk__order_rate__max_opens_per_session": 2},
     ),
+    "gap": Plant(
+        {2: 1.0, 4: 0.0, 6: 1.0, 8: 0.0, 20: -1.0, 24: 0.0, 38: 1.0},
+        [6, 20],
+        bars={"missing": {5: 6, 14: 5, 19: 1}},
+    ),
     "cooldown": Plant({2: 1.0, 4: 0.0, 6: 1.0, 8: 0.0, 30: 1.0}, [6], closes={4: 99.0}),
 }
 

@@ -137,6 +137,7 @@ def _bare(quantity: np.ndarray, price: np.ndarray, cost: np.ndarray, carry: np.n
         rejected=bits,
         violated=bits,
         passive=bits,
+        undecided=bits > 0,
         initial_equity_usd=100_000.0,
         action_names=("SELL", "HOLD", "BUY"),
         rule_names=("capital", "short_sale_restriction", "volatility"),

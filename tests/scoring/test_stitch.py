@@ -72,6 +72,7 @@ def traded(seed: int, sessions: int, bars: int) -> Trace:
         rejected=random.integers(0, 8, n),
         violated=random.integers(0, 8, n),
         passive=np.zeros(n, np.int64),
+        undecided=np.zeros(n, np.bool_),
         initial_equity_usd=initial,
         action_names=("SELL", "HOLD", "BUY"),
         rule_names=("capital", "short_sale_restriction", "volatility"),

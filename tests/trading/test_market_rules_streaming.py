@@ -43,7 +43,11 @@ def _wild(seed: int, bars_per_session: int, bar_seconds: int) -> tuple[Bars, Mar
     keep = rng.random(n) > 0.2
     events = rng.integers(-1, 20, n)
     bars = replace(
-        bars, regular=rng.random(n) > 0.03, events=events, events_ahead=rng.permutation(events)
+        bars,
+        regular=rng.random(n) > 0.03,
+        events=events,
+        events_ahead=rng.permutation(events),
+        missing=np.where(rng.random(n) > 0.02, rng.integers(0, 5, n), rng.integers(0, 900, n)),
     )
     rows: dict[str, Any] = {f.name: getattr(bars, f.name) for f in fields(bars)}
     kept: dict[str, Any] = {k: v[keep] for k, v in rows.items() if isinstance(v, np.ndarray)}

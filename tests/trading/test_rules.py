@@ -211,6 +211,7 @@ CASES = {
     "order_rate": Case(
         changes={"risk__order_rate__max_opens_per_session": 4}, state={"session_opens": 4}
     ),
+    "gap": Case(bar={"rule_bits": BIT["gap"]}),
     "cooldown": Case(state={"cooldown_left": 1}),
 }
 

@@ -12,6 +12,7 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.trading.rules import (
     CLOSED_SESSION,
     EVENT,
+    GAP,
     HALT,
     REGIME,
     SESSION_FLATTEN,
@@ -38,6 +39,7 @@ def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDA
         VOLATILITY: lambda: market.volatility_ratio > risk.volatility.max_ratio,
         REGIME: lambda: np.isin(market.regime, _blocked_regimes(risk)),
         EVENT: lambda: _near_event(bars, market, risk),
+        GAP: lambda: _recovering(bars, config),
     }
     enabled = enabled_bits(risk)
     bits = np.zeros(len(bars), dtype=np.int64)
@@ -45,6 +47,15 @@ def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDA
         if enabled & bit:
             bits[fires()] |= bit
     return bits
+
+
+def _recovering(bars: Bars, config: Config) -> npt.NDArray[np.bool_]:
+    """Five bars for each that is missing, the one after the gap included."""
+    found = np.zeros(len(bars), dtype=np.bool_)
+    for t in np.flatnonzero(bars.missing > config.risk.halt.missing_bars):
+        needed = min(5 * bars.missing[t], settled(config.features.volatility_slow_bars))
+        found[t : t + needed] |= t > 0
+    return found
 
 
 def _last_bars(bars: Bars, count: int) -> npt.NDArray[np.bool_]:

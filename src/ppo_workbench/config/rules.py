@@ -218,6 +218,14 @@ class CooldownRule:
 
 
 @dataclass
+class GapRule:
+    """No new risk while the features recover from bars that are missing."""
+
+    enabled: bool = True
+    severity: Severity = Severity.house
+
+
+@dataclass
 class RiskConfig:
     """The mask rules, in the order in which they are asked."""
 
@@ -244,3 +252,4 @@ class RiskConfig:
     liquidity: LiquidityRule = field(default_factory=LiquidityRule)
     order_rate: OrderRateRule = field(default_factory=OrderRateRule)
     cooldown: CooldownRule = field(default_factory=CooldownRule)
+    gap: GapRule = field(default_factory=GapRule)

@@ -2,18 +2,20 @@
 
 The Decider calls the jitted per-bar functions that training and backtest call, with their
 state in arrays, so it decides bit for bit as they do.  The account that comes with a bar
-is the truth for cash, shares, open orders, session profit and peak; the Decider keeps what
-an account does not know: features, drawdown ladder, cooldown, counters of the session,
-yesterday's short-sale trigger.
+is the truth for cash, shares, open orders and session profit; the Decider keeps what an
+account does not know: features, drawdown ladder, cooldown, counters of the session,
+yesterday's short-sale trigger.  What concerns the account alone is a document of its own
+(`account_memory`), which another model can take over.
 
-What it cannot decide on it says: `no_decision` with a reason, and reduce-only until it is
-warm again.  It never answers with a HOLD that the model did not choose.
+What it cannot decide on it says: `no_decision` with a reason.  It never answers with a HOLD
+that the model did not choose.
 """
 
 import json
 import math
+import time as clocks
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from ppo_workbench.delivery.golden import SCALER_MEANS, SCALER_STDS, stored_weig
 from ppo_workbench.delivery.market_memory import MarketMemory
 from ppo_workbench.delivery.messages import (
     Account,
+    AccountMemory,
     Bar,
     Decision,
     Status,
@@ -35,16 +38,34 @@ from ppo_workbench.delivery.messages import (
     nanoseconds,
 )
 from ppo_workbench.delivery.settings import stored_config
-from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.bars import NS_PER_DAY, Bars
 from ppo_workbench.market.clock import Place
 from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
-from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.account import ACCOUNT_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import action_space
-from ppo_workbench.trading.following import REPORT_DTYPE, flatten_bits_between
+from ppo_workbench.trading.following import (
+    REPORT_DTYPE,
+    flatten_bits_between,
+    is_dust,
+    level_of,
+)
 from ppo_workbench.trading.kernel import Scaler, seed_accounts
-from ppo_workbench.trading.rules import STOPPED, build_params, flatten_bits, rules_in
+from ppo_workbench.trading.rules import GAP, STOPPED, build_params, flatten_bits, rules_in
 
 _NO_FILLS = np.empty((0, 3))
+_EPOCH = date(1970, 1, 1)
+# Fields of an `AccountMemory` that `ACCOUNT_DTYPE` has, some under another name.
+_NAMES = {
+    "anchor": "peak",
+    "high_water_mark": "episode_peak",
+    "return_mean": "sharpe_a",
+    "return_square": "sharpe_b",
+}
+_REMEMBERED = {
+    name: _NAMES.get(name, name)
+    for name in AccountMemory.model_fields
+    if _NAMES.get(name, name) in (ACCOUNT_DTYPE.names or ())
+}
 
 
 class Decider:
@@ -65,16 +86,12 @@ class Decider:
     def __init__(
         self,
         artifact: Artifact,
-        max_missing_bars: int | None = None,
         events_path: str | None = None,
     ) -> None:
         """Prepare a model; it has seen no bar yet.
 
         Args:
             artifact: Of `load_artifact`.
-            max_missing_bars: A longer hole in the bars is a gap.  By default what the model's
-                halt rule takes for an ordinary silence, `risk.halt.missing_bars`; a replay of
-                recorded bars, which hold all there was, may set it as high as it likes.
             events_path: Listed events of the instrument, columns time and kind, as
                 `data.events_path`; then counts in the bars do not matter.  Without it the bars
                 say how far events are (`needs_events`).
@@ -87,17 +104,16 @@ class Decider:
         self.config = stored_config(metadata)
         self.space = action_space(self.config.env)
         self.params = build_params(self.config, self.space)
-        missing = self.config.risk.halt.missing_bars
-        self._max_missing = missing if max_missing_bars is None else max_missing_bars
         means, stds = (artifact.tensors[name].numpy() for name in (SCALER_MEANS, SCALER_STDS))
         self._scaler = Scaler(means, stds, self.config.features.clip)
         self._weights = stored_weights(metadata, artifact.tensors)
         self._use_mask = uses_mask(metadata.model_type)
         self.market = MarketMemory(self.config, metadata, self._scaler, events_path)
         self._make_buffers()
-        self._begun, self._ordered = False, self.space.flat_rung
-        self._broken: list[int] = []  # starts of bad bars that no good one has replaced
-        self._day = -1  # session of the last decision, days since 1970-01-01
+        self._begun = self._short = False  # short: the position stands short of its rung
+        self._start = self._ordered = self.space.flat_rung
+        self._target = 0.0
+        self._day = -1  # session of the last bar followed, days since 1970-01-01
         self._last: Decision | None = None
 
     def _make_buffers(self) -> None:
@@ -110,7 +126,7 @@ class Decider:
         self._reports = np.zeros(1, dtype=REPORT_DTYPE)
         self._outcomes = np.zeros(1, dtype=OUTCOME_DTYPE)
         self._scratch = np.zeros((2, widest), dtype=np.float32)
-        self._probabilities, self._order = np.zeros(count), np.zeros(2)
+        self._probabilities, self._order = np.zeros(count), np.zeros(3)
         self._named: dict[int, list[str]] = {}
 
     @property
@@ -139,13 +155,17 @@ class Decider:
         Raises:
             BarsError: A bar is none, is not usable, or not later than the one before.
         """
-        market, fresh, restarted = self.market, True, False
+        market, fresh = self.market, True
         for bar in bar_messages(history) if isinstance(history, Bars) else history:
             check_message(bar, Bar)
-            start = market.start_of(bar)
+            start = self.start_of(bar, None)
+            if start is None:
+                raise BarsError(
+                    f"history: the bar of {bar.start.isoformat()} starts in the future; correct "
+                    "its stamp or the clock"
+                )
             if fresh and market.taken and start <= market.last_ns:
                 market.forget()
-                restarted = True
             if market.taken and start <= market.last_ns:
                 raise BarsError(
                     f"history: the bar of {bar.start.isoformat()} is not later than the one "
@@ -154,30 +174,40 @@ class Decider:
             if problem := market.problem_of(bar):
                 raise BarsError(f"history: {bar.start.isoformat()}: {problem}; correct the bar")
             fresh = False
-            place, _ = market.take(bar, start)
-            self._count(place, start)
-        if restarted:
-            self._number_sessions_anew()
+            market.take(bar, start)
+            market.needed = max(market.needed - 1, 0)
+        self._number_sessions()
 
-    def _number_sessions_anew(self) -> None:
-        """Keep the account in its session when the market's history began anew."""
+    def start_of(self, bar: Bar, now: datetime | None) -> int | None:
+        """Return the start of a bar, UTC nanoseconds; None where it lies after the clock."""
+        now_ns = clocks.time_ns() if now is None else nanoseconds(now)
+        start = bar.start_ns
+        if self.market.clock.daily and start <= now_ns + NS_PER_DAY:
+            # Any moment of its session is a stamp.  One beyond that is not even looked up: the
+            # calendar would have to be laid out so far.
+            start = self.market.start_of(bar)
+        return None if start > now_ns else start
+
+    def _number_sessions(self) -> None:
+        """Keep the account in its session by the market's present numbers."""
         a, memory = self.accounts[0], self.market.clock.memory
         number = memory.session if memory.day == self._day else -1
         a["opened_session"] = number if a["opened_session"] == a["session"] else -2
         a["session"] = number
 
-    def decide(self, bar: Bar, account: Account) -> Decision:
+    def decide(self, bar: Bar, account: Account, now: datetime | None = None) -> Decision:
         """Decide at the close of a bar.
 
         Args:
             bar: The bar that just closed.
             account: The account at that close.
+            now: The time, with an offset; this machine's clock where left out.
 
         Returns:
-            The decision.  A bar that came already gets the same decision again, an earlier one
-            is ignored, and so is without a decision one that starts before the last has ended;
-            after a gap or a bad bar there is no decision until the features are
-            warm again.
+            The decision.  A bar that came already gets the same decision again, or is ignored
+            where its values differ; an earlier one is ignored.  No decision is made on a bar
+            that starts in the future, or before the last one has ended, or is bad: nothing is
+            remembered of it.  While the features recover from a gap the model may reduce only.
 
         Raises:
             BarsError: Bar or account is none; nothing was taken.
@@ -185,29 +215,40 @@ class Decider:
         check_message(bar, Bar)
         check_message(account, Account)
         market = self.market
-        start = market.start_of(bar)
+        start = self.start_of(bar, now)
+        if start is None:
+            return _no_decision(bar.start, "future: the bar starts after the clock")
         if market.taken and start <= market.last_ns:
-            if start == market.last_ns and self._last is not None:
-                return self._last
-            time = moment_of(start)
-            reason = f"late: the last bar is of {moment_of(market.last_ns).isoformat()}"
-            return Decision(status=Status.ignored, time=time, reason=reason)
-        if problem := market.overlap_of(start):
+            return self._passed(bar, start)
+        if problem := market.overlap_of(start) or market.problem_of(bar):
             return _no_decision(moment_of(start), problem)
-        if problem := market.problem_of(bar):
-            if start not in self._broken:
-                self._broken.append(start)
-            return _no_decision(moment_of(start), problem)
+        split = math.prod(split.ratio for split in account.splits) if account.splits else 1.0
         try:
-            place, outside = market.take(bar, start)
+            place, outside = market.take(bar, start, split)
         except BarsError as error:
             return _no_decision(moment_of(start), str(error))
-        reason = self._count(place, start)
-        self._follow(account)
+        reason = ""
+        if market.needed:
+            market.needed -= 1
+            reason = f"{market.needed + 1} more bars are needed to warm the features up"
+        self._follow(account, split, not reason)
+        if not reason and not account.cash + account.shares * (bar.close or 0.0) > 0.0:
+            reason = "the account has no equity"
         if outside < 0 and not reason:
             reason = "a feature is not a number"
         self._last = self._answer(place, account, reason, outside)
         return self._last
+
+    def _passed(self, bar: Bar, start: int) -> Decision:
+        """Answer a bar that is not later than the last one."""
+        market = self.market
+        last = moment_of(market.last_ns).isoformat()
+        reason = f"late: the last bar is of {last}"
+        if start == market.last_ns and self._last is not None:
+            if market.is_last(bar) or market.problem_of(bar):
+                return self._last
+            reason = f"corrected: the bar of {last} was decided on with other values"
+        return Decision(status=Status.ignored, time=moment_of(start), reason=reason)
 
     def on_clock(self, now: datetime, account: Account) -> Decision:
         """Apply what does not wait for a bar: session end, kill rules, a feed that went quiet.
@@ -224,8 +265,11 @@ class Decider:
         check_message(account, Account)
         if not isinstance(now, datetime) or now.utcoffset() is None:
             raise BarsError(f"now: {now} must be a datetime with an offset; give it a time zone")
-        if not self._begun:
+        if self._day < 0 or not self.market.taken:
             return _no_decision(now, "no bar was decided on yet")
+        if nanoseconds(now) < self.market.last_ns:
+            last = moment_of(self.market.last_ns).isoformat()
+            return _no_decision(now, f"clock: {now.isoformat()} is before the last bar, of {last}")
         moment = self.market.clock.moment(nanoseconds(now))
         row, p = self.market.rows[1], self.params[0]
         if not moment.open:
@@ -234,11 +278,12 @@ class Decider:
             return Decision(status=Status.idle, time=now, reason="trading is stopped")
         flat_bars = settled(self.config.env.flat_last_bars)
         ends = flat_bars > 0 and moment.bars_left <= flat_bars
-        self._reports[0] = _report(account)
+        split = math.prod(split.ratio for split in account.splits)
+        self._reports[0] = _report(account, split)
         bits = flatten_bits_between(self.accounts.copy()[0], row, p, self._reports[0], ends)
-        if bits and account.shares != 0.0:
+        if bits and self._holds(account):
             return self._flatten(now, account, int(bits), "")
-        if moment.missing > max(self._max_missing, 1):
+        if moment.missing > max(self.config.risk.halt.missing_bars, 1):
             return _no_decision(now, f"stale: {moment.missing} bars of the calendar have not come")
         return Decision(status=Status.idle, time=now)
 
@@ -249,14 +294,61 @@ class Decider:
         document = {
             "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
+            "account": self._account_document(),
             "begun": self._begun,
+            "rung": int(self.accounts["rung"][0]),
+            "short": self._short,
+            "start": self._start,
             "ordered": self._ordered,
-            "broken": self._broken,
-            "day": self._day,
+            "target": self._target,
             "last": None if self._last is None else self._last.model_dump(mode="json"),
             "market": self.market.document(),
         }
         return DeciderState(arrays, document)
+
+    def account_memory(self) -> AccountMemory | None:
+        """Return what the rules remember of the account; None before the first bar.
+
+        It is the model's that trades next, too: `take_over`.
+        """
+        if self._day < 0:
+            return None
+        a = self.accounts[0]
+        values = {name: a[field].tolist() for name, field in _REMEMBERED.items()}
+        opened = bool(a["shares"] != 0.0 and a["opened_session"] == a["session"])
+        day = _EPOCH + timedelta(days=self._day)
+        return AccountMemory(**values, session_date=day, opened_in_session=opened)
+
+    def take_over(self, source: AccountMemory | DeciderState) -> None:
+        """Go on with an account that another Decider has led: pause, size, anchor, cooldown.
+
+        The market is asked anew: warm up first.  The position stands on the level of this
+        model that it is nearest to, see `following.level_of`.
+
+        Raises:
+            ArtifactError: The state is another version's, or damaged.
+        """
+        if isinstance(source, DeciderState):
+            _check_version(source)
+        memory = source.account if isinstance(source, DeciderState) else source
+        if memory is None:  # of a Decider that saw no bar
+            return
+        a = self.accounts[0]
+        for name, field in _REMEMBERED.items():
+            a[field] = getattr(memory, name)
+        self._day, self._begun, self._last = (memory.session_date - _EPOCH).days, True, None
+        a["session"], a["opened_session"] = 0, 0 if memory.opened_in_session else -2
+        self._number_sessions()
+        a["rung"], self._short = self.space.flat_rung, False
+        if memory.shares != 0.0:
+            price = (memory.equity - memory.cash) / memory.shares
+            a["rung"], self._short = level_of(a, price, self.space.levels, self.params[0])
+        self._start = self._ordered = int(a["rung"])
+        self._target = memory.shares
+
+    def _account_document(self) -> dict[str, Any] | None:
+        memory = self.account_memory()
+        return None if memory is None else memory.model_dump(mode="json")
 
     def restore(self, state: DeciderState) -> None:
         """Go on from a state, bit for bit as the Decider that it was taken from.
@@ -265,26 +357,23 @@ class Decider:
             ArtifactError: The state is another version's or another model's, or damaged.
         """
         document = state.document
-        version = document.get("version", 1)  # the first one did not say it
-        if version != STATE_VERSION:
+        _check_version(state)
+        if not state.belongs_to(self.artifact):
             raise ArtifactError(
-                f"state: has version {version!r}, this version of ppo_workbench reads "
-                f"{STATE_VERSION}; warm up from history"
-            )
-        if document.get("pth_sha256") != self.artifact.metadata.pth_sha256:
-            raise ArtifactError(
-                f"state: belongs to another model than {self.artifact.metadata.name!r}; restore "
-                "it into the model that it was taken from, or warm up from history"
+                f"state: belongs to another model than {self.artifact.metadata.name!r}; take its "
+                "account over (take_over) and warm up from history"
             )
         try:
             self.market.restore(state.part("market."), document["market"])
             for name, array in self._arrays().items():
                 array[...] = state.arrays[name]
+            self.take_over(state)
+            self.accounts["rung"] = int(document["rung"])
+            self._begun, self._short = bool(document["begun"]), bool(document["short"])
+            self._start, self._ordered = int(document["start"]), int(document["ordered"])
+            self._target = float(document["target"])
             last = document["last"]
             self._last = None if last is None else Decision.model_validate_json(json.dumps(last))
-            self._begun, self._ordered = bool(document["begun"]), int(document["ordered"])
-            self._broken = [int(x) for x in document["broken"]]
-            self._day = int(document["day"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"state: is damaged ({type(error).__name__}: {error}); warm up from history"
@@ -292,82 +381,78 @@ class Decider:
 
     def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         return {
-            "account": self.accounts,
             "observation": self.observation,
             "mask": self.mask,
             "reasons": self.reasons,
             "logits": self.logits,
         }
 
-    def _count(self, place: Place, start_ns: int) -> str:
-        """Note a bar that was taken; return why the features cannot be used, "" if they can."""
-        market, reason = self.market, ""
-        if market.taken > 1 and place.missing > self._max_missing:
-            market.needed = self.artifact.metadata.warmup_bars
-            reason = f"gap: {place.missing} bars are missing before this one; "
-        elif any(broken < start_ns for broken in self._broken):
-            market.needed = self.artifact.metadata.warmup_bars
-            reason = "gap: a bar before was bad and never corrected; "
-        if self._broken:
-            self._broken = [broken for broken in self._broken if broken > start_ns]
-        if market.needed == 0:
-            return ""
-        market.needed -= 1
-        return f"{reason}{market.needed + 1} more bars are needed to warm the features up"
-
-    def _follow(self, account: Account) -> None:
+    def _follow(self, account: Account, split: float, warm: bool) -> None:
         """Take the account over and write observation, mask and reasons."""
         market, fills = self.market, _NO_FILLS
         if account.fills:
             fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
-        # A flat account begins with the first decision, as an episode does: until then it had
-        # nothing to decide on, and has nothing to remember.
-        waiting = market.taken <= self.artifact.metadata.warmup_bars + 1 and account.shares == 0.0
-        follow_and_observe(
-            self._begun and not waiting, self.accounts, market.rows, market.scaled,
+        self._short = follow_and_observe(
+            self._begun, self.accounts, market.rows, market.scaled,
             self._scaler.means, self._scaler.stds, self.space.levels, self.params,
-            self._ordered, fills, _report(account), self._reports,
+            self._short, self._start, self._ordered, self._target, fills,
+            _report(account, split), self._reports,
             self._outcomes, self.observation, self.mask, self.reasons,
         )  # fmt: skip
-        self._begun, self._ordered = True, int(self.accounts["rung"][0])
+        # A flat account begins with the first decision, as an episode does: until then it had
+        # nothing to decide on, and has nothing to remember.
+        self._begun = self._begun or warm or account.shares != 0.0
+        self._start = self._ordered = int(self.accounts["rung"][0])
+        self._target = account.shares
         self._day = market.clock.memory.day
 
+    def _holds(self, account: Account) -> bool:
+        """Return whether the account has a position that is worth an order."""
+        if account.shares == 0.0:
+            return False
+        a, close = self.accounts.copy()[0], float(self.market.rows[1]["close"])
+        a["cash"], a["shares"] = account.cash, account.shares
+        return a["rung"] != self.space.flat_rung or not is_dust(a, close, self.params[0])
+
     def _answer(self, place: Place, account: Account, reason: str, outside: int) -> Decision:
-        row, a = self.market.rows[1], self.accounts[0]
         time = moment_of(place.end_ns)
-        foreign = account.shares != 0.0 and self._ordered == self.space.flat_rung
-        if reason or foreign:
-            bits = flatten_bits(a, row, self.params[0])
-            stopped = row["rule_bits"] & STOPPED & self.params["enabled"][0]
-            if foreign and not reason:
-                reason = f"the model has no level for a position of {account.shares:g} shares"
-            if (bits or foreign) and account.shares != 0.0 and not stopped:
-                return self._flatten(time, account, int(bits), reason)
-            return _no_decision(time, reason)
-        return self._decided(time, account, outside)
+        off_ladder = self._ordered == self.space.flat_rung and self._holds(account)
+        if not (reason or off_ladder):
+            return self._decided(time, account, outside)
+        row = self.market.rows[1]
+        bits = flatten_bits(self.accounts[0], row, self.params[0])
+        stopped = row["rule_bits"] & STOPPED & self.params["enabled"][0]
+        reason = reason or f"the model has no level for a position of {account.shares:g} shares"
+        if (bits or off_ladder) and self._holds(account) and not stopped:
+            return self._flatten(time, account, int(bits), reason, taken=True)
+        return _no_decision(time, reason, account.shares)
 
     def _decided(self, time: datetime, account: Account, outside: int) -> Decision:
         """Ask the model."""
         weights, market = self._weights, self.market
-        action, rung = choose_action(
+        action, self._start, rung = choose_action(
             self._use_mask, self.accounts, market.rows, self.space.levels, self.params,
             self.observation, self.mask, self.reasons, weights.sizes, weights.flat,
             weights.activation, self._scratch, self.logits, self._probabilities, self._outcomes,
-            self._order,
+            self._short, self._order,
         )  # fmt: skip
-        moves = rung != self._ordered
-        exposure, shares = self._order.tolist()
+        moves = rung != self._start
+        exposure, self._target, drawdown = self._order.tolist()
         self._ordered = rung
+        recovers = bool(market.rule_bits[1] & GAP)
         names, reasons = self.space.names, self.reasons.tolist()
         return Decision.of_checked(
-            version=2,
+            version=3,
             status=Status.decided,
             time=time,
-            reason="",
+            reason="gap: the features recover from missing bars" if recovers else "",
             action=names[action],
             action_index=action,
             target_exposure=exposure if moves else None,
-            order_quantity=shares - account.shares - _working(account) if moves else 0.0,
+            target_quantity=self._target,
+            held_quantity=account.shares,
+            order_quantity=self._target - account.shares - _working(account) if moves else 0.0,
+            drawdown_frac=drawdown,
             probabilities=dict(zip(names, self._probabilities.tolist(), strict=True)),
             logits=self.logits.tolist(),
             mask=dict(zip(names, self.mask.tolist(), strict=True)),
@@ -378,10 +463,13 @@ class Decider:
             },
             regime=REGIME_NAMES[int(market.context[REGIME])],
             out_of_range=market.outside_names if outside else [],
-            reduce_only=False,
+            reduce_only=recovers,
+            taken=True,
         )
 
-    def _flatten(self, time: datetime, account: Account, bits: int, reason: str) -> Decision:
+    def _flatten(
+        self, time: datetime, account: Account, bits: int, reason: str, taken: bool = False
+    ) -> Decision:
         """Close the position by a rule, without the model."""
         rules = list(rules_in(bits))
         return Decision(
@@ -389,9 +477,12 @@ class Decider:
             time=time,
             reason=reason or f"rules in force: {', '.join(rules)}",
             target_exposure=0.0,
+            target_quantity=0.0,
+            held_quantity=account.shares,
             order_quantity=-account.shares - _working(account),
             blocked_by=dict.fromkeys(self.space.names, rules) if rules else {},
             reduce_only=True,
+            taken=taken,
         )
 
     def _rules_in(self, bits: int) -> list[str]:
@@ -400,20 +491,46 @@ class Decider:
         return self._named[bits]
 
 
-def _report(account: Account) -> tuple[float, float, float, float, float]:
+def _check_version(state: DeciderState) -> None:
+    version = state.document.get("version", 1)  # the first one did not say it
+    if version != STATE_VERSION:
+        raise ArtifactError(
+            f"state: has version {version!r}, this version of ppo_workbench reads "
+            f"{STATE_VERSION}; warm up from history"
+        )
+
+
+def _report(
+    account: Account, split: float
+) -> tuple[float, float, float, float, float, float, float, float]:
     """Return what the account says, in the order of `REPORT_DTYPE`; NaN = nothing."""
-    pnl, peak, price = account.session_pnl, account.peak, account.average_price
+    pnl, mark, price = account.session_pnl, account.high_water_mark, account.average_price
+    flow = income = 0.0
+    for item in account.cash_flows:
+        flow += item.signed if item.is_transfer else 0.0
+        income += 0.0 if item.is_transfer else item.signed
     return (
         account.cash,
         account.shares,
         math.nan if pnl is None else pnl,
-        math.nan if peak is None else peak,
+        math.nan if mark is None else mark,
         math.nan if price is None else price,
+        flow,
+        income,
+        split,
     )
 
 
-def _no_decision(time: datetime, reason: str) -> Decision:
-    return Decision(status=Status.no_decision, time=time, reason=reason, reduce_only=True)
+def _no_decision(time: datetime, reason: str, held: float | None = None) -> Decision:
+    """Decline; what the account holds is named where bar and account were taken."""
+    return Decision(
+        status=Status.no_decision,
+        time=time,
+        reason=reason,
+        held_quantity=held,
+        reduce_only=True,
+        taken=held is not None,
+    )
 
 
 def _working(account: Account) -> float:

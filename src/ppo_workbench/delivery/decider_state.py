@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.delivery.artifact import Artifact
+from ppo_workbench.delivery.messages import AccountMemory
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 _DOCUMENT = "document"
 
 
@@ -27,6 +29,24 @@ class DeciderState:
 
     arrays: dict[str, np.ndarray[Any, Any]]
     document: dict[str, Any]
+
+    def belongs_to(self, artifact: Artifact) -> bool:
+        """Return whether the state was taken from a Decider of this model."""
+        return bool(self.document.get("pth_sha256") == artifact.metadata.pth_sha256)
+
+    @property
+    def account(self) -> AccountMemory | None:
+        """What the rules remember of the account, for the model that trades next.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        try:
+            document = self.document["account"]
+            text = json.dumps(document)
+            return None if document is None else AccountMemory.model_validate_json(text)
+        except (KeyError, ValueError):
+            raise ArtifactError("state: its account is damaged; warm up from history") from None
 
     def part(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays whose names start with `prefix`, without it."""

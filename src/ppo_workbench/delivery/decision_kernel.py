@@ -22,7 +22,12 @@ from ppo_workbench.market.regimes import (
     SLOT,
     VOLUME,
 )
-from ppo_workbench.trading.following import adopt_account, follow_account, order_after
+from ppo_workbench.trading.following import (
+    adopt_account,
+    follow_account,
+    order_after,
+    reasons_when_short,
+)
 from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
 from ppo_workbench.trading.market_rules import rules_step
 
@@ -35,7 +40,8 @@ def take_bar(
     settings: Floats,
     state: Floats,
     prices: tuple[float, float, float, float, float, float],
-    place: tuple[int, int, int, int, int, int, int],
+    place: tuple[int, int, int, int, int, int, int, int],
+    scale: float,
     bar: Floats,
     features: Floats,
     context: Floats,
@@ -61,7 +67,9 @@ def take_bar(
         state: Memory of the features, changed in place.
         prices: Open, high, low, close, volume, half spread in basis points (NaN: no quote).
         place: Start in UTC nanoseconds, session, bar of session, bars left, regular (0, 1),
-            bars since and until a listed event.
+            bars since and until a listed event, bars missing before it.
+        scale: Shares of today for one at the beginning of history: features and rules see the
+            prices of one scale, the account those of the bar.
         bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
         features: float64 (1, F), overwritten, unscaled.
         context: float64 (CONTEXT_FIELDS,), overwritten.
@@ -85,11 +93,12 @@ def take_bar(
     rows[0] = rows[1]
     scaled[0] = scaled[1]
     facts, memory, row = news[0], rule_memory[0], rows[1]
-    bar[OPEN], bar[HIGH], bar[LOW], bar[CLOSE] = prices[0], prices[1], prices[2], prices[3]
-    bar[VOLUME], bar[SESSION], bar[SLOT] = prices[4], place[1], place[2]
-    facts.start_ns, facts.low, facts.close = place[0], prices[2], prices[3]
+    bar[OPEN], bar[HIGH] = prices[0] * scale, prices[1] * scale
+    bar[LOW], bar[CLOSE] = prices[2] * scale, prices[3] * scale
+    bar[VOLUME], bar[SESSION], bar[SLOT] = prices[4] / scale, place[1], place[2]
+    facts.start_ns, facts.low, facts.close = place[0], bar[LOW], bar[CLOSE]
     facts.session, facts.bars_left, facts.regular = place[1], place[3], place[4]
-    facts.events, facts.events_ahead = place[5], place[6]
+    facts.events, facts.events_ahead, facts.missing = place[5], place[6], place[7]
     market_step(plan, settings, state, bar, features[0], context)
     row.years = (facts.start_ns - memory.start_ns) / YEAR_NS if memory.bars > 0 else 0.0
     facts.volatility_ratio = context[RATIO]
@@ -128,29 +137,43 @@ def follow_and_observe(
     stds: Floats,
     levels: Floats,
     params: npt.NDArray[np.void],
+    short: bool,
+    start: int,
     ordered: int,
+    target: float,
     fills: Floats,
-    report: tuple[float, float, float, float, float],
+    report: tuple[float, float, float, float, float, float, float, float],
     reports: npt.NDArray[np.void],
     outcomes: npt.NDArray[np.void],
     observation: npt.NDArray[np.float32],
     mask: npt.NDArray[np.bool_],
     reasons: npt.NDArray[np.int64],
-) -> None:
+) -> bool:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
     `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, to be
     written into `reports` (1,); for the rest see `following.follow_account` and
     `kernel.refresh`.
+
+    Returns:
+        The position stands short of its rung.
     """
     a, p, said = accounts[0], params[0], reports[0]
     said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
-    said.peak, said.average_price = report[3], report[4]
+    said.high_water_mark, said.average_price = report[3], report[4]
+    said.flow, said.income, said.split = report[5], report[6], report[7]
     if begun:
-        follow_account(a, rows, levels, p, ordered, fills, reports[0], outcomes[0])
+        short = follow_account(
+            a, rows, levels, p, short, start, ordered, target, fills, reports[0], outcomes[0]
+        )
     else:
-        adopt_account(a, rows, levels, p, reports[0])
+        short = adopt_account(a, rows, levels, p, reports[0])
     refresh(a, rows, scaled, means, stds, levels, p, observation, mask, reasons)
+    if short:
+        reasons_when_short(a, rows[1], levels, p, reasons)
+        for i in range(mask.shape[0]):
+            mask[i] = reasons[i] == 0 or p.mask_all_true != 0
+    return short
 
 
 @kernel
@@ -170,12 +193,13 @@ def choose_action(
     logits: npt.NDArray[np.float32],
     probabilities: Floats,
     outcomes: npt.NDArray[np.void],
+    short: bool,
     order: Floats,
-) -> tuple[int, int]:
-    """Decide; write logits (A,), probabilities (A,) and `order` (2,), see `order_after`.
+) -> tuple[int, int, int]:
+    """Decide; write logits (A,), probabilities (A,) and `order` (3,), see `order_after`.
 
     Returns:
-        The action and the rung that it trades to.
+        The action, the rung that it is asked from and the rung that it trades to.
     """
     a: Any = accounts[0]
     logits[:] = forward_row(observation, sizes, flat, activation, scratch)
@@ -187,5 +211,7 @@ def choose_action(
         total += probabilities[i]
     for i in range(logits.shape[0]):
         probabilities[i] /= total
-    rung = order_after(a, rows[1], levels, params[0], action, reasons[action], outcomes[0], order)
-    return action, rung
+    start, rung = order_after(
+        a, rows[1], levels, params[0], action, reasons[action], short, outcomes[0], order
+    )
+    return action, start, rung

@@ -15,7 +15,15 @@ from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.clock import BarClock, ClockMemory, Place
 from ppo_workbench.market.events import EventMemory, EventStream
 from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
-from ppo_workbench.market.regimes import BAR_FIELDS, CONTEXT_FIELDS
+from ppo_workbench.market.regimes import (
+    BAR_FIELDS,
+    CLOSE,
+    CONTEXT_FIELDS,
+    HIGH,
+    LOW,
+    OPEN,
+    VOLUME,
+)
 from ppo_workbench.trading.account import BAR_DTYPE
 from ppo_workbench.trading.kernel import Scaler
 from ppo_workbench.trading.market_rules import NEWS_DTYPE, MarketRules
@@ -36,6 +44,7 @@ class MarketMemory:
         scaled: float32 (2, F): their scaled features.
         context: float64 (CONTEXT_FIELDS,) of the last bar, see `regimes.context_step`.
         outside: bool (F,): features of the last bar beyond what training saw.
+        scale: Shares of today for one at the beginning of history.
         events: Counts bars from and to listed events; None leaves that to the bars.
         overlapping: Bars may start before the last one has ended.
     """
@@ -72,12 +81,13 @@ class MarketMemory:
         if self.events is not None:
             self.events.memory = EventMemory()
         self.rows = np.zeros(2, dtype=BAR_DTYPE)
+        self.rule_bits = self.rows["rule_bits"]
         self.scaled = np.zeros((2, count), dtype=np.float32)
         self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
         self._features = np.zeros((1, count))
         self._bar = np.zeros(BAR_FIELDS + len(self.extra_names))
         self._news = np.zeros(1, dtype=NEWS_DTYPE)
-        self.taken, self.needed = 0, self._metadata.warmup_bars
+        self.taken, self.needed, self.scale = 0, self._metadata.warmup_bars, 1.0
 
     @property
     def last_ns(self) -> int:
@@ -133,12 +143,20 @@ class MarketMemory:
                 return f"the bar lacks the model's feature {name!r}"
         return None
 
-    def take(self, bar: Bar, start_ns: int) -> tuple[Place, int]:
+    def is_last(self, bar: Bar) -> bool:
+        """Return whether prices and volume are those of the last bar that was taken."""
+        prices: Any = (bar.open, bar.high, bar.low, bar.close)
+        last = self._bar[[OPEN, HIGH, LOW, CLOSE]].tolist()
+        same = all(x is not None and x * self.scale == y for x, y in zip(prices, last, strict=True))
+        return same and bar.volume is not None and bar.volume / self.scale == self._bar[VOLUME]
+
+    def take(self, bar: Bar, start_ns: int, split: float = 1.0) -> tuple[Place, int]:
         """Take a bar in which `problem_of` finds nothing wrong.
 
         Args:
             bar: Later than the last one.
             start_ns: Its start, UTC nanoseconds.
+            split: New shares for an old one since the last bar.
 
         Returns:
             Where it lies, and the number of features beyond what training saw; -1 where a
@@ -162,12 +180,16 @@ class MarketMemory:
             events = self.events.step(self.clock, place)
         facts = (
             place.start_ns, place.session, place.bar_of_session, place.bars_left,
-            int(place.regular), *events,
+            int(place.regular), *events, place.missing,
         )  # fmt: skip
+        if split != 1.0:
+            self.scale *= split
+            self.rows["open"] /= split
+            self.rows["close"] /= split
         spec, rules, scaler = self.stream.spec, self.rules, self._scaler
         count = take_bar(
-            spec.plan, spec.settings, self.stream.state, prices, facts, self._bar, self._features,
-            self.context, self._news, rules.settings, rules.memory, rules.closes,
+            spec.plan, spec.settings, self.stream.state, prices, facts, self.scale, self._bar,
+            self._features, self.context, self._news, rules.settings, rules.memory, rules.closes,
             self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
             self.outside, self._metadata.data.has_volume,
             self._config.market.contract_multiplier,
@@ -179,6 +201,7 @@ class MarketMemory:
         """Return the memory itself, not copies, under plain names."""
         known = {
             "rows": self.rows,
+            "bar": self._bar,
             "scaled": self.scaled,
             "context": self.context,
             "outside": self.outside,
@@ -191,7 +214,8 @@ class MarketMemory:
         """Return the rest of the memory as JSON values."""
         events = None if self.events is None else asdict(self.events.memory)
         clock = asdict(self.clock.memory)
-        return {"taken": self.taken, "needed": self.needed, "clock": clock, "events": events}
+        counts = {"taken": self.taken, "needed": self.needed, "scale": self.scale}
+        return {**counts, "clock": clock, "events": events}
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], document: dict[str, Any]) -> None:
         """Go on from `arrays` and `document` of another memory of the same model.
@@ -202,6 +226,7 @@ class MarketMemory:
         self.forget()
         self.clock.memory = ClockMemory(**document["clock"])
         self.taken, self.needed = int(document["taken"]), int(document["needed"])
+        self.scale = float(document["scale"])
         if self.events is not None:
             self.events.memory = EventMemory(**(document["events"] or {}))
         if self.taken:

@@ -6,8 +6,9 @@ are signed shares (contracts times their multiplier), times carry an offset.
 """
 
 import math
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Self
 
@@ -93,25 +94,62 @@ class Order(_Message):
     quantity: float = Field(description="Signed shares still to be filled")
 
 
+class CashFlow(_Message):
+    """Money that came or went without a trade; what is not told is profit or loss."""
+
+    version: Literal[1] = 1
+    kind: Literal["deposit", "withdrawal", "dividend", "fee"] = Field(
+        description="Deposits and withdrawals are no profit or loss; a dividend is a profit, a fee "
+        "(also interest and a dividend paid on a short position) a loss"
+    )
+    amount: float = Field(gt=0, description="Currency")
+
+    @property
+    def signed(self) -> float:
+        """What the cash changed by."""
+        return self.amount if self.kind in ("deposit", "dividend") else -self.amount
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether it is a deposit or withdrawal."""
+        return self.kind in ("deposit", "withdrawal")
+
+
+class Split(_Message):
+    """A split of the shares between the last bar and this one, whose prices are the new ones."""
+
+    version: Literal[1] = 1
+    ratio: float = Field(gt=0, description="New shares for an old one: 2 for 2:1, 0.1 for 1:10")
+
+
 class Account(_Message):
     """The account at the bar's close, as the broker reports it: what it says is believed."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     cash: float = Field(description="Cash, short proceeds included, debt negative")
     shares: float = Field(description="Signed position")
     fills: list[Fill] = Field(
         default=[],
-        description="Executions since the last bar; without them prices are taken from the bar",
+        description="Executions since the last bar that was taken; without them prices are taken "
+        "from the bar",
     )
     open_orders: list[Order] = Field(default=[], description="Orders still working")
+    cash_flows: list[CashFlow] = Field(
+        default=[], description="Since the last bar that was taken, in the cash already"
+    )
+    splits: list[Split] = Field(
+        default=[], description="Since the last bar that was taken, in the position already"
+    )
     session_pnl: float | None = Field(
         default=None,
-        description="Equity less that at the end of the last session; null = as remembered",
+        description="Equity less that at the end of the last session, without deposits and "
+        "withdrawals; null = as remembered",
     )
-    peak: float | None = Field(
+    high_water_mark: float | None = Field(
         default=None,
         gt=0,
-        description="Equity that the drawdown ladder counts from; null = as remembered",
+        description="Highest equity so far, for `drawdown_frac`; where nothing is remembered the "
+        "drawdown ladder begins there, later it keeps its own anchor",
     )
     average_price: float | None = Field(
         default=None,
@@ -133,7 +171,7 @@ class Status(Enum):
 class Decision(_Message):
     """What to do after one bar, or at a moment of the clock."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     status: Status
     time: AwareDatetime = Field(description="End of the bar, or the moment of the clock")
     reason: str = Field(default="", description="Why there is no decision by the model")
@@ -146,9 +184,18 @@ class Decision(_Message):
     target_exposure: float | None = Field(
         default=None, description="Fraction of equity to hold, null without a decision or on HOLD"
     )
+    target_quantity: float | None = Field(
+        default=None, description="Signed shares to hold, sized at this close; on HOLD as held"
+    )
+    held_quantity: float | None = Field(
+        default=None, description="Signed shares that the account holds"
+    )
     order_quantity: float = Field(
         default=0.0,
-        description="Signed shares to order now, open orders counted; sized at this close",
+        description="Signed shares to order now: target less held less open orders; 0 on HOLD",
+    )
+    drawdown_frac: float | None = Field(
+        default=None, description="Fall of the equity from its high-water mark"
     )
     probabilities: dict[str, float] = Field(
         default={},
@@ -166,7 +213,12 @@ class Decision(_Message):
         default=[], description="Features outside of what the model has seen in training"
     )
     reduce_only: bool = Field(
-        default=False, description="Until warm again nothing may be done but reduce the position"
+        default=False, description="Nothing may be done at present but reduce the position"
+    )
+    taken: bool = Field(
+        default=False,
+        description="Bar and account were taken: fills, cash flows and splits are not to be told "
+        "again",
     )
 
     def line(self) -> str:
@@ -174,7 +226,34 @@ class Decision(_Message):
         return self.model_dump_json()
 
 
-MESSAGES: tuple[type[_Message], ...] = (Bar, Account, Decision)
+class AccountMemory(_Message):
+    """What the rules remember of an account, whichever model trades it."""
+
+    version: Literal[1] = 1
+    session_date: date = Field(description="Session of the last bar that was taken")
+    cash: float
+    shares: float
+    equity: float = Field(description="At the close of that bar")
+    average_price: float = Field(description="Of the position, 0 without one")
+    bars_held: int
+    trip_equity: float = Field(description="Equity when the position was opened")
+    opened_in_session: bool
+    session_equity: float = Field(description="Equity at the end of the session before")
+    session_opens: int = Field(description="Opening orders of the session")
+    session_bars: int
+    day_trades: list[int] = Field(description="Of the last sessions, this one first")
+    unsettled_cash: float
+    cooldown_left: int = Field(description="Bars until risk may be added after a loss")
+    anchor: float = Field(description="Equity that the drawdown ladder counts from")
+    recovery_equity: float = Field(description="Reduced size up to this equity, 0 at full size")
+    pause_left: int = Field(description="Bars until the ladder's pause ends")
+    flatten_drawdown: bool = Field(description="The ladder wants the position closed")
+    high_water_mark: float = Field(description="Highest equity so far")
+    return_mean: float = Field(description="Running mean of its returns, in bar volatilities")
+    return_square: float = Field(description="Running mean square of its returns")
+
+
+MESSAGES: tuple[type[_Message], ...] = (Bar, CashFlow, Split, Account, Decision, AccountMemory)
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -234,8 +313,12 @@ def bar_messages(bars: Bars) -> Iterator[Bar]:
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of each message under the name of its file in docs/schemas/."""
     return {
-        f"{message.__name__.lower()}-v{message.model_fields['version'].default}.json": (
+        f"{_snake(message.__name__)}-v{message.model_fields['version'].default}.json": (
             message.model_json_schema()
         )
         for message in MESSAGES
     }
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

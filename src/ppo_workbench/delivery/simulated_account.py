@@ -1,5 +1,6 @@
 """An account that fills as the backtest does: at the next bar, with the modelled costs."""
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ class SimulatedAccount:
     """Carries out a Decider's decisions with the training's own step.
 
     Attributes:
+        decider: Whose decisions it carries out.
         record: One row of `ACCOUNT_DTYPE`.
         outcome: One row of `OUTCOME_DTYPE`: what the last step did.
     """
@@ -29,7 +31,7 @@ class SimulatedAccount:
         Args:
             decider: Whose decisions it carries out.
         """
-        self._decider = decider
+        self.decider = decider
         self._records, self._outcomes = seed_accounts(1, 0), np.zeros(1, OUTCOME_DTYPE)
         self.record, self.outcome = self._records[0], self._outcomes[0]
         self._rows = np.zeros(2, dtype=BAR_DTYPE)
@@ -37,21 +39,23 @@ class SimulatedAccount:
         self.record["cash"] = decider.params["initial_cash"][0]
         self._action, self._reasons = decider.space.hold, 0
 
-    def step(self, bar: Bar) -> Account:
+    def step(self, bar: Bar, now: datetime | None = None) -> Account:
         """Fill what was decided, mark at the bar's close and report, before the bar is decided on.
 
-        A bar that the Decider will not take (late, twice, overlapping, bad) leaves the account as
+        A bar that the Decider will not take (late, of the future, bad) leaves the account as
         it is.
         """
-        market = self._decider.market
-        start = market.start_of(bar)
-        late = market.taken > 0 and start <= market.last_ns
-        self._moved = not (late or market.overlap_of(start) or market.problem_of(bar))
-        if self._moved:
+        market = self.decider.market
+        start = self.decider.start_of(bar, now)
+        self._moved = False
+        if start is None or (market.taken > 0 and start <= market.last_ns):
+            return self.account()
+        if not (market.overlap_of(start) or market.problem_of(bar)):
             try:
                 self._move(bar, market.clock.look(start))
+                self._moved = True
             except BarsError:  # a date without a session
-                self._moved = False
+                pass
         return self.account()
 
     def account(self) -> Account:
@@ -70,13 +74,13 @@ class SimulatedAccount:
         """
         if not self._moved:
             return
-        action, reasons = decision.action_index, self._decider.reasons
-        self._action = self._decider.space.hold if action is None else action
+        action, reasons = decision.action_index, self.decider.reasons
+        self._action = self.decider.space.hold if action is None else action
         self._reasons = int(reasons[self._action])
 
     def state(self) -> DeciderState:
         """Return everything that the Decider and this account remember, between two bars."""
-        state = self._decider.state()
+        state = self.decider.state()
         arrays = {f"{_PREFIX}{name}": np.array(row) for name, row in self._arrays().items()}
         document = {
             "begun": self._begun,
@@ -98,7 +102,7 @@ class SimulatedAccount:
                 "state: holds no simulated account; it was saved with an account that was given, "
                 "so go on with decide.account=given or begin anew"
             )
-        self._decider.restore(state)
+        self.decider.restore(state)
         try:
             stored = state.part(_PREFIX)
             for name, row in self._arrays().items():
@@ -111,11 +115,30 @@ class SimulatedAccount:
             ) from None
         self._moved = False
 
+    def take_over(self, state: DeciderState) -> None:
+        """Go on with the account of a state of another model, and what its rules remember.
+
+        Raises:
+            ArtifactError: The state is another version's, damaged, or holds no such account.
+        """
+        self.decider.take_over(state)
+        try:
+            for name, row in self._arrays().items():
+                row[...] = state.part(_PREFIX)[name]
+            document = state.document["simulated"]
+            self._begun, self.ruined = bool(document["begun"]), bool(document["ruined"])
+        except (KeyError, TypeError, ValueError):
+            raise ArtifactError(
+                "state: holds no simulated account, or is damaged; begin anew"
+            ) from None
+        self._action, self._reasons, self._moved = self.decider.space.hold, 0, False
+        self.record["rung"] = self.decider.accounts["rung"][0]
+
     def _arrays(self) -> dict[str, Any]:
         return {"record": self._records, "outcome": self._outcomes, "bars": self._rows}
 
     def _move(self, bar: Bar, place: Place) -> None:
-        p, market, row = self._decider.params[0], self._decider.market, self._rows[1]
+        p, market, row = self.decider.params[0], self.decider.market, self._rows[1]
         row["open"], row["close"], row["session"] = bar.open, bar.close, place.session
         row["trades"] = market.fills_in(bar)
         if not self._begun:
@@ -123,9 +146,10 @@ class SimulatedAccount:
             self._begun = True
             return
         self._rows[0] = market.rows[1]  # as the model knew it when it decided
-        row["years"] = (place.start_ns - int(market.rules.memory["start_ns"][0])) / YEAR_NS
+        before = int(market.rules.memory["start_ns"][0]) if market.taken else place.start_ns
+        row["years"] = (place.start_ns - before) / YEAR_NS
         self.record["t"] = 0
-        levels = self._decider.space.levels
+        levels = self.decider.space.levels
         self.ruined = step_one(
             self.record, self._rows, levels, p, self._action, self._reasons, self.outcome
         )

@@ -63,6 +63,8 @@ class Bars:
         end_ns: int64, UTC nanoseconds of the bar's end: start + bar_seconds, or the
             session's close where that comes earlier (known beforehand). Filled in when
             left out.
+        missing: int64, bars of the calendar between the bar before and this one; none where
+            left out.
         conventions: How the file was read, which a stream has to have in common with it.
         has_volume: `volume` says what was traded (`data.volume`): a bar of volume 0 fills no
             order. False where it counts ticks, or is never above 0.
@@ -92,6 +94,7 @@ class Bars:
     events_ahead: Int64Array
     notes: tuple[str, ...]
     end_ns: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    missing: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
     has_volume: bool = True
     conventions: Conventions | None = None
 
@@ -100,6 +103,8 @@ class Bars:
         if len(self.end_ns) == 0:
             end_ns = self.start_ns + self.bar_seconds * NS_PER_SECOND
             object.__setattr__(self, "end_ns", end_ns)
+        if len(self.missing) == 0:
+            object.__setattr__(self, "missing", np.zeros(len(self.start_ns), np.int64))
 
     def __len__(self) -> int:
         """Return the number of bars T."""

@@ -61,6 +61,7 @@ class Placement:
         bar_of_session: int64, slot by the clock.
         bars_left: int64, slots still to come by the calendar.
         regular: bool, overlaps regular hours.
+        missing: int64, slots between the bar before and this one.
         slots: The slots of all sessions.
     """
 
@@ -73,6 +74,7 @@ class Placement:
     bar_of_session: Int64Array
     bars_left: Int64Array
     regular: BoolArray
+    missing: Int64Array
     slots: "SlotTable"
 
 
@@ -101,6 +103,12 @@ class SlotTable:
         in_break = np.clip(passed, 0, self.break_slots[sessions])
         slot: Int64Array = np.clip(by_clock - in_break, 0, self.count[sessions] - 1)
         return slot
+
+    def missing_before(self, sessions: Int64Array, slots: Int64Array) -> Int64Array:
+        """Return the slots between each of T bars and the one before it, int64 (T,)."""
+        position = (np.cumsum(self.count) - self.count)[sessions] + slots
+        missing: Int64Array = np.maximum(np.diff(position, prepend=position[:1] - 1) - 1, 0)
+        return missing
 
     @property
     def usual_count(self) -> int:
@@ -329,6 +337,7 @@ def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Desc
         bar_of_session=zeros,
         bars_left=zeros.copy(),
         regular=np.ones(len(day), np.bool_),
+        missing=np.diff(at, prepend=at[:1] - 1) - 1,
         slots=one_slot_each(table),
     )
 
@@ -373,6 +382,7 @@ def place_intraday(
         bar_of_session=np.minimum(slot, slots.usual_count - 1),
         bars_left=bars_left,
         regular=regular,
+        missing=slots.missing_before(at, slot),
         slots=slots,
     )
 

@@ -18,7 +18,7 @@ from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.calendar import check_timezone
-from ppo_workbench.market.reader.conventions import Conventions, conventions_of
+from ppo_workbench.market.reader.conventions import conventions_of
 from ppo_workbench.market.reader.rows import RowReader
 from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
 from ppo_workbench.pipeline.stored import named_artifact
@@ -37,20 +37,20 @@ def decide(config: Config) -> int:
         BarsError: A line cannot be read; what came before it is answered.
         KeyboardInterrupt: The user ended it; its text says what is kept.
     """
-    _check_files(config)
+    check_files(config)
     count = 0
     try:
         artifact = load_artifact(*named_artifact(config))
         decider = Decider(artifact, events_path=config.data.events_path)
         given = config.decide.account is AccountSource.given
         simulated = None if given else SimulatedAccount(decider)
-        reader = RowReader(_conventions(config, decider))
+        reader = row_reader(config, decider)
         memory = _Memory(config.decide.state, decider, simulated, reader)
         with HeldInterrupt() as held, ExitStack() as files:
-            source = _open(config.decide.input, "input", files)
-            lines = _lines(config, source, decider, reader)
+            source = open_text(config.decide.input, "input", files)
+            lines = input_lines(config, source, decider, reader)
             mode = "a" if memory.restored else "w"  # going on, what was decided before stays
-            target = _open(config.decide.output, "output", files, mode)
+            target = open_text(config.decide.output, "output", files, mode)
             files.callback(_save_whole, memory, held)
             for decision in answers(decider, lines, simulated, held):
                 target.write(decision.line() + "\n")
@@ -70,6 +70,35 @@ def _interrupted(state: str | None) -> str:
     return f"interrupted: the decisions written so far stay{kept}"
 
 
+def go_on(decider: Decider, simulated: SimulatedAccount | None, state: DeciderState) -> None:
+    """Go on from a state; from that of another model with its account, and with no market.
+
+    Raises:
+        ArtifactError: It is damaged, another version's, or of the other kind of account.
+    """
+    owner = simulated or decider
+    if state.belongs_to(decider.artifact):
+        owner.restore(state)
+        return
+    name = decider.artifact.metadata.name
+    print(f"note: the state is of another model; {name} takes its account over", file=sys.stderr)
+    owner.take_over(state)
+
+
+def save_state(state: DeciderState, path: Path) -> None:
+    """Write `decide.state`.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        state.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"decide.state={path}: cannot be written ({error.strerror}); name another file"
+        ) from None
+
+
 class _Memory:
     """The file `decide.state`: what a restart goes on from."""
 
@@ -87,7 +116,7 @@ class _Memory:
         self.restored = self._path is not None and self._path.exists()
         if self._path is not None and self.restored:
             state = DeciderState.load(self._path)
-            self._owner.restore(state)
+            go_on(decider, simulated, state)
             if rows := state.document.get("rows"):
                 reader.restore(rows)
         else:
@@ -101,15 +130,9 @@ class _Memory:
         """
         if self._path is None or time.monotonic() - self._saved < not_within:
             return
-        try:
-            state = self._owner.state()
-            state.document["rows"] = asdict(self._reader.memory)
-            state.save(self._path)
-        except OSError as error:
-            raise ConfigError(
-                f"decide.state={self._path}: cannot be written ({error.strerror}); name another "
-                "file"
-            ) from None
+        state = self._owner.state()
+        state.document["rows"] = asdict(self._reader.memory)
+        save_state(state, self._path)
         self._saved = time.monotonic()
 
 
@@ -146,11 +169,12 @@ def answers(
                 f"decide.account={here}; write decide.account={there}"
             )
         with held.piece():
-            decision = _answer(decider, line, simulated)
+            decision = answer(decider, line, simulated)
         yield decision
 
 
-def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
+def answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) -> Decision:
+    """Decide on one line; a simulated account carries the decision out."""
     if line.bar is None:
         account = line.account if simulated is None else simulated.account()
         assert line.clock is not None
@@ -164,8 +188,8 @@ def _answer(decider: Decider, line: Line, simulated: SimulatedAccount | None) ->
     return decision
 
 
-def _conventions(config: Config, decider: Decider) -> Conventions:
-    """Return how the model's bars are written, with what the command says of the input."""
+def row_reader(config: Config, decider: Decider) -> RowReader:
+    """Return what reads rows as the model's bars are written, or as the command says."""
     data = decider.artifact.metadata.data
     own = data.conventions or conventions_of(
         config.data,
@@ -176,10 +200,17 @@ def _conventions(config: Config, decider: Decider) -> Conventions:
     )
     if config.data.timezone is not None:
         check_timezone(config.data.timezone)
-    return own.said(config.data)
+    return RowReader(own.said(config.data))
 
 
-def _lines(config: Config, source: TextIO, decider: Decider, reader: RowReader) -> Iterator[Line]:
+def input_lines(
+    config: Config, source: Iterable[str], decider: Decider, reader: RowReader
+) -> Iterator[Line]:
+    """Read `decide.input` as bars and moments of the clock.
+
+    Raises:
+        ConfigError: Settings contradict each other.
+    """
     is_csv = config.decide.input.lower().endswith(".csv")
     chosen = config.decide.format or (LineFormat.csv if is_csv else LineFormat.jsonl)
     if chosen is LineFormat.jsonl:
@@ -196,7 +227,7 @@ def _lines(config: Config, source: TextIO, decider: Decider, reader: RowReader) 
     return read_csv_lines(source, reader)
 
 
-def _check_files(config: Config) -> None:
+def check_files(config: Config) -> None:
     """Refuse to write over what is read, or one output over the other.
 
     Raises:
@@ -230,7 +261,12 @@ def _is_standard_input(path: Path) -> bool:
     return False
 
 
-def _open(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
+def open_text(path: str, key: str, files: ExitStack, mode: str = "w") -> TextIO:
+    """Open a file, or take standard input or output, to be closed with `files`.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
     if path == STANDARD:
         if key == "input" and isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors=_ESCAPE)

@@ -29,8 +29,6 @@ from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.experiment import prepare, split_bars
 
-ANY_HOLE = 2**62  # recorded bars hold all there was: what is missing did not trade
-
 
 def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
     """Replay the split `config.split` of the configured bars and score what was done.
@@ -56,7 +54,7 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
         console.show(f"note: look {opening.looks} at these bars of {bars.instrument}, recorded")
     seen = bars.slice(0, split.stop)
     config = prepare(config, bars, splits).config  # with what follows from the bars
-    decider = Decider(_with_settings(artifact, config), max_missing_bars=ANY_HOLE)
+    decider = Decider(_with_settings(artifact, config))
     decider.market.overlapping = True  # as the backtest takes recorded bars
     decider.warm_up(seen.slice(0, split.start))
     console.show(f"{config.artifact} on {config.split.value} of {bars.instrument}, on paper")
@@ -110,29 +108,28 @@ def replay(
     """
     count, size = split.stop - 1 - split.start, decider.space.size
     actions, regime = np.zeros(count, np.int8), np.zeros(count, np.int8)
+    bits = np.zeros(count, np.int64)
     masks, reasons = np.zeros((count, size), np.bool_), np.zeros((count, size), np.int64)
     outcomes = np.zeros(count, OUTCOME_DTYPE)
     account, done = SimulatedAccount(decider), 0
     for i, bar in enumerate(_paced(bars.slice(split.start, split.stop), bars_per_second)):
-        report = account.step(bar)
+        report = account.step(bar, now=bar.start)
         if i > 0:
             outcomes[i - 1], done = account.outcome, i
         if i == count or account.ruined:
             break
-        decision = decider.decide(bar, report)
+        decision = decider.decide(bar, report, now=bar.start)  # a record's own time
         account.take(decision)
-        masks[i], reasons[i], regime[i] = (
-            decider.mask,
-            decider.reasons,
-            decider.market.context[REGIME],
-        )
+        masks[i], reasons[i] = decider.mask, decider.reasons
+        regime[i] = decider.market.context[REGIME]
+        bits[i] = decider.market.rows["rule_bits"][1]
         action = decision.action_index
         actions[i] = decider.space.hold if action is None else action
         if view is not None:
             view.update(i + 1, bar, decision, account.record)
     return trace_of(
-        bars, decider.space.names, regime, split, decider.config, actions[:done], masks, reasons,
-        outcomes,
+        bars, decider.space.names, regime, bits, split, decider.config, actions[:done], masks,
+        reasons, outcomes,
     )  # fmt: skip
 
 

@@ -20,12 +20,12 @@ _BAR_WIDTH = 30
 class PaperView:
     """Keeps the last bar and its decision; what is drawn and how often depends on the stream."""
 
-    def __init__(self, console: WorkbenchConsole, total: int) -> None:
+    def __init__(self, console: WorkbenchConsole, total: int | None) -> None:
         """Prepare.
 
         Args:
             console: Where to print.
-            total: Decisions that will be made.
+            total: Decisions that will be made, None where nobody knows.
         """
         self._console, self._total = console, total
         self._began = self._printed = monotonic()
@@ -54,9 +54,10 @@ class PaperView:
         equity, peak = float(record["equity"]), float(record["episode_peak"])
         exposure = float(record["shares"]) * float(bar.close or 0.0) / equity if equity else 0.0
         forbidden = [f"{name} ({', '.join(rules)})" for name, rules in decision.blocked_by.items()]
+        of = "" if self._total is None else f" of {self._total:,}"
         speed = done / max(monotonic() - self._began, 1e-9)
         return [
-            ("bar", f"{done:,} of {self._total:,}, {speed:,.0f} a second"),
+            ("bar", f"{done:,}{of}, {speed:,.0f} a second"),
             ("time", f"{bar.start:%Y-%m-%d %H:%M} UTC"),
             ("close", f"{bar.close:,.2f}"),
             ("position", f"{record['shares']:,g} shares, exposure {exposure:+.2f}"),
@@ -83,7 +84,7 @@ class PaperView:
 
 
 @contextmanager
-def paper_view(console: WorkbenchConsole, total: int) -> Iterator[PaperView]:
+def paper_view(console: WorkbenchConsole, total: int | None) -> Iterator[PaperView]:
     """Show paper trading while it lasts, and leave its last state on the screen."""
     view = PaperView(console, total)
     if console.is_live:

@@ -47,6 +47,7 @@ from ppo_workbench.pipeline.outcome import (
     write_result,
 )
 from ppo_workbench.pipeline.paper import paper
+from ppo_workbench.pipeline.paper_feed import paper_feed
 from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.promote import promote, refuse, rollback
 from ppo_workbench.pipeline.report import report
@@ -272,12 +273,19 @@ def default_name(config: Config) -> str:
     return f"{config.model.type.value}_{stamp}_{secrets.token_hex(2)}"
 
 
+def _on_paper(config: Config) -> float:
+    """Replay recorded bars, or with `decide.state` trade on paper for as long as bars come."""
+    if config.decide.state is None:
+        return paper(config).sharpe_annual
+    return float(paper_feed(config))
+
+
 # After the functions that they name.
 SCORED: dict[Task, Callable[[Config], float]] = {
     Task.analyse: analyse,
     Task.power: power,
     Task.evaluate: lambda config: evaluate(config).sharpe_annual,
-    Task.paper: lambda config: paper(config).sharpe_annual,
+    Task.paper: _on_paper,
     Task.decide: lambda config: float(decide(config)),
 }
 WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {

@@ -33,6 +33,7 @@ Bools = npt.NDArray[np.bool_]
 Words = Callable[[int], str]
 
 LOW_PRICE_USD = 5.0  # FINRA 4210(c)(2) and (3): other requirements for cheaper shorts
+GAP_FACTOR = 5  # bars to recover for each that is missing
 _ABOVE = 1.0 + TOLERANCE
 
 
@@ -347,6 +348,18 @@ def _cooldown(case: Case) -> Iterator[Finding]:
     )
 
 
+def _gap(case: Case) -> Iterator[Finding]:
+    bars, row = case.bars, case.at.row
+    longest = settled(case.config.features.volatility_slow_bars)
+    missing = np.where(np.arange(len(bars)) > 0, bars.missing, 0)
+    gap = missing > case.config.risk.halt.missing_bars
+    needed = np.where(gap, np.minimum(GAP_FACTOR * missing, longest), 0)
+    until = np.maximum.accumulate(np.arange(len(bars)) + needed)
+    yield _no_increase(
+        case, (until > np.arange(len(bars)))[row], lambda row: "features recovered from a gap"
+    )
+
+
 CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "halt": _halt,
     "closed_session": _closed_session,
@@ -370,4 +383,5 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "liquidity": _liquidity,
     "order_rate": _order_rate,
     "cooldown": _cooldown,
+    "gap": _gap,
 }

@@ -27,7 +27,7 @@ from ppo_workbench.trading.kernel import (
     step_one,
 )
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES, flatten_bits, rule_severity
+from ppo_workbench.trading.rules import GAP, RULE_NAMES, flatten_bits, rule_severity
 
 NETWORK, SERIES, RANDOM, THRESHOLD = 0, 1, 2, 3
 
@@ -258,9 +258,10 @@ def backtest(
         market.space.levels, params, accounts, np.zeros(market.observation_size, np.float32),
         actions, masks, reasons, outcomes,
     )  # fmt: skip
+    seen = slice(split.start, split.stop)
     return trace_of(
-        bars, market.space.names, market.regime[split.start : split.stop], split, config,
-        actions[:rows], masks, reasons, outcomes,
+        bars, market.space.names, market.regime[seen], market.bars["rule_bits"][seen], split,
+        config, actions[:rows], masks, reasons, outcomes,
     )  # fmt: skip
 
 
@@ -268,6 +269,7 @@ def trace_of(
     bars: Bars,
     action_names: tuple[str, ...],
     regime: npt.NDArray[np.int8],
+    rule_bits: npt.NDArray[np.int64],
     split: Split,
     config: Config,
     actions: npt.NDArray[np.int8],
@@ -281,6 +283,7 @@ def trace_of(
         bars: The bars.
         action_names: A names.
         regime: int8, at each of the closes decided at; n or more.
+        rule_bits: int64, market-only rules there; n or more.
         split: The first decision is at the close of bar `start`.
         config: Gives severities, the initial cash and the credited cash rate.
         actions: int8 (n,).
@@ -309,6 +312,7 @@ def trace_of(
         rejected=out["rejected"].copy(),
         violated=out["violated"].copy(),
         passive=out["passive"].copy(),
+        undecided=rule_bits[:rows] & GAP != 0,
         initial_equity_usd=config.env.initial_cash_usd,
         action_names=action_names,
         rule_names=RULE_NAMES,

@@ -213,6 +213,7 @@ class Scorecard:
     n_decisions: int
     years: float
     masked_share: float
+    undecided_share: float
     blocked_share: Mapping[str, float]
     violations: Mapping[str, int]
     rejections: Mapping[str, int]
@@ -244,6 +245,7 @@ class Scorecard:
             ("Costs", f"{self.cost_usd:,.2f} USD, {self.cost_bps_of_turnover:.2f} bps of turnover"),
             ("Carry", f"{self.carry_usd:+,.2f} USD"),
             ("Decisions with a mask", f"{self.masked_share:.1%} of {self.n_decisions:,}"),
+            ("  after a gap", f"{self.undecided_share:.1%}: nothing could be added"),
             ("  most active rules", _join(f"{k} {v:.1%}" for k, v in blocked if v > 0)),
             ("Violations", _join(f"{v:,} {k}" for k, v in self.violations.items() if v)),
             ("Rejections", _join(f"{v:,} {k}" for k, v in self.rejections.items() if v)),
@@ -362,6 +364,7 @@ def _trading_figures(trace: Trace) -> dict[str, float]:
 def _mask_figures(trace: Trace) -> dict[str, Any]:
     return {
         "masked_share": float(np.mean(~np.all(trace.mask, axis=1))),
+        "undecided_share": float(np.mean(trace.undecided)),
         "blocked_share": blocked_shares(trace),
         "violations": _count_by_severity(trace, trace.violated),
         "rejections": _count_by_severity(trace, trace.rejected),

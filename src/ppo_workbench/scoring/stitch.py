@@ -13,7 +13,7 @@ from ppo_workbench.scoring.trace import RUIN_FRAC, Trace, TraceError
 _SCALED = ("fill_quantity", "cost_usd", "carry_usd", "equity_usd")
 _AS_THEY_ARE = (
     *("end_ns", "session", "close", "action", "mask", "blocked_by", "fill_price", "exposure"),
-    *("reward_components", "regime", "rejected", "violated", "passive"),
+    *("reward_components", "regime", "rejected", "violated", "passive", "undecided"),
 )
 _ALIKE = (
     *("action_names", "rule_names", "rule_severity", "bars_per_session", "sessions_per_year"),

@@ -19,7 +19,7 @@ NS_PER_YEAR = 365 * 86_400 * 1_000_000_000
 _ROW_ARRAYS = (
     *("session", "close", "action", "mask", "blocked_by", "fill_quantity", "fill_price"),
     *("cost_usd", "carry_usd", "equity_usd", "exposure", "reward_components", "regime"),
-    *("rejected", "violated", "passive"),
+    *("rejected", "violated", "passive", "undecided"),
 )
 _PLAIN_COLUMNS = tuple(
     name
@@ -57,6 +57,7 @@ class Trace:
         rejected: int64 (n,), bitmask of the rules that rejected the action sent.
         violated: int64 (n,), bitmask of the rules that an executed action broke.
         passive: int64 (n,), bitmask of the limits that a price move crossed while holding.
+        undecided: bool (n,), features were recovering from a gap: nothing could be added.
         initial_equity_usd: Equity before the first decision.
         action_names: A names.
         rule_names: One name for every rule.
@@ -91,6 +92,7 @@ class Trace:
     rejected: npt.NDArray[np.int64]
     violated: npt.NDArray[np.int64]
     passive: npt.NDArray[np.int64]
+    undecided: npt.NDArray[np.bool_]
     initial_equity_usd: float
     action_names: tuple[str, ...]
     rule_names: tuple[str, ...]

@@ -10,7 +10,7 @@ import numpy as np
 from ppo_workbench.scoring.trace import Trace, TraceError
 
 META = b"ppo_workbench.trace"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_trace(trace: Trace, path: Path) -> None:

@@ -18,6 +18,7 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.trading.rules import (
     CLOSED_SESSION,
     EVENT,
+    GAP,
     HALT,
     REGIME,
     SESSION_FLATTEN,
@@ -45,6 +46,8 @@ SETTINGS_DTYPE = np.dtype(
         ("large_move_bars", "i8"),
         ("event_before_bars", "i8"),
         ("event_after_bars", "i8"),
+        ("bridged_bars", "i8"),  # a hole of so many bars is an ordinary silence
+        ("longest_memory", "i8"),  # of the features, bars: no gap needs more
     ]
 )
 MEMORY_DTYPE = np.dtype(
@@ -62,6 +65,7 @@ MEMORY_DTYPE = np.dtype(
         ("breaker_7", "i8"),  # row in which a market-wide breaker tripped, -1
         ("breaker_13", "i8"),
         ("breaker_20", "i8"),
+        ("recovery_left", "i8"),  # bars until the features have recovered from a gap
     ]
 )
 # One bar as the rules see it: the bar, its place in the session and its market context.
@@ -78,9 +82,13 @@ NEWS_DTYPE = np.dtype(
         ("volatility_ratio", "f8"),
         ("regime", "i8"),
         ("large_move", "i8"),
+        ("missing", "i8"),  # bars of the calendar between the bar before and this one
     ]
 )
 LULD_SECONDS = 300
+# A gap of m bars spoils features that remember fewer than 5 m bars by more than a fifth of
+# what they see; these have forgotten it 5 m bars later, and longer ones were hardly touched.
+RECOVERY_BARS_PER_MISSING = 5
 
 
 def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDArray[np.int64]:
@@ -115,7 +123,7 @@ class MarketRules:
     def take(self, bars: Bars, market: MarketTable) -> npt.NDArray[np.int64]:
         """Take T bars that follow those taken before; return their bits, int64 (T,)."""
         news = np.zeros(len(bars), dtype=NEWS_DTYPE)
-        for name in ("start_ns", "low", "close", "session", "bars_left", "regular"):
+        for name in ("start_ns", "low", "close", "session", "bars_left", "regular", "missing"):
             news[name] = getattr(bars, name)
         news["events"], news["events_ahead"] = bars.events, bars.events_ahead
         news["volatility_ratio"], news["regime"] = market.volatility_ratio, market.regime
@@ -152,6 +160,8 @@ def rule_settings(config: Config, bar_seconds: int) -> npt.NDArray[np.void]:
         "large_move_bars": risk.event.large_move_bars,
         "event_before_bars": settled(risk.event.event_before_bars),
         "event_after_bars": settled(risk.event.event_after_bars),
+        "bridged_bars": risk.halt.missing_bars,
+        "longest_memory": settled(config.features.volatility_slow_bars),
     }
     for name, value in values.items():
         settings[name] = value
@@ -209,6 +219,8 @@ def rules_step(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> int
         bits |= REGIME
     if _near_event(bar, s, m):
         bits |= EVENT
+    if _recovering(bar, s, m):
+        bits |= GAP
     m.bars += 1
     m.start_ns = bar.start_ns
     if bar.regular != 0:
@@ -256,6 +268,17 @@ def _near_event(bar: Any, s: Any, m: Any) -> bool:
     near |= 0 <= bar.events < s.event_after_bars
     near |= 0 <= bar.events_ahead <= s.event_before_bars
     return near
+
+
+@kernel
+def _recovering(bar: Any, s: Any, m: Any) -> bool:
+    """Count the bars that a gap needs, the one after it included."""
+    if m.recovery_left > 0:
+        m.recovery_left -= 1
+    if m.bars > 0 and bar.missing > s.bridged_bars:
+        needed = min(RECOVERY_BARS_PER_MISSING * bar.missing, s.longest_memory)
+        m.recovery_left = max(m.recovery_left, needed)
+    return m.recovery_left > 0
 
 
 @kernel

@@ -50,6 +50,7 @@ RULE_NAMES = (
     "liquidity",
     "order_rate",
     "cooldown",
+    "gap",
 )
 BIT = {name: 1 << k for k, name in enumerate(RULE_NAMES)}
 
@@ -75,9 +76,10 @@ EVENT = BIT["event"]
 LIQUIDITY = BIT["liquidity"]
 ORDER_RATE = BIT["order_rate"]
 COOLDOWN = BIT["cooldown"]
+GAP = BIT["gap"]
 
 STOPPED = HALT | CLOSED_SESSION
-MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT
+MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",

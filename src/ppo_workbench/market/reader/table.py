@@ -176,6 +176,7 @@ def bars_from_table(
             *doubts,
         ),
         end_ns=placement.end_ns,
+        missing=placement.missing,
         conventions=conventions_of(
             config,
             columns=names if source == "file" else dict(config.columns),
