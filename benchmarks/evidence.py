@@ -62,7 +62,7 @@ STEPS = (
     Step(
         "picture",
         "benchmarks/picture.py --comparison reporting",
-        ("docs/deliverables/curves.json", "docs/equity.svg"),
+        ("docs/results/curves.json", "docs/equity.svg"),
         1,
     ),
     Step("headline", "benchmarks/headline.py", ("README.md", "docs/results.md"), 1),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-CURVES, PICTURE = ROOT / "docs" / "deliverables" / "curves.json", ROOT / "docs" / "equity.svg"
+CURVES, PICTURE = ROOT / "docs" / "results" / "curves.json", ROOT / "docs" / "equity.svg"
 EVERY = 5  # sessions
 SESSIONS_A_YEAR = 252  # of the synthetic market
 POLICIES = {
