@@ -10,6 +10,7 @@ from ppo_workbench.market.bars import (
     MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC,
     Bars,
     opens_equal_prior_close_frac,
+    stamp_text,
 )
 from ppo_workbench.market.reader.check import CALENDAR_FAULTS, Checked, Problem, check_file
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
@@ -82,6 +83,8 @@ def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> 
 
 def _fill(bars: Bars) -> Fill:
     share = opens_equal_prior_close_frac(bars)
+    first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
+    spanned = f"{first} to {last}"
     return Fill.next_close if share > MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC else Fill.next_open
 
 
@@ -105,7 +108,7 @@ def _show(
     share = opens_equal_prior_close_frac(bars)
     console.show_choices(
         [
-            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {bars.periods}"),
+            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {spanned}"),
             ("instrument", bars.instrument),
             ("market", f"{market}, calendar {bars.calendar} ({bars.timezone})"),
             ("fill", f"{_fill(bars).value}: {share:.1%} of opens equal the prior close"),
