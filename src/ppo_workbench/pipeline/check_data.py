@@ -83,8 +83,6 @@ def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> 
 
 def _fill(bars: Bars) -> Fill:
     share = opens_equal_prior_close_frac(bars)
-    first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
-    spanned = f"{first} to {last}"
     return Fill.next_close if share > MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC else Fill.next_open
 
 
@@ -106,6 +104,8 @@ def _show(
     if bars is None:
         return
     share = opens_equal_prior_close_frac(bars)
+    first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
+    spanned = f"{first} to {last}"
     console.show_choices(
         [
             ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {spanned}"),
