@@ -71,7 +71,7 @@ def vec_env(config: Config, envs: int) -> tuple[TradingVecEnv, np.ndarray]:
     config = with_volatility(config, bars, (split,))
     market = trading_market(bars, table, config, scaler)
     length = settled(config.env.episode_bars)
-    starts = legal_starts(bars, split, length)
+    starts = legal_starts(bars, (split,), length)
     return TradingVecEnv(TradingBatch(market, starts, length, envs, 0)), bars.bars_left
 
 

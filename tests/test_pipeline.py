@@ -68,7 +68,7 @@ def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
     ]
     with_warm_up = pipeline.train(compose(overrides))
     first = torch.load(with_warm_up.paths.pth, weights_only=True)
-    monkeypatch.setattr(fitting, "warm_up", lambda experiment: None)
+    monkeypatch.setattr(fitting, "warm_up", lambda *_: None)
 
     without = pipeline.train(compose(overrides))
 
