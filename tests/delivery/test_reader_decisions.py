@@ -62,7 +62,7 @@ def test_file_as_a_stream_gets_the_decisions_of_the_backtest(tmp_path: Path, nam
         lines = read_csv_lines(text.splitlines(), reader)
     found = [line.bar for line, _ in zip(lines, range(split.stop), strict=False)]
     assert all(found)
-    decider = Decider(artifact, max_missing_bars=10**9)
+    decider = Decider(artifact)
     decider.warm_up(bar for bar in found[: split.start] if bar)
     names = experiment.market.space.names
     for i in range(len(rows.actions)):
