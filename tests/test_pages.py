@@ -75,6 +75,29 @@ def test_recipe_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_markets_hard_on_masks_are_those_of_their_results() -> None:
+    for row in _rows("docs/results.md", "| market | masked, median Sharpe"):
+        found = _read(RESULTS / f"comparison_{row[0].strip('`')}.json")
+        figures = found["figures"]
+        masked = figures["masked"]
+        _check(
+            row[1], [masked["sharpe_annual"]["median"], masked["max_drawdown_frac"]["median"] * 100]
+        )
+        for cell, rival, figure, scale in (
+            (row[2], "reject", "sharpe_annual", 1.0),
+            (row[3], "execute", "sharpe_annual", 1.0),
+            (row[4], "execute", "max_drawdown_frac", 100.0),
+            (row[5], "threshold", "sharpe_annual", 1.0),
+        ):
+            (one,) = (
+                each
+                for each in found["differences"]
+                if (each["first"], each["second"], each["figure"]) == ("masked", rival, figure)
+            )
+            _check(cell, [one["estimate"], one["low"], one["high"]], scale)
+        _check(row[6], [figures["oracle"]["sharpe_annual"]["median"]])
+
+
 def test_real_bars_are_those_of_their_results() -> None:
     rows = _rows("docs/no_edge.md", "| bars, tests |")
     long = [one for one in _read(RESULTS / "real_bars.json") if "figures" in one]
