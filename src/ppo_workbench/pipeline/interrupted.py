@@ -13,6 +13,7 @@ LEFT = {
     Task.analyse: f"the study is as it was, its page may be an older one; {AGAIN}",
     Task.report: f"the page may be missing or an older one; {AGAIN}",
     Task.power: f"nothing is written; {AGAIN}",
+    Task.check_data: f"the file is as it was, no result is written; {AGAIN}",
     Task.compare: f"no cell had begun; {AGAIN}",
     Task.promote: f"nothing is promoted and nothing was trained; {AGAIN}",
     Task.rollback: "what was decided last holds, task=verify says which model reigns",
