@@ -75,6 +75,12 @@ def test_recipe_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_hurdle_is_that_of_its_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "reward_hurdle.py"))
+    table = made["table"](_read(RESULTS / "reward_hurdle.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_markets_hard_on_masks_are_those_of_their_results() -> None:
     for row in _rows("docs/results.md", "| market | masked, median Sharpe"):
         found = _read(RESULTS / f"comparison_{row[0].strip('`')}.json")
