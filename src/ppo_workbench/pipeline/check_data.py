@@ -93,7 +93,10 @@ def _show(
     problems: Sequence[Problem],
     market: str,
 ) -> None:
-    console.show(f"{config.data.path}: {len(problems)} kinds of problems", wrap=False)
+    console.show(
+        f"{config.data.path}: {len(problems)} kind{'s' * (len(problems) != 1)} of problems",
+        wrap=False,
+    )
     for one in problems:
         rows = f" {one.count} rows, first {', '.join(map(str, one.rows))}:" if one.count else ""
         mends = f" [{' '.join(one.fix)}]" if one.fix else ""
