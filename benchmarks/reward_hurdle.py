@@ -13,7 +13,7 @@ each other without a pause and make as many years as a clock of nanoseconds has 
 features, a short horizon and no costs leave the drift as the only thing to learn: at an hour it is
 less than a hundredth of a bar's deviation.  Asked: a mean exposure on the validation bars above .8
 over the hurdle, below .1 under it.
-Finished cells are kept in --work, and the JSON holds those that are there.
+Finished cells are kept in --work; --known takes those of an earlier JSON as they stand.
 """
 
 import argparse
@@ -205,8 +205,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/reward_hurdle"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--known", type=Path, help="a JSON whose cells are not run again")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    for row in json.loads(options.known.read_text()) if options.known else ():
+        found = {key: row.pop(key) for key in list(row) if key.endswith(("_exposure", "_sharpe"))}
+        row.pop("pays")
+        (options.work / Cell(**row).file).write_text(json.dumps(found))
     cells = [
         Cell(length, volatility, sharpe, kappa, FIRST_SEED + seed)
         for volatility, seed, length in itertools.product(VOLATILITIES, range(SEEDS), LENGTHS)
