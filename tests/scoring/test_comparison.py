@@ -17,6 +17,7 @@ from ppo_workbench.scoring.comparison import (
 from ppo_workbench.scoring.metrics import sharpe_ratio
 from ppo_workbench.scoring.samples import StatisticsError
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
 
 SESSIONS = 120
 
@@ -230,3 +231,68 @@ def test_selection_leaves_out_the_oracle_and_finds_the_better_arm() -> None:
     found = MarketComparison(runs, worlds=True, resamples=500).selection("b", resamples=200)
     assert found["superior_ability"]["best"] == "a"
     assert "oracle" not in found["confidence_set"]["p_values"]
+
+
+@pytest.mark.parametrize("copies", [2, 10])
+def test_seeds_copied_on_the_same_days_are_no_new_days(copies: int) -> None:
+    rng = np.random.default_rng(3)
+    paths = {
+        arm: [rng.normal(mean, 0.01, SESSIONS) for _ in range(2)]
+        for arm, mean in (("a", 0.001), ("b", 0.0), ("c", 0.0005))
+    }
+
+    def compared(times: int) -> MarketComparison:
+        runs = [
+            _run(arm, len(own) * copy + k, returns)
+            for arm, own in paths.items()
+            for copy in range(times)
+            for k, returns in enumerate(own)
+        ]
+        return MarketComparison(runs, worlds=False, resamples=200)
+
+    once, often = compared(1), compared(copies)
+    for arm in paths:
+        one, many = once.probability_above_zero(arm), often.probability_above_zero(arm)
+        assert one is not None
+        assert many == pytest.approx(one | {"runs": 2 * copies})
+    one, many = (found.selection("b", resamples=300) for found in (once, often))
+    assert many["superior_ability"] == pytest.approx(one["superior_ability"])
+    held, held_often = one["confidence_set"], many["confidence_set"]
+    assert held_often["p_values"] == pytest.approx(held["p_values"])
+    assert held_often["included"] == held["included"]
+
+
+def test_one_seed_copied_leaves_every_interval_as_it_was() -> None:
+    returns = np.random.default_rng(4).normal(0.001, 0.01, SESSIONS)
+    once, often = (
+        MarketComparison([_run("a", k, returns) for k in range(n)], worlds=False, resamples=300)
+        for n in (1, 8)
+    )
+    for figure in ("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac"):
+        assert often.interval("a", figure) == pytest.approx(once.interval("a", figure))
+
+
+def test_selection_tests_the_mean_sharpe_ratio_of_the_runs() -> None:
+    """Not that of the account which trades all seeds: opposite runs would leave it no risk."""
+    rng = np.random.default_rng(6)
+    noise = rng.normal(0.0, 0.01, SESSIONS)
+    noise -= noise.mean()
+    runs = [
+        *(_run("a", k, 0.0005 + sign * noise) for k, sign in enumerate((1, -1))),
+        *(_run("b", k, rng.normal(0.0, 0.01, SESSIONS)) for k in range(2)),
+    ]
+    found = MarketComparison(runs, worlds=False, resamples=200)
+    scaled = found._scaled_excess(found.runs["a"])
+    own = [run.path.excess.mean() / run.path.excess.std(ddof=1) for run in found.runs["a"]]
+    assert scaled.mean() == pytest.approx(np.mean(own))
+
+
+def test_probability_above_zero_is_of_each_run_and_leaves_out_what_never_traded() -> None:
+    rng = np.random.default_rng(8)
+    good, bad = rng.normal(0.002, 0.01, SESSIONS), rng.normal(-0.001, 0.01, SESSIONS)
+    runs = [_run("a", k, x) for k, x in enumerate((good, bad, np.zeros(SESSIONS)))]
+    found = MarketComparison(runs, worlds=True, resamples=200).probability_above_zero("a")
+    expected = [probabilistic_sharpe(SharpeMoments.of(x)).probability for x in (good, bad)]
+    assert found == {"median": np.median(expected), "lowest": min(expected), "runs": 2}
+    flat = MarketComparison([_run("a", 0, np.zeros(SESSIONS))], worlds=False, resamples=200)
+    assert flat.probability_above_zero("a") is None

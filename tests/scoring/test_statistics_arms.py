@@ -96,6 +96,13 @@ def test_spa_without_any_other_arm_than_twins_has_a_p_value_of_one() -> None:
     assert (found.p_value, found.arms_tested, found.best) == (1.0, 0, "ppo")
 
 
+def test_spa_counts_twins_once() -> None:
+    arms = _arms(2)
+    assert superior_ability({**arms, "twin": arms["arm 3"].copy()}, "arm 0") == superior_ability(
+        arms, "arm 0"
+    )
+
+
 def test_confidence_set_of_noise_holds_nearly_every_arm_and_of_one_better_only_it() -> None:
     arms = _arms(5, 6, 500)
     assert len(confidence_set(arms).included) >= 5

@@ -35,7 +35,7 @@ class SuperiorAbility:
         p_value_low: Lower bound: arms that are worse do not count.
         p_value_high: Upper bound: White's (2000) reality check, studentised.
         best: Arm with the largest studentised advantage, or the benchmark where there is none.
-        arms_tested: Arms that differ from the benchmark at all.
+        arms_tested: Arms that differ from the benchmark at all, twins counted once.
         block_sessions: Mean length of blocks, whole sessions.
     """
 
@@ -101,7 +101,8 @@ def superior_ability(
         raise StatisticsError(f"benchmark={benchmark}: must be one of {', '.join(names)}")
     checked_count(resamples, "resamples", 2)
     advantage = returns - returns[:, [names.index(benchmark)]]
-    differs = np.flatnonzero(np.abs(advantage).max(axis=0) > _SAME)
+    _, first = np.unique(np.round(advantage, 12), axis=1, return_index=True)
+    differs = np.sort(first[np.abs(advantage).max(axis=0)[first] > _SAME])
     if len(differs) == 0:
         return SuperiorAbility(benchmark, 1.0, 1.0, 1.0, benchmark, 0, 1)
     tested = advantage[:, differs]

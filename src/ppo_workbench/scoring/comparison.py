@@ -7,6 +7,7 @@ the seeds (`scoring.resampling`).
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import isfinite, sqrt
@@ -19,7 +20,7 @@ from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
 from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
 from ppo_workbench.scoring.report_document import display_name
 from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
-from ppo_workbench.scoring.samples import StatisticsError
+from ppo_workbench.scoring.samples import NOTHING, StatisticsError
 from ppo_workbench.scoring.seed_statistics import compare_seeds
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
@@ -228,30 +229,51 @@ class MarketComparison:
     def selection(self, reference: str, resamples: int = 1000) -> dict[str, Any]:
         """Return the test of superior ability against `reference`, and the confidence set.
 
-        Excess returns of all runs one after the other, for arms that traded.  What cannot be
-        tested, such as two arms a constant apart, leaves its reason as `refused`.
+        Of arms that traded, by their runs' mean Sharpe ratio (`_scaled_excess`).  The seeds are
+        taken as given.  What cannot be tested, such as two arms a constant apart, leaves its
+        reason as `refused`.
         """
         excess = {
-            arm: np.concatenate([run.path.excess for run in own])
+            arm: self._scaled_excess(own)
             for arm, own in self.runs.items()
             if arm != "oracle" and any(np.std(run.path.excess) > 0 for run in own)
         }
         if len(excess) < 2 or reference not in excess:
             return {}
         try:
-            superior = superior_ability(excess, reference, resamples=resamples)
-            held = confidence_set(excess, resamples=resamples)
+            superior = superior_ability(excess, reference, risk_adjusted=False, resamples=resamples)
+            held = confidence_set(excess, risk_adjusted=False, resamples=resamples)
         except StatisticsError as error:
             return {"refused": str(error)}
         return {"superior_ability": asdict(superior), "confidence_set": asdict(held)}
 
-    def probability_above_zero(self, arm: str) -> float | None:
-        """Return PSR(0) of all days of an arm together; None without variance."""
-        excess = np.concatenate([run.path.excess for run in self.runs[arm]])
-        try:
-            return probabilistic_sharpe(SharpeMoments.of(excess)).probability
-        except StatisticsError:
+    def _scaled_excess(self, runs: Sequence[ArmRun]) -> Floats:
+        """Return returns whose mean is the runs' mean Sharpe ratio a session, float64 (days,).
+
+        Each run is scaled to a deviation of 1.  Runs on markets of their own follow each other.
+        On the same days their mean is taken day by day, so that a block of days is drawn for all
+        seeds at once: another seed on the same days is not another day.  (It is not the account
+        that trades all seeds together, whose deviation would be smaller.)
+        """
+        deviations = (float(np.std(run.path.excess, ddof=1)) for run in runs)
+        scaled = [
+            run.path.excess / (deviation if deviation > NOTHING else 1.0)
+            for run, deviation in zip(runs, deviations, strict=True)
+        ]
+        return np.mean(scaled, axis=0) if self.method == DAYS else np.concatenate(scaled)
+
+    def probability_above_zero(self, arm: str) -> dict[str, float] | None:
+        """Return PSR(0) of each run by itself: `median`, `lowest`, and of how many `runs`.
+
+        Runs without variance have none; None where no run has one.
+        """
+        found = []
+        for run in self.runs[arm]:
+            with suppress(StatisticsError):
+                found.append(probabilistic_sharpe(SharpeMoments.of(run.path.excess)).probability)
+        if not found:
             return None
+        return {"median": float(np.median(found)), "lowest": min(found), "runs": len(found)}
 
 
 def conclusions(
