@@ -50,7 +50,7 @@ from ppo_workbench.trading.following import (
     level_of,
 )
 from ppo_workbench.trading.kernel import Scaler, seed_accounts
-from ppo_workbench.trading.rules import GAP, STOPPED, build_params, flatten_bits, rules_in
+from ppo_workbench.trading.rules import STOPPED, build_params, flatten_bits, rules_in
 
 _NO_FILLS = np.empty((0, 3))
 _EPOCH = date(1970, 1, 1)
@@ -392,7 +392,7 @@ class Decider:
         market, fills = self.market, _NO_FILLS
         if account.fills:
             fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
-        self._short = follow_and_observe(
+        self._short, rung = follow_and_observe(
             self._begun, self.accounts, market.rows, market.scaled,
             self._scaler.means, self._scaler.stds, self.space.levels, self.params,
             self._short, self._start, self._ordered, self._target, fills,
@@ -402,7 +402,7 @@ class Decider:
         # A flat account begins with the first decision, as an episode does: until then it had
         # nothing to decide on, and has nothing to remember.
         self._begun = self._begun or warm or account.shares != 0.0
-        self._start = self._ordered = int(self.accounts["rung"][0])
+        self._start = self._ordered = rung
         self._target = account.shares
         self._day = market.clock.memory.day
 
@@ -430,7 +430,7 @@ class Decider:
     def _decided(self, time: datetime, account: Account, outside: int) -> Decision:
         """Ask the model."""
         weights, market = self._weights, self.market
-        action, self._start, rung = choose_action(
+        action, self._start, rung, recovers = choose_action(
             self._use_mask, self.accounts, market.rows, self.space.levels, self.params,
             self.observation, self.mask, self.reasons, weights.sizes, weights.flat,
             weights.activation, self._scratch, self.logits, self._probabilities, self._outcomes,
@@ -439,7 +439,6 @@ class Decider:
         moves = rung != self._start
         exposure, self._target, drawdown = self._order.tolist()
         self._ordered = rung
-        recovers = bool(market.rule_bits[1] & GAP)
         names, reasons = self.space.names, self.reasons.tolist()
         return Decision.of_checked(
             version=3,

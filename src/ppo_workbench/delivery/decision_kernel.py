@@ -30,6 +30,7 @@ from ppo_workbench.trading.following import (
 )
 from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
 from ppo_workbench.trading.market_rules import rules_step
+from ppo_workbench.trading.rules import GAP
 
 Floats = npt.NDArray[np.float64]
 
@@ -148,7 +149,7 @@ def follow_and_observe(
     observation: npt.NDArray[np.float32],
     mask: npt.NDArray[np.bool_],
     reasons: npt.NDArray[np.int64],
-) -> bool:
+) -> tuple[bool, int]:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
     `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, to be
@@ -156,7 +157,7 @@ def follow_and_observe(
     `kernel.refresh`.
 
     Returns:
-        The position stands short of its rung.
+        Whether the position stands short of its rung, and the rung.
     """
     a, p, said = accounts[0], params[0], reports[0]
     said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
@@ -173,7 +174,7 @@ def follow_and_observe(
         reasons_when_short(a, rows[1], levels, p, reasons)
         for i in range(mask.shape[0]):
             mask[i] = reasons[i] == 0 or p.mask_all_true != 0
-    return short
+    return short, a.rung
 
 
 @kernel
@@ -195,11 +196,12 @@ def choose_action(
     outcomes: npt.NDArray[np.void],
     short: bool,
     order: Floats,
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, bool]:
     """Decide; write logits (A,), probabilities (A,) and `order` (3,), see `order_after`.
 
     Returns:
-        The action, the rung that it is asked from and the rung that it trades to.
+        The action, the rung that it is asked from, the rung that it trades to, and whether the
+        features recover from a gap.
     """
     a: Any = accounts[0]
     logits[:] = forward_row(observation, sizes, flat, activation, scratch)
@@ -214,4 +216,4 @@ def choose_action(
     start, rung = order_after(
         a, rows[1], levels, params[0], action, reasons[action], short, outcomes[0], order
     )
-    return action, start, rung
+    return action, start, rung, (rows[1].rule_bits & GAP) != 0

@@ -81,7 +81,6 @@ class MarketMemory:
         if self.events is not None:
             self.events.memory = EventMemory()
         self.rows = np.zeros(2, dtype=BAR_DTYPE)
-        self.rule_bits = self.rows["rule_bits"]
         self.scaled = np.zeros((2, count), dtype=np.float32)
         self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
         self._features = np.zeros((1, count))

@@ -77,7 +77,11 @@ class ClockMemory:
 
 
 class BarClock:
-    """Places bars of one calendar and length, each later than the one before."""
+    """Places bars of one calendar and length, each later than the one before.
+
+    Attributes:
+        daily: A bar is a session.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class BarClock:
         """
         self._memory = ClockMemory()
         self._calendar, self._bar_ns = calendar, bar_seconds * NS_PER_SECOND
+        self.daily = self._bar_ns >= NS_PER_DAY
         self._span = self._loaded = first_ns, last_ns
         self._phase_laid = self._entered = -1
         self._slots: SlotTable | None = None
@@ -122,11 +127,6 @@ class BarClock:
         self._memory, self._last = memory, None
         if memory.phase_ns != self._phase_laid:
             self._slots, self._places = None, {}
-
-    @property
-    def daily(self) -> bool:
-        """Whether a bar is a session."""
-        return self._bar_ns >= NS_PER_DAY
 
     @property
     def timezone(self) -> str:
