@@ -79,6 +79,12 @@ def test_pruned_trial_leaves_what_it_was_and_cost(home: Path, median: optuna.Stu
     }
 
 
+def test_long_rollout_reports_at_the_part_of_the_budget_that_it_ends(tmp_path: Path) -> None:
+    """A rollout of 256 of 512 timesteps ends the second and the fourth of four parts."""
+    study = _sweep(tmp_path, "hydra.sweeper.n_trials=1", "model.n_steps=64")
+    assert list(study.trials[0].intermediate_values) == [1, 3]
+
+
 def test_sweep_with_the_same_seed_repeats_every_value(median: optuna.Study, tmp_path: Path) -> None:
     again = _sweep(tmp_path, *MEDIAN)
 

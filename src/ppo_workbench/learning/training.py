@@ -165,7 +165,7 @@ class _Supervisor(BaseCallback):
         super().__init__()
         self._config, self._budget, self._hooks = config, budget, hooks
         self._capture, self._train_bars, self._interrupt = capture, train_bars, interrupt
-        self._evaluations_due = 0
+        self.evaluations_due = 0
         self._stop = False
         self._pauses = False
         self._paused = False
@@ -207,8 +207,8 @@ class _Supervisor(BaseCallback):
             metrics["time/planned_timesteps"] = float(budget.plan[-1][1])
         validation = None
         due = evaluations_due(self._config.budget, budget.fraction, budget.timesteps)
-        if self._stop or due > self._evaluations_due:
-            self._evaluations_due = due
+        if self._stop or due > self.evaluations_due:
+            self.evaluations_due = due
             validation = self._evaluate()
             metrics |= {f"validation/{k}": v for k, v in validation.metrics.items()}
             metrics["validation/score"] = validation.score
@@ -228,7 +228,7 @@ class _Supervisor(BaseCallback):
         checkpoint = capture_model(self.model, self._env)  # type: ignore[arg-type]
         document, tensors = checkpoint.document, checkpoint.tensors
         document["budget"] = self._budget.state()
-        document["evaluations_due"] = self._evaluations_due
+        document["evaluations_due"] = self.evaluations_due
         document["evaluations"] = [list(row) for row in self._evaluations]
         document["stopped"] = self._budget.exhausted
         if self._best is not None:
@@ -251,7 +251,7 @@ class _Supervisor(BaseCallback):
         self._budget.restore(document["budget"])
         self._saved_at = document["budget"]["used_seconds"]
         self._seen_timesteps = document["num_timesteps"]
-        self._evaluations_due = document["evaluations_due"]
+        self.evaluations_due = document["evaluations_due"]
         self._evaluations = [(row[0], row[1], row[2]) for row in document["evaluations"]]
         self._stop = document["stopped"]
         best = document.get("best")
@@ -364,6 +364,11 @@ class Training:
     def timesteps(self) -> int:
         """Timesteps trained so far."""
         return self._model.num_timesteps
+
+    @property
+    def evaluations_due(self) -> int:
+        """Evaluations that the budget asks for up to here; a long rollout makes one of several."""
+        return self._supervisor.evaluations_due
 
     def result(self) -> TrainingResult:
         """Collect what training leaves."""

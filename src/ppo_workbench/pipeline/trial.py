@@ -262,17 +262,23 @@ class _Run:
         return now.value
 
     def _lockstep(self) -> int | None:
-        """Train all seeds from evaluation to evaluation; return where it was pruned."""
-        step, more = 0, True
+        """Train all seeds from evaluation to evaluation; return where it was pruned.
+
+        The step of a report counts the parts of the budget that are trained, not the
+        evaluations: a rollout longer than a part skips some, and a pruner compares trials that
+        were trained equally long.
+        """
+        evaluation, more = 0, True
         while more:
             more = False
             for seed in self._seeds:
                 more = seed.training.advance() or more
-            now = objective(self._config, self._metric, self._seeds, step)
+            now = objective(self._config, self._metric, self._seeds, evaluation)
+            step = min(seed.training.evaluations_due for seed in self._seeds) - 1
             self._record(now, step)
             if self._session.report(now.value, step) and more:
                 return step
-            step += 1
+            evaluation += 1
         for seed in self._seeds:
             self._finish(seed)
         return None

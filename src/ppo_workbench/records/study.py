@@ -312,7 +312,7 @@ class TrialSession:
 
         Args:
             value: Finite; larger is better or worse as the study's direction says.
-            step: Index of the evaluation, seed or window, from 0, each once.
+            step: Index of the part of the budget, or of the seed and window, from 0, each once.
 
         Returns:
             True = end this trial with `pruned`.  Always False with several objectives, which
