@@ -60,6 +60,8 @@ class MarketMemory:
         self.overlapping = False
         self.events = None if events_path is None else EventStream(events_path)
         self._config, self._metadata, self._scaler = config, metadata, scaler
+        self._has_volume = metadata.data.has_volume
+        self._multiplier = config.market.contract_multiplier
         data, names = metadata.data, metadata.observation.market_names
         stamps = [nanoseconds(x) for span in data.splits.values() for x in (span.start, span.stop)]
         self.clock = BarClock(
@@ -122,7 +124,7 @@ class MarketMemory:
 
     def fills_in(self, bar: Bar) -> bool:
         """Return whether orders are filled in a bar: something was traded, or none can tell."""
-        return bar.volume is not None and (bar.volume > 0 or not self._metadata.data.has_volume)
+        return bar.volume is not None and (bar.volume > 0 or not self._has_volume)
 
     def problem_of(self, bar: Bar) -> str | None:
         """Say in words what is wrong with the values of a bar, None if nothing is."""
@@ -190,8 +192,7 @@ class MarketMemory:
             spec.plan, spec.settings, self.stream.state, prices, facts, self.scale, self._bar,
             self._features, self.context, self._news, rules.settings, rules.memory, rules.closes,
             self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
-            self.outside, self._metadata.data.has_volume,
-            self._config.market.contract_multiplier,
+            self.outside, self._has_volume, self._multiplier,
         )  # fmt: skip
         self.taken += 1
         return place, count

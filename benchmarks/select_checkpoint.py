@@ -1,0 +1,225 @@
+"""Which checkpoint of a training should be kept?  Rules of choice, and what each one costs.
+
+    python benchmarks/select_checkpoint.py --jobs 2 --json docs/results/select_checkpoint.json
+
+Trainings on synthetic markets whose edge is scaled so that the best of their checkpoints have a
+Sharpe ratio near 0, .5, 1 and 2.  Each of the twenty evaluations of a training keeps the
+validation returns of its checkpoint and its Sharpe ratio on ten years that follow, which stands
+for the truth.  Regret of a rule: the true ratio of what it keeps below that of the best fixed rule
+(always evaluation k, the same k for a whole market strength).  Only `--choose` seeds are used
+(500-599), which no reported figure has.  Finished trainings are kept in --work.
+"""
+
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np  # noqa: E402
+
+FIRST_SEED = 520
+EDGES = (0.0, 0.05, 0.06, 0.07)
+EVALUATIONS = 20
+TIMESTEPS = 1_000_000
+SPLITS = (1_512, 504, 2_520)  # sessions of train, validation and what stands for the truth
+Values = Any
+
+
+def run_cell(edge: float, seed: int, path: Path) -> None:
+    """Train once; write validation returns and the long Sharpe ratio of every evaluation."""
+    from ppo_workbench import compose
+    from ppo_workbench.learning.training import Hooks, Validation, train_model
+    from ppo_workbench.learning.vec_env import TradingVecEnv
+    from ppo_workbench.market.horizons import derived
+    from ppo_workbench.market.sources import load_bars
+    from ppo_workbench.market.splits import time_splits
+    from ppo_workbench.pipeline.stored import run_on_split, trained_policy
+    from ppo_workbench.scoring.metrics import scorecard
+    from ppo_workbench.trading.experiment import prepare_with_test
+
+    shares = [length / sum(SPLITS) for length in SPLITS]
+    config = compose(
+        [
+            *(f"data.synthetic.sessions={sum(SPLITS)}", f"data.synthetic.seed={seed}"),
+            *(f"data.synthetic.edge={edge}", f"seed={seed}", f"budget.timesteps={TIMESTEPS}"),
+            *(f"budget.evaluations={EVALUATIONS}", "checkpoint.every_seconds=null"),
+            *(
+                f"splits.{name}_frac={share!r}"
+                for name, share in zip(("train", "validation", "test"), shares, strict=True)
+            ),
+            *(
+                ["data.synthetic.trend_drift=0.0", "data.synthetic.jump_shift=0.0"]
+                if not edge
+                else []
+            ),
+        ]
+    )
+    bars = load_bars(config.data)
+    config = derived(config, bars)
+    # Of a choosing market: what lies behind the validation bars is no test, but the truth.
+    splits = time_splits(bars, config.splits, 10 * bars.bars_per_session)
+    experiment = prepare_with_test(config, bars, splits)
+    config = experiment.config
+    excess: list[Any] = []
+    truth: list[float] = []
+
+    def evaluate(weights: Any) -> Validation:
+        policy = trained_policy(config.model.type, weights)
+        trace = run_on_split(experiment, policy, "validation")
+        excess.append(trace.daily_returns() - trace.cash_returns())
+        truth.append(scorecard(run_on_split(experiment, policy, "test")).sharpe_annual)
+        card = scorecard(trace)
+        return Validation(card.sharpe_annual - card.sharpe_standard_error, card.to_dict())
+
+    train_model(config, TradingVecEnv(experiment.batch()), 1, Hooks(evaluate=evaluate))
+    with path.open("wb") as file:
+        np.savez(file, excess=np.array(excess), truth=np.array(truth))
+
+
+def kept(cell: tuple[float, int], work: Path) -> tuple[Values, Values]:
+    """Run a cell, or read what it gave before: validation excess (E, T), true ratio (E,)."""
+    path = work / f"{cell[0]}_{cell[1]}.npz"
+    if not path.exists():
+        run_cell(*cell, path)
+    with np.load(path) as found:
+        return found["excess"], found["truth"]
+
+
+def influences(excess: Values) -> tuple[Values, Values]:
+    """Return the annual Sharpe ratio (E,) and each day's part of it (E, T)."""
+    from ppo_workbench.scoring.metrics import sharpe_ratio
+    from ppo_workbench.scoring.session_path import SessionPath
+    from ppo_workbench.scoring.studentised import sharpe_influence
+
+    ratios = np.array([sharpe_ratio(row, 252) for row in excess])
+    parts = np.array([sharpe_influence(SessionPath.from_returns(row, 252)) for row in excess])
+    return ratios, parts
+
+
+def paired_error(parts: Values, one: int, other: int) -> float:
+    """Return the standard error of a difference on the same days."""
+    from ppo_workbench.scoring.studentised import long_run_error
+
+    return long_run_error(parts[one] - parts[other])
+
+
+def smoothed(ratios: Values, count: int) -> Values:
+    """Return the mean of each evaluation and up to `count - 1` before it."""
+    return np.array([ratios[max(k - count + 1, 0) : k + 1].mean() for k in range(len(ratios))])
+
+
+def earliest_near(ratios: Values, parts: Values, errors: float, count: int) -> int:
+    """Return the first evaluation within so many paired standard errors of the best."""
+    means = smoothed(ratios, count)
+    best = int(np.argmax(means))
+    for k in range(best):
+        if means[best] - means[k] <= errors * paired_error(parts, best, k):
+            return k
+    return best
+
+
+def last_unless(ratios: Values, parts: Values, errors: float, count: int) -> int:
+    """Return the last evaluation unless an earlier one is better by so many paired errors."""
+    means, last = smoothed(ratios, count), len(ratios) - 1
+    best = int(np.argmax(means))
+    apart = means[best] - means[last]
+    return best if apart > errors * paired_error(parts, best, last) else last
+
+
+RULES: dict[str, Callable[[Values, Values], int]] = {
+    "highest evaluation": lambda ratios, parts: int(np.argmax(ratios)),
+    "highest mean of 3": lambda ratios, parts: int(np.argmax(smoothed(ratios, 3))),
+    "highest mean of 5": lambda ratios, parts: int(np.argmax(smoothed(ratios, 5))),
+    "earliest within 1 paired error of the highest": lambda r, p: earliest_near(r, p, 1.0, 1),
+    "earliest within 1 paired error, mean of 3": lambda r, p: earliest_near(r, p, 1.0, 3),
+    "last unless 1 paired error worse": lambda r, p: last_unless(r, p, 1.0, 1),
+    "last unless 1 paired error worse, mean of 3": lambda r, p: last_unless(r, p, 1.0, 3),
+    "last unless 2 paired errors worse, mean of 3": lambda r, p: last_unless(r, p, 2.0, 3),
+    "last": lambda ratios, parts: len(ratios) - 1,
+}
+
+
+def effective_count(parts: Values) -> float:
+    """Return how many independent evaluations the correlated ones of a training are worth.
+
+    Of the correlation matrix of their days' parts: (sum of eigenvalues)^2 / sum of squares.
+    """
+    moving = parts[parts.std(axis=1) > 0]
+    if len(moving) < 2:
+        return 1.0
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(moving))
+    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+
+
+def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
+    """Return the regret of every rule at one strength of the market."""
+    truth = np.array([own for _, own in cells])
+    fixed = int(np.argmax(truth.mean(axis=0)))
+    measures = [influences(excess) for excess, _ in cells]
+    rows = {}
+    for name, rule in RULES.items():
+        chosen = [rule(ratios, parts) for ratios, parts in measures]
+        true = truth[np.arange(len(cells)), chosen]
+        shown = np.array([ratios[k] for (ratios, _), k in zip(measures, chosen, strict=True)])
+        regret = truth[:, fixed] - true
+        rows[name] = {
+            "regret": float(regret.mean()),
+            "standard_error": float(regret.std(ddof=1) / np.sqrt(len(cells))),
+            "truth": float(true.mean()),
+            "shown_above_truth": float((shown - true).mean()),
+            "evaluation": float(np.mean(chosen)) + 1,
+        }
+    return {
+        "trainings": len(cells),
+        "best_fixed_evaluation": fixed + 1,
+        "truth_of_best_fixed": float(truth[:, fixed].mean()),
+        "effective_evaluations": float(np.mean([effective_count(parts) for _, parts in measures])),
+        "rules": rows,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return regrets by rule and strength."""
+    heads = [f"{row['truth_of_best_fixed']:.2f}" for row in found.values()]
+    lines = [f"| rule, true ratio | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 2) + "|"]
+    for name in RULES:
+        rows = [row["rules"][name] for row in found.values()]
+        cells = [f"{row['regret']:+.2f} ({row['standard_error']:.2f})" for row in rows]
+        mean = np.mean([row["regret"] for row in rows])
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean:+.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the missing trainings, then judge the rules."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/select_checkpoint"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    cells = [(edge, FIRST_SEED + k) for k, edge in itertools.product(range(options.seeds), EDGES)]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(kept, cells, itertools.repeat(options.work)))
+    found = {
+        f"{edge:g}": judged([r for (e, _), r in zip(cells, results, strict=True) if e == edge])
+        for edge in EDGES
+    }
+    print(table(found))
+    for edge, row in found.items():
+        count = row["effective_evaluations"]
+        print(f"edge {edge}: {count:.1f} effective evaluations of {EVALUATIONS}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
