@@ -246,7 +246,7 @@ def differing(
             wrong[name] += int(np.sum(np.asarray(found) != np.asarray(expected)))
         happened["decisions"] += 1
         happened["short"] += oracle.short
-        happened["dust"] += account.shares != 0.0 and oracle.a["rung"] == p["flat_rung"]
+        happened["dust"] += int(account.shares != 0.0 and oracle.a["rung"] == p["flat_rung"])
         happened["flows"] += len(account.cash_flows)
         happened["gap"] += decision.reduce_only
     return wrong | happened
