@@ -460,7 +460,7 @@ class Decider:
                 for name, bits in zip(names, reasons, strict=True)
                 if bits
             },
-            regime=REGIME_NAMES[int(market.context[REGIME])],
+            regime=REGIME_NAMES[int(market.context.item(REGIME))],
             out_of_range=market.outside_names if outside else [],
             reduce_only=recovers,
             taken=True,

@@ -267,7 +267,8 @@ def nanoseconds(moment: datetime) -> int:
 
 def moment_of(ns: int) -> datetime:
     """Return the UTC time of nanoseconds since 1970, rounded down to a microsecond."""
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return _EPOCH + timedelta(0, seconds, rest // 1000)
 
 
 def check_message(value: object, kind: type[_Message]) -> None:
