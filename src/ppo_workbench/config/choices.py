@@ -20,6 +20,7 @@ class Task(Enum):
     verify = "verify"
     audit = "audit"
     check_data = "check_data"
+    deliver_records = "deliver_records"
 
 
 class PromotionProfile(Enum):

@@ -17,6 +17,7 @@ LEFT = {
     Task.compare: f"no cell had begun; {AGAIN}",
     Task.promote: f"nothing is promoted and nothing was trained; {AGAIN}",
     Task.rollback: "what was decided last holds, task=verify says which model reigns",
+    Task.deliver_records: "what was not sent yet still waits; the same command goes on",
     Task.decide: f"no decision was written; {AGAIN}",
 }
 

@@ -27,6 +27,7 @@ from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.cell import run_cell
 from ppo_workbench.pipeline.compare import Jobs, compare
 from ppo_workbench.pipeline.deciding import decide
+from ppo_workbench.pipeline.deliver_records import deliver_records
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.export import export
 from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
@@ -294,4 +295,5 @@ WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {
     Task.rollback: rollback,
     Task.verify: verify,
     Task.audit: audit_artifact,
+    Task.deliver_records: deliver_records,
 }

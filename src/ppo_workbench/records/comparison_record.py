@@ -84,7 +84,10 @@ class ComparisonRecord:
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         params = dict(item.partition("=")[::2] for item in overrides)
-        with open_tracker(self._config, self._home, f"{self._name}/{name}", params, tags) as child:
+        child = open_tracker(
+            self._config, self._home, f"{self._name}/{name}", params, tags, may_wait=True
+        )
+        with child:
             for row in (result or {}).get("curve", ()):
                 child.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
             child.log_metrics(_final(result or {}), 0)

@@ -140,11 +140,18 @@ def artifact_folder(home: Path) -> Path:
 
 def unusable(uri: str, error: Exception) -> TrackingError:
     """Say in one sentence that a store cannot be used."""
-    redact = Redactor(uri)
+    redact, text = Redactor(uri), str(error)
+    remedy = "mend the store, choose another tracking.uri or set tracking.enabled=false"
+    if "'active' state" in text:
+        remedy = (
+            "its experiment was deleted: bring it back with `mlflow experiments restore -x ID` or "
+            "name another one, tracking.experiment=NAME"
+        )
+    elif "schema" in text and "upgrade" in text:
+        remedy = "another version of mlflow made it: save the file, then `mlflow db upgrade URI`"
     return TrackingError(
         f"tracking.uri={redact(uri)}: the run cannot be recorded "
-        f"({type(error).__name__}: {first_line(redact(str(error)))}); mend the store, "
-        "choose another tracking.uri or set tracking.enabled=false"
+        f"({type(error).__name__}: {first_line(redact(text))}); {remedy}"
     )
 
 

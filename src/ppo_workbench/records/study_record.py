@@ -32,6 +32,7 @@ from ppo_workbench.records.tracking import (
     NullTracker,
     RunStatus,
     Tracker,
+    deliver_records,
     open_tracker,
 )
 from ppo_workbench.scoring.report_document import spoken
@@ -73,7 +74,7 @@ class StudyRecord:
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
         name = f"{self._study}/{number}"
-        child = open_tracker(self._config, self._home, name, params, tags)
+        child = open_tracker(self._config, self._home, name, params, tags, may_wait=True)
         self._children[number] = child
         return child.run_id
 
@@ -166,6 +167,7 @@ class StudyRecord:
 
     def _settle_the_rest(self) -> bool:
         """Make up for what the store did not take; tell whether other sweeps still run trials."""
+        deliver_records(self._config, self._home)
         self.settle(find_runs(self._config, self._home, {"study": self._study}))
         return any(
             not trial.state.is_finished() and is_watched(trial, 0.0) for trial in self._trials()
@@ -299,7 +301,7 @@ def open_study_record(
     tags = {"study": study, "task": "sweep"}
     parent = open_tracker(tracking, home, study, params, tags, resume_run_id=parent_id)
     record = StudyRecord(config, home, study, parent)
-    record.settle(known)
+    record.settle(find_runs(tracking, home, {"study": study}))  # with what has waited until now
     return record
 
 
