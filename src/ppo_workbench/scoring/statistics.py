@@ -35,6 +35,7 @@ from ppo_workbench.scoring.seed_statistics import (
     probability_of_improvement as probability_of_improvement,
 )
 from ppo_workbench.scoring.session_path import SessionPath as SessionPath
+from ppo_workbench.scoring.sharpe_inference import sharpe_inference as sharpe_inference
 from ppo_workbench.scoring.sharpe_statistics import AnnualSharpe as AnnualSharpe
 from ppo_workbench.scoring.sharpe_statistics import DeflatedSharpe as DeflatedSharpe
 from ppo_workbench.scoring.sharpe_statistics import ProbabilisticSharpe as ProbabilisticSharpe

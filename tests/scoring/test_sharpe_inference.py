@@ -1,0 +1,76 @@
+"""Inference of Sharpe ratios against the paper's example and simulated maxima."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppo_workbench.scoring.samples import StatisticsError
+from ppo_workbench.scoring.sharpe_inference import sharpe_inference, sharpe_variance
+from ppo_workbench.scoring.sharpe_statistics import SharpeMoments
+
+# Monthly returns of a hedge fund: mean .036, deviation .079.
+FUND = SharpeMoments(0.036 / 0.079, 24, -2.448, 10.164)
+
+
+def test_example_of_the_paper() -> None:
+    found = sharpe_inference(FUND, 0.5, 0.05)
+    assert found.probability == pytest.approx(0.987, abs=5e-4)
+    assert 1.0 - found.power == pytest.approx(0.315, abs=5e-4)
+    assert found.observed_false_discovery == pytest.approx(0.306, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("moments", "expected"), [(FUND, 0.329), (SharpeMoments(0.036 / 0.079, 24), 0.214)]
+)
+def test_standard_error_at_the_ratio_seen(moments: SharpeMoments, expected: float) -> None:
+    error = sharpe_variance(moments, moments.sharpe_per_session) ** 0.5
+    assert error == pytest.approx(expected, abs=5e-4)
+
+
+def test_autocorrelated_returns_have_the_spread_of_simulated_ratios() -> None:
+    rng, rho, sessions, runs = np.random.default_rng(0), 0.4, 400, 4000
+    noise = rng.normal(size=(runs, sessions + 50))
+    x = np.zeros_like(noise)
+    for t in range(1, noise.shape[1]):
+        x[:, t] = rho * x[:, t - 1] + noise[:, t]
+    x = x[:, 50:] + 0.1 * x.std()
+    ratios = x.mean(axis=1) / x.std(axis=1, ddof=1)
+    expected = sharpe_variance(SharpeMoments(0.1, sessions), 0.1, rho) ** 0.5
+    assert ratios.std() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [2, 10, 100])
+def test_largest_of_many_spreads_as_simulated(count: int) -> None:
+    largest = np.random.default_rng(1).normal(size=(40_000, count)).max(axis=1)
+    one = sharpe_variance(SharpeMoments(0.0, 100), 0.0)
+    many = sharpe_variance(SharpeMoments(0.0, 100), 0.0, trials=count)
+    assert many / one == pytest.approx(largest.var(), rel=0.05)
+
+
+@given(
+    seen=st.floats(-0.5, 0.5),
+    prior=st.floats(0.01, 0.99),
+    trials=st.integers(1, 50),
+    alternative=st.floats(0.05, 0.5),
+)
+def test_shares_are_probabilities_and_more_trials_never_convince_more(
+    seen: float, prior: float, trials: int, alternative: float
+) -> None:
+    moments = SharpeMoments(seen, 100)
+    found = sharpe_inference(moments, alternative, prior)
+    for value in (found.power, found.planned_false_discovery, found.observed_false_discovery):
+        assert 0.0 <= value <= 1.0
+    of_many = sharpe_inference(moments, alternative, prior, trials=trials, trials_sd_per_session=1)
+    assert of_many.probability <= found.probability + 1e-9
+
+
+def test_prior_of_nearly_nothing_makes_every_find_false() -> None:
+    assert sharpe_inference(FUND, 0.5, 1e-6).observed_false_discovery > 0.999
+
+
+def test_impossible_arguments_are_refused() -> None:
+    with pytest.raises(StatisticsError, match="must be above the null"):
+        sharpe_inference(FUND, 0.0, 0.05)
+    with pytest.raises(StatisticsError, match="prior"):
+        sharpe_inference(FUND, 0.5, 1.5)
