@@ -24,8 +24,8 @@ SWEPT = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=swept", "hydra.sweeper.n_trials=4"),
     *("budget.timesteps=512", "budget.evaluations=2", "hydra.launcher.n_jobs=1"),
 ]
-# Long enough for its record to be open when the server is killed: before, a run is refused.
-TRAINED = ["budget.timesteps=400000", "budget.evaluations=40", "output=model"]
+# Long enough for its record to be open when the server is killed.
+TRAINED = ["budget.timesteps=1000000", "budget.evaluations=40", "output=model"]
 
 
 class _Server:
@@ -61,9 +61,10 @@ class _Server:
         raise AssertionError("the server did not come up")
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            self.process = None
 
     def runs(self) -> list[Any]:
         from mlflow import MlflowClient
@@ -99,15 +100,15 @@ def _killed_after(
     home: Path, server: _Server, arguments: list[str], pattern: str, count: int
 ) -> str:
     """Run a command; kill the server when `pattern` has been printed `count` times."""
-    process = _command(home, server, arguments)
-    said, seen = [], 0
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.append(line)
-        seen += bool(re.search(pattern, line))
-        if seen == count:
-            server.kill()
-    assert process.wait() == 0, "".join(said)
+    said, seen, before = [], 0, len(server.runs())
+    with _command(home, server, arguments) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            seen += bool(re.search(pattern, line))
+            if seen >= count and server.process is not None and len(server.runs()) > before:
+                server.kill()  # not before the record is open: then a run is refused
+        assert process.wait() == 0, "".join(said)
     assert seen >= count, "".join(said)
     return "".join(said)
 
@@ -127,14 +128,14 @@ def test_record_is_whole_after_the_next_start(
     server: _Server, tmp_path: Path, arguments: list[str], pattern: str, every: int, runs: int,
     kept: str, moment: int,
 ) -> None:  # fmt: skip
-    known = {run.info.run_id for run in server.runs()} if server.process else set()
     server.start()
+    known = {run.info.run_id for run in server.runs()}
     said = _killed_after(tmp_path, server, [*SMALL, *arguments], pattern, every * moment)
     assert "incomplete" in said
     assert (tmp_path / kept).is_file()
     server.start()
-    delivery = _command(tmp_path, server, ["task=deliver_records"])
-    assert delivery.wait() == 0
+    with _command(tmp_path, server, ["task=deliver_records"]) as delivery:
+        assert delivery.wait() == 0
     server.kill()
     found = [run for run in server.runs() if run.info.run_id not in known]
     assert len(found) == runs

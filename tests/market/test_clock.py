@@ -15,13 +15,15 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 MINUTE = 60 * 10**9
 
 
-def _clock(bars: Bars) -> BarClock:
+def _clock(bars: Bars, *, full_sessions_only: bool = False) -> BarClock:
     first, last = int(bars.start_ns[0]), int(bars.start_ns[-1])
-    return BarClock(bars.calendar, bars.bar_seconds, first, last)
+    return BarClock(
+        bars.calendar, bars.bar_seconds, first, last, full_sessions_only=full_sessions_only
+    )
 
 
-def _check(bars: Bars) -> list[Place]:
-    clock = _clock(bars)
+def _check(bars: Bars, *, full_sessions_only: bool = False) -> list[Place]:
+    clock = _clock(bars, full_sessions_only=full_sessions_only)
     clock.anchor(bars.start_ns[:5000])
     places = [clock.place(int(start)) for start in bars.start_ns]
     for name in ("start_ns", "end_ns", "session", "bar_of_session", "bars_left", "regular"):
@@ -32,8 +34,17 @@ def _check(bars: Bars) -> list[Place]:
 
 
 def test_clock_places_synthetic_minutes_as_the_generator_does() -> None:
-    bars = load_bars(DataConfig(synthetic=SyntheticConfig(sessions=30)))
-    assert {place.missing for place in _check(bars)} == {0}
+    bars = load_bars(DataConfig(synthetic=SyntheticConfig(sessions=260)))  # over a half day
+    assert {place.missing for place in _check(bars, full_sessions_only=True)} == {0}
+    assert {place.missing for place in _check(bars)} == {0, 210}
+
+
+def test_clock_of_full_sessions_takes_the_bars_of_a_half_day_that_come() -> None:
+    half, last, after, hole = _minutes(
+        "2024-07-03T13:30", "2024-07-03T16:59", "2024-07-05T13:30", "2024-07-05T13:35"
+    )
+    clock = BarClock("XNYS", 60, half, after, full_sessions_only=True)
+    assert [clock.place(ns).missing for ns in (half, last, after, hole)] == [0, 208, 0, 4]
 
 
 def test_clock_places_daily_bars_as_the_file_does() -> None:

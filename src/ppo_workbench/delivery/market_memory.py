@@ -65,8 +65,9 @@ class MarketMemory:
         data, names = metadata.data, metadata.observation.market_names
         stamps = [nanoseconds(x) for span in data.splits.values() for x in (span.start, span.stop)]
         self.clock = BarClock(
-            data.calendar, data.bar_seconds, min(stamps), max(stamps), data.bars_per_session
-        )
+            data.calendar, data.bar_seconds, min(stamps), max(stamps), data.bars_per_session,
+            full_sessions_only=data.source == "synthetic",
+        )  # fmt: skip
         self.extra_names = tuple(
             name.removeprefix(EXTRA_PREFIX) for name in names if name.startswith(EXTRA_PREFIX)
         )

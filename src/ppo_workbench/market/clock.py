@@ -90,6 +90,8 @@ class BarClock:
         first_ns: int,
         last_ns: int,
         bars_per_session: int | None = None,
+        *,
+        full_sessions_only: bool = False,
     ) -> None:
         """Load the calendar.
 
@@ -100,6 +102,8 @@ class BarClock:
                 slots is the length of a full session.
             last_ns: See `first_ns`.
             bars_per_session: Slots of a full session, where it is known.
+            full_sessions_only: The bars leave half days out, as the synthetic market does: they
+                are not missing.
 
         Raises:
             BarsError: The calendar is unknown or does not cover the span.
@@ -111,7 +115,7 @@ class BarClock:
         self._phase_laid = self._entered = -1
         self._slots: SlotTable | None = None
         self._last: tuple[int, int] | None = None
-        self._known = bars_per_session
+        self._known, self._full_only = bars_per_session, full_sessions_only
         self._usual = bars_per_session or 1
         self._bases: list[int] = []  # slots of the table before each session
         self._places: dict[int, tuple[int, int, int, int, bool]] = {}
@@ -336,7 +340,9 @@ class BarClock:
             first = table.usual_open_ns[:1] + max(phase, 0)
             slots = slot_table(first, np.zeros(1, np.int64), self._bar_ns, table)
         self._slots = slots
-        self._bases = (np.cumsum(slots.count) - slots.count).tolist()
         inside = (table.close_ns > self._span[0]) & (table.open_ns <= self._span[1])
         self._usual = self._known or usual_count(slots.count[inside])
+        left_out = self._full_only & (slots.count < self._usual)
+        expected = np.where(left_out, 0, slots.count)
+        self._bases = (np.cumsum(expected) - expected).tolist()
         return slots

@@ -26,7 +26,7 @@ LOCK_SECONDS = 120.0
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # What is told over time, not once at the end.
 TRAINING_KEYS = ("validation/", "rollout/", "train/", "mask/", "rules/")
-_SERVERS = ("http", "https", "databricks")
+SERVERS = ("http", "https", "databricks")
 
 
 class TrackingError(WorkbenchError):
@@ -42,7 +42,7 @@ def tracking_uri(config: TrackingConfig, home: Path) -> str:
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return f"sqlite:///{home.absolute() / 'mlruns' / 'mlflow.db'}"
-    if scheme(uri) not in (*DATABASES, *_SERVERS):
+    if scheme(uri) not in (*DATABASES, *SERVERS):
         raise TrackingError(
             f"tracking.uri={Redactor(uri)(uri)}: MLflow needs a database or a server; use for "
             "example sqlite:////absolute/path/mlflow.db or http://host:5000"

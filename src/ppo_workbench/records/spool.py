@@ -85,7 +85,7 @@ def send(client: Any, run_id: str, entry: Entry) -> None:
 def is_refused(error: Exception) -> bool:
     """Whether a store that answers will never take the call: a run that is gone, a bad value."""
     code = getattr(error, "error_code", "")
-    return code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+    return code in ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 
 
 class Spool:

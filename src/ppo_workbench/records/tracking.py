@@ -21,6 +21,7 @@ from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.delivery.describe import git_commit
 from ppo_workbench.records.mlflow_store import (
     DATABASES,
+    SERVERS,
     artifact_folder,
     check_store,
     client_class,
@@ -311,7 +312,7 @@ def open_tracker(
         resume_run_id: Go on with this run instead of creating one.
         start_time_ms: When the run began, Unix time; now by default.
         may_wait: Where the store cannot be reached the run is created later, with all that is told
-            of it; it has no id until then.
+            of it; it has no id until then.  So it is with a server that dies meanwhile.
 
     Raises:
         TrackingError: The store cannot be reached or used; nothing was trained yet.
@@ -336,6 +337,9 @@ def open_tracker(
         client_class()  # not under the lock: the import takes seconds
         with creation_lock(uri, home):
             client = open_client(uri)
+            client.get_experiment_by_name(run["experiment"])
+            # A server that has answered and dies now is one that dies on the way.
+            may_wait = may_wait or (scheme(uri) in SERVERS and resume_run_id is None)
             run_id = run_id or start_run(client, run)
         spool = Spool(spool_folder(home) / f"{run_id}.jsonl", redact(uri))
         tracker = MlflowTracker(client, run_id, spool, redact)
@@ -346,7 +350,7 @@ def open_tracker(
             for entry in entries:
                 send(client, run_id, entry)
     except Exception as error:
-        if not may_wait or client is None:
+        if not may_wait or client is None or is_refused(error):
             raise unusable(uri, error) from None
         path = spool_folder(home) / f"{run_id or NEW + uuid4().hex}.jsonl"
         spool = Spool(path, redact(uri))
