@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.cli import compose
-from ppo_workbench.config import Config, DataConfig, flatten
+from ppo_workbench.config import Config, ConfigError, DataConfig, flatten
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
-from ppo_workbench.market.horizons import KEYS, derived, describe_horizons, recorded_horizons
+from ppo_workbench.market.horizons import (
+    KEYS,
+    derived,
+    describe_horizons,
+    price_step,
+    recorded_horizons,
+)
 from ppo_workbench.market.reader.table import bars_from_table
 
 MINUTES = [
@@ -231,3 +237,40 @@ def test_line_for_the_screen_names_the_bar_and_its_horizons(seconds: int, told: 
     bars = _bars("XNYS", seconds)
 
     assert describe_horizons(derived(Config(), bars), bars).startswith(told)
+
+
+def _priced(scale: float, decimals: int | None) -> Bars:
+    bars, rng = _bars("24/7", 3600), np.random.default_rng(0)
+    prices = scale * np.exp(np.cumsum(rng.normal(0.0, 0.01, len(bars))))
+    if decimals is not None:
+        prices = np.round(prices, decimals)
+    return dataclasses.replace(bars, open=prices, high=prices, low=prices, close=prices)
+
+
+@pytest.mark.parametrize(
+    ("scale", "decimals", "step"),
+    [
+        (8.2e-6, 8, 1e-8),  # SHIB/USDT as an exchange quotes it
+        (1.2e-5, 10, 1e-10),
+        (1.1, 5, 1e-5),  # EUR/USD
+        (150.0, 3, 1e-3),  # USD/JPY
+        (60_000.0, 2, 0.01),
+        (60_000.0, 0, 1.0),
+        (100.0, None, 0.0),  # adjusted or computed: no step
+    ],
+)
+def test_step_of_the_bars_is_that_of_their_decimals(
+    scale: float, decimals: int | None, step: float
+) -> None:
+    bars = _priced(scale, decimals)
+    assert price_step(bars) == pytest.approx(step)
+    config = derived(compose(["market=crypto"]), bars)
+    assert config.market.tick == pytest.approx(step)
+    recorded = recorded_horizons(plain(dataclasses.asdict(compose(["market=crypto"]))), config)
+    assert recorded["market"]["tick"] == config.market.tick
+
+
+def test_step_of_another_instrument_is_refused_with_the_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"is 5,797,101 bps .*\(1e-08\?\)"):
+        derived(compose(["market=crypto", "market.tick=0.01"]), _priced(8.2e-6, 8))
+    assert derived(compose(["market=us_equity"]), _priced(5.0, 2)).market.tick == 0.01

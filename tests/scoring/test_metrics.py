@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,
     RETURN_CAP,
@@ -330,6 +331,14 @@ def test_scorecard_of_a_ruined_account_is_finite(make_trace: TraceMaker) -> None
     assert card.max_drawdown_frac == pytest.approx(1.2)
     assert scorecard(make_trace([50, -10])).annual_return_frac == -1.0
     assert all(isfinite(value) for value in card.to_dict().values())
+
+
+def test_account_that_is_ruined_at_once_ranks_below_one_that_loses(make_trace: TraceMaker) -> None:
+    ruined, losing = scorecard(make_trace([0.0])), scorecard(make_trace([9_900, 9_800, 9_600]))
+    assert ruined.ruined
+    assert not losing.ruined
+    assert ruined.sharpe_annual < -10
+    assert lower_bound(ruined) == -RATIO_CAP < lower_bound(losing)
 
 
 @given(

@@ -110,13 +110,13 @@ class MarketConfig:
 
     Attributes of note: `lot` is the step of an order, in contracts, shares or coins, 0 = any
     fraction; `minimum_order` the smallest order, in the same; `tick` the price step, in
-    currency: a spread is never narrower, 0 = not known.
+    currency: a spread is never narrower, 0 = not known, null = the decimals of the bars.
     """
 
     name: str = "synthetic"
     lot: NonNegative = 1.0
     minimum_order: NonNegative = 0.0
-    tick: NonNegative = 0.0
+    tick: NonNegative | None = 0.0
     contract_multiplier: Positive = 1.0
 
 

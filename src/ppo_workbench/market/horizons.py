@@ -1,4 +1,4 @@
-"""Horizons that follow from the bars: episodes, discount, gaps, half-lives and windows.
+"""What follows from the bars: episodes, discount, gaps, half-lives, windows and the price step.
 
 What is null in a configuration is filled in from bar length and session; what is given stays.
 Bars of five minutes or less are traded within the session, longer ones are held over sessions.
@@ -12,7 +12,9 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-from ppo_workbench.config import Config, flatten, settled
+import numpy as np
+
+from ppo_workbench.config import Config, ConfigError, flatten, settled
 from ppo_workbench.market.bars import Bars
 
 INTRADAY_SECONDS = 300  # longest bar that is traded within the session
@@ -21,8 +23,12 @@ FLAT_SECONDS = 300  # flat for so long before the close
 NO_OPEN_SECONDS = 900
 OPEN_SECONDS = 22 * 3600  # a session as long as this has no night worth being flat for
 
-# Beside `KEYS`, filled in by `trading.rewards.with_volatility`.
+MOST_HALF_TICK_BPS = 100.0
+_MOST_DECIMALS, _MOST_STEPS, _ROUNDING = 12, 1e9, 1e-9
+
+# Beside `KEYS`: filled in by `trading.rewards.with_volatility`, and null in some markets alone.
 VOLATILITIES = ("reward.bar_volatility_frac", "reward.annual_volatility_frac")
+TICK = "market.tick"
 
 
 def derived(config: Config, bars: Bars) -> Config:
@@ -30,6 +36,9 @@ def derived(config: Config, bars: Bars) -> Config:
 
     Repeating it changes nothing. Of `env.flat_last_bars` and `env.no_open_last_bars` the one
     that is null gives way to the one that is given: nobody opens what has to be closed.
+
+    Raises:
+        ConfigError: `market.tick` is that of another instrument.
     """
     found = _session_rule(config, horizons(bars))
     found["model.gamma"] = config.env.gamma or found["env.gamma"]
@@ -37,7 +46,34 @@ def derived(config: Config, bars: Bars) -> Config:
     for key, value in found.items():
         if given[key] is None:
             config = _replaced(config, key, value)
+    _check_tick(settled(config.market.tick), bars)
     return config
+
+
+def price_step(bars: Bars) -> float:
+    """Return the power of ten that all prices are multiples of, 0 if there is none.
+
+    Prices that were adjusted for dividends or computed have none.
+    """
+    prices = np.concatenate([bars.open, bars.high, bars.low, bars.close])
+    for decimals in range(_MOST_DECIMALS + 1):
+        steps = prices * 10.0**decimals
+        apart = np.abs(steps - np.round(steps))
+        # The grid of doubles itself is no grid of prices: there are not so many digits.
+        if np.all(apart <= _ROUNDING * np.maximum(steps, 1.0)) and np.max(steps) < _MOST_STEPS:
+            return float(10.0**-decimals)
+    return 0.0
+
+
+def _check_tick(tick: float, bars: Bars) -> None:
+    price = float(np.median(bars.close))
+    half_bps = 0.5 * tick / price * 1e4
+    if half_bps > MOST_HALF_TICK_BPS:
+        raise ConfigError(
+            f"market.tick={tick:g}: half of it, which every fill would pay, is {half_bps:,.0f} bps "
+            f"of these prices (median {price:g}); name the price step of this instrument "
+            f"({price_step(bars) or tick / 100:g}?), or market.tick=null to take it from the bars"
+        )
 
 
 def horizons(bars: Bars) -> dict[str, Any]:
@@ -45,7 +81,7 @@ def horizons(bars: Bars) -> dict[str, Any]:
     table = _table(bars.bars_per_session, bars.bar_seconds, bool(bars.volume.any()))
     daily, intraday = bars.bar_seconds >= DAY_SECONDS, bars.bar_seconds <= INTRADAY_SECONDS
     column = 2 if daily else 0 if intraday else 1
-    return {key: row[column] for key, row in table.items()}
+    return {key: row[column] for key, row in table.items()} | {TICK: price_step(bars)}
 
 
 def _table(n: int, seconds: int, has_volume: bool) -> dict[str, tuple[Any, Any, Any]]:
@@ -130,7 +166,7 @@ def recorded_horizons(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """
     recorded: dict[str, Any] = deepcopy(dict(raw))
     given, resolved = flatten(raw), flatten(asdict(config))
-    for key in (*KEYS, *VOLATILITIES):
+    for key in (*KEYS, *VOLATILITIES, TICK):
         if key in given and given[key] is None:
             *sections, name = key.split(".")
             reduce(getitem, sections, recorded)[name] = resolved[key]
@@ -141,10 +177,13 @@ def describe_horizons(config: Config, bars: Bars) -> str:
     """Say what the run's horizons are, for the screen."""
     env = config.env
     flat = f"flat for the last {env.flat_last_bars}" if env.flat_last_bars else "held over sessions"
+    tick = settled(config.market.tick)
+    step = f", price step {tick:g}" if tick else ""
     return (
         f"{_length(bars.bar_seconds)} bars, episodes of {env.episode_bars}, {flat}, gamma "
         f"{settled(config.model.gamma):g}, gap {config.splits.gap_bars}, volatility half-lives "
         f"{config.features.volatility_fast_bars} and {config.features.volatility_slow_bars}"
+        f"{step}"
     )
 
 

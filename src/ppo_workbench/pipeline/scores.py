@@ -6,7 +6,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.learning.training import TrainingResult
 from ppo_workbench.pipeline.stored import MODEL_NAMES, run_on_split, selected_policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
-from ppo_workbench.scoring.metrics import Scorecard, scorecard
+from ppo_workbench.scoring.metrics import RATIO_CAP, Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 
@@ -14,8 +14,12 @@ Scores = dict[str, dict[str, Scorecard]]
 
 
 def lower_bound(card: Scorecard) -> float:
-    """Return the objective: annual Sharpe less one standard error (Lo 2002)."""
-    return card.sharpe_annual - card.sharpe_standard_error
+    """Return the objective: annual Sharpe less one standard error (Lo 2002).
+
+    Of a ruined account, whose few sessions say little, it is the worst there is.
+    """
+    bound = card.sharpe_annual - card.sharpe_standard_error
+    return min(bound, -RATIO_CAP) if card.ruined else bound
 
 
 def score_policies(

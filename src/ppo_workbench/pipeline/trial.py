@@ -28,10 +28,17 @@ from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.outcome import bars_of, describe_training
+from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
-from ppo_workbench.scoring.metrics import LOWER_IS_BETTER, Scorecard, scorecard, sharpe_ratio
+from ppo_workbench.scoring.metrics import (
+    LOWER_IS_BETTER,
+    RATIO_CAP,
+    Scorecard,
+    scorecard,
+    sharpe_ratio,
+)
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
 WINDOWED = "sharpe_annual"
@@ -77,7 +84,7 @@ class SeedTraining:
 
     def _evaluate(self, weights: PolicyWeights) -> Validation:
         card = self.look(weights)
-        return Validation(card.sharpe_annual - card.sharpe_standard_error, card.to_dict())
+        return Validation(lower_bound(card), card.to_dict())
 
     def _record(self, metrics: dict[str, float], step: int) -> None:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
@@ -110,11 +117,14 @@ class SeedTraining:
         policy = trained_policy(config.model.type, weights)
         trace = run_on_split(experiment, policy, "validation")
         excess = trace.daily_returns() - trace.cash_returns()
-        count = config.objective.windows
-        _check_windows(count, len(excess))
-        parts = np.array_split(excess, count)
-        self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
-        self.cards.append(scorecard(trace))
+        count, card = config.objective.windows, scorecard(trace)
+        if card.ruined:  # after few sessions, perhaps
+            self.windows.append([-RATIO_CAP] * count)
+        else:
+            _check_windows(count, len(excess))
+            parts = np.array_split(excess, count)
+            self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
+        self.cards.append(card)
         self.returns = trace.daily_returns().astype(np.float32)
         return self.cards[-1]
 

@@ -147,7 +147,7 @@ def cost_rate(at: Decisions, config: Config, taken: Floats) -> Floats:
     costs = config.costs
     wide = at.ratio > costs.high_volatility_ratio
     factor = np.where(wide, costs.high_volatility_multiplier, 1.0)
-    one_tick = 1e4 * config.market.tick / (2.0 * at.close)
+    one_tick = 1e4 * settled(config.market.tick) / (2.0 * at.close)
     half_spread = np.maximum(costs.half_spread_bps * factor, one_tick)
     if costs.quoted_spread:
         quoted = ~np.isnan(at.half_spread_bps)

@@ -131,8 +131,11 @@ def _trips_of(trace: Trace, rows: slice) -> Floats:
 def sharpe_ratio(excess: Floats, sessions_per_year: float) -> float:
     """Return the annual Sharpe ratio of per-session excess returns, float64 (T,).
 
-    Fewer than two sessions or returns without variance give 0.
+    Fewer than two sessions or returns without variance give 0.  An account that is ruined in its
+    first session is not one without a figure: a session of 0 after it is counted.
     """
+    if len(excess) == 1 and excess[0] <= RUIN_FRAC - 1.0:
+        excess = np.append(excess, 0.0)
     if len(excess) < 2:
         return 0.0
     deviation = float(np.std(excess, ddof=1))
@@ -218,6 +221,11 @@ class Scorecard:
     violations: Mapping[str, int]
     rejections: Mapping[str, int]
     passive_breaches: int
+
+    @property
+    def ruined(self) -> bool:
+        """Whether nothing was left of the account: worse than any Sharpe ratio says."""
+        return self.total_return_frac <= RUIN_FRAC - 1.0
 
     def to_dict(self) -> dict[str, float]:
         """Return every figure as a float; nested ones as `blocked_share/RULE` and the like."""

@@ -162,7 +162,7 @@ def _market_params(config: Config) -> dict[str, float]:
     return {
         "lot_units": market.lot * market.contract_multiplier,
         "minimum_units": market.minimum_order * market.contract_multiplier,
-        "half_tick": 0.5 * market.tick,
+        "half_tick": 0.5 * settled(market.tick),
         "fee_per_share": config.costs.fee_per_share_usd / market.contract_multiplier,
     }
 
