@@ -45,8 +45,8 @@ MARKETS: dict[str, tuple[str, ...]] = {
 
 
 def write_bars(bars: Any, path: Path) -> None:
-    """Write the bars without pickle: arrays as they are, the rest as JSON."""
-    values = {f.name: getattr(bars, f.name) for f in fields(bars)}
+    """Write the bars, but for how they were read, without pickle: arrays, the rest as JSON."""
+    values = {f.name: getattr(bars, f.name) for f in fields(bars) if f.name != "conventions"}
     arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     rest = json.dumps({name: value for name, value in values.items() if name not in arrays})
     np.savez(path, rest=np.frombuffer(rest.encode(), np.uint8), **arrays)
