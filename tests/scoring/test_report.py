@@ -25,13 +25,6 @@ BarsMaker = Callable[[Trace], Bars]
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the PNG files, which take most of the time, where no test looks at them."""
-    if "pictures" not in request.node.name:
-        monkeypatch.setattr("ppo_workbench.scoring.report.write_report_plots", lambda *_: [])
-
-
 @pytest.fixture
 def trading(make_trace: TraceMaker) -> Trace:
     """Return a year of days with trades, masks and an invalid trade."""
@@ -308,17 +301,6 @@ def test_report_links_a_trace_that_is_too_large_for_the_page(
     assert files.traces[0].name == "trace-a-b.parquet"
     assert 'href="trace-a-b.parquet"' in _bare(files)
     assert "base64" not in _bare(files)
-
-
-def test_report_pictures_are_png_files(tmp_path: Path, bars_of: BarsMaker, trading: Trace) -> None:
-    files = _write(tmp_path / "new", bars_of, {"masked": trading}, _document(), _curves())
-    assert [path.name for path in files.pictures] == [
-        "report-equity.png",
-        "report-equal-volatility.png",
-        "report-differences.png",
-        "report-curves.png",
-    ]
-    assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in files.pictures)
 
 
 @needs_browser

@@ -1,8 +1,7 @@
-"""The report of a comparison or of one training: a page, its JSON, pictures and traces.
+"""The report of a comparison or of one training: a page, its JSON and traces.
 
     report.html            one self-contained page
     report.json            the document and the numbers of every table
-    report-*.png           the first pictures
     trace-ARM.parquet      every decision of an arm in the shown world
 
 docs/report.md says what each part shows.
@@ -20,7 +19,6 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.report_document import Arm, arms_of, figure_title, plain
 from ppo_workbench.scoring.report_masks import mask_table
 from ppo_workbench.scoring.report_page import Link, render_report
-from ppo_workbench.scoring.report_plots import write_report_plots
 from ppo_workbench.scoring.report_tables import (
     arm_tables,
     difference_table,
@@ -61,7 +59,6 @@ class ReportFiles:
 
     page: Path
     record: Path
-    pictures: tuple[Path, ...]
     traces: tuple[Path, ...]
 
 
@@ -84,7 +81,6 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     traces = _write_traces(arms, world, folder)
     record = folder / "report.json"
     record.write_text(_record(document, arms, tables, title), encoding="utf-8")
-    pictures = write_report_plots(folder, arms, world, source.curves, tables["differences"])
 
     def page(links: Sequence[Link]) -> str:
         return render_report(title, document, arms, world, source.curves, tables, links)
@@ -95,7 +91,7 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     path = folder / "report.html"
     whole = page(links) if any(link.embedded for link in links) else bare
     path.write_text(whole, encoding="utf-8")
-    return ReportFiles(path, record, tuple(pictures), tuple(traces.values()))
+    return ReportFiles(path, record, tuple(traces.values()))
 
 
 def report_tables(document: Mapping[str, Any], arms: Sequence[Arm], world: World) -> dict[str, Any]:
