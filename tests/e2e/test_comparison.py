@@ -289,8 +289,8 @@ def test_evaluation_of_other_bars_says_so_and_counts_the_look(
     first, second = (Workbench(tmp_path, capsys).run(*ask) for _ in range(2))
 
     assert first.code == second.code == 0
-    assert "look 1 at" in first.out
-    assert "look 2 at" in second.out
+    assert "test access 1 to" in first.out
+    assert "test access 2 to" in second.out
     assert "other bars" in " ".join(first.out.split())
 
 

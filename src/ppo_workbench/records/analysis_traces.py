@@ -28,11 +28,6 @@ def place_of(parameter: Parameter, row: TrialRow) -> Any:
     return html.escape(str(value)) if parameter.choices else float(value)
 
 
-def column_of(rows: Sequence[TrialRow], objective: int) -> list[float]:
-    """Return one objective of the trials."""
-    return [row.values[objective] for row in rows]
-
-
 def labels_of(rows: Sequence[TrialRow]) -> list[str]:
     """Return what hovering over the trials shows."""
     return [label_of(row) for row in rows]
