@@ -225,21 +225,16 @@ def pareto_figure(scene: Scene) -> Figure | None:
     """Draw the first two objectives against each other with the Pareto front."""
     if len(scene.objectives) < 2 or not scene.complete:
         return None
-
-    def first(row: TrialRow) -> float:
-        return row.values[0]
-
-    def second(row: TrialRow) -> float:
-        return row.values[1]
-
-    traces = _trial_dots(scene, scene.complete, first, second, (GREY, SKY))
+    x, y = partial(_value, 0), partial(_value, 1)
+    front = sorted((row for row in scene.complete if row.number in scene.pareto), key=x)
+    line = {"color": GREEN, "width": 2}
+    joined = line_trace("Pareto front", list(map(x, front)), list(map(y, front)), line)
+    traces = [joined | {"mode": "lines+markers", "text": labels_of(front)}]
     broken = [row for row in scene.rows if row.state == "infeasible"]
-    front = sorted((row for row in scene.complete if row.number in scene.pareto), key=first)
-    places = [[list(map(axis, rows)) for axis in (first, second)] for rows in (broken, front)]
     if broken:
-        traces.append(dot_trace("infeasible", *places[0], RED, "x", texts=labels_of(broken)))
-    line = line_trace("Pareto front", *places[1], {"color": GREEN, "width": 2})
-    traces.append(line | {"mode": "lines+markers", "text": labels_of(front)})
+        at = list(map(x, broken)), list(map(y, broken))
+        traces.append(dot_trace("infeasible", *at, RED, "x", texts=labels_of(broken)))
+    traces += _trial_dots(scene, scene.complete, x, y, (GREY, SKY))
     titles = [{"title": {"text": short_name(name)}} for name in scene.objectives[:2]]
     return figure_of(traces, titles[0], titles[1])
 
@@ -268,10 +263,18 @@ def _trial_dots(
     ]  # fmt: skip
 
 
+def _value(objective: int, row: TrialRow) -> float:
+    return row.values[objective]
+
+
+def _place(parameter: Parameter, row: TrialRow) -> Any:
+    return place_of(parameter, row.params[parameter.name])
+
+
 def _slice(scene: Scene, parameter: Parameter, objective: int) -> Figure:
     rows = [row for row in scene.complete if parameter.name in row.params]
-    place, value = partial(place_of, parameter), lambda row: row.values[objective]
-    dots = _trial_dots(scene, rows, place, value)
+    value = partial(_value, objective)
+    dots = _trial_dots(scene, rows, partial(_place, parameter), value)
     axis = scene.value_axis(objective, list(map(value, rows)))
     traces = _surface_line(scene, parameter, objective) + dots
     return figure_of(traces, axis_of(parameter), axis, showlegend=False, height=290)
@@ -284,7 +287,8 @@ def _surface_line(scene: Scene, parameter: Parameter, objective: int) -> list[Fi
     settings = [{**scene.setting, parameter.name: value} for value in grid]
     mean, sd = scene.plateau.surfaces[objective].predict(settings)
     if parameter.choices:
-        marks = dot_trace("surface", grid, mean.tolist(), GREEN, "line-ew-open", 22)
+        places = [place_of(parameter, value) for value in grid]
+        marks = dot_trace("surface", places, mean.tolist(), GREEN, "line-ew-open", 22)
         return [{**marks, "error_y": {"type": "data", "array": sd.tolist(), "color": GREEN}}]
     band = line_trace(
         "one standard deviation", [*grid, *grid[::-1]],
@@ -302,8 +306,8 @@ def _contour(scene: Scene, first: Parameter, second: Parameter, objective: int) 
     smooth = not first.choices and not second.choices
     field: Figure = {
         "type": "contour" if smooth else "heatmap",
-        "x": across,
-        "y": up,
+        "x": [place_of(first, value) for value in across],
+        "y": [place_of(second, value) for value in up],
         "z": mean.reshape(len(up), len(across)).tolist(),
         "colorscale": "Viridis",
         "reversescale": scene.signs[objective] < 0,
@@ -313,7 +317,7 @@ def _contour(scene: Scene, first: Parameter, second: Parameter, objective: int) 
     if smooth:
         field |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.4, "color": "white"}}
     both = [r for r in scene.complete if first.name in r.params and second.name in r.params]
-    places = partial(place_of, first), partial(place_of, second)
+    places = partial(_place, first), partial(_place, second)
     dots = _trial_dots(scene, both, *places, ("rgba(255,255,255,0.35)", "white"), (5, 7))
     for trace in dots:
         trace["marker"]["line"] = {"color": "black", "width": 0.7}

@@ -7,6 +7,7 @@ stress, selection and statistics over seeds may be missing or empty.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -187,9 +188,12 @@ def target_of(document: Document, arm: str, figure: str) -> Mapping[str, Any]:
 
 
 def estimate(document: Document, arm: str, figure: str) -> Estimate:
-    """Return the best known value of a figure: a target's, a summary's, or that of one run."""
+    """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
     cards = cards_of(document, arm)
     target, summary = target_of(document, arm, figure), part(document, "figures", arm, figure)
+    if len(cards) > 1 and not summary:
+        summary = {"values": [card.get(figure) for card in cards]}
+        summary["median"] = median(summary["values"])
     if not is_told(cards, figure) or not (target or summary):
         return of_card(cards[0], figure)
     if target:

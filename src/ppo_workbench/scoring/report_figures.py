@@ -83,7 +83,7 @@ def equity_figure(world: World, arms: Sequence[Arm]) -> Figure:
         falls = _thinned(text, dates, -100 * session_drawdowns(trace), thin)
         lines.append((_thinned(text, dates, growth, line) | hidden, falls | hidden))
     strip = {"domain": [0.0, 0.055], "visible": False, "fixedrange": True}
-    figure = growth_figure(lines, _dates("y3"), yaxis3=strip, height=EQUITY_HEIGHT)
+    figure = growth_figure(lines, _dates("y3"), 0.09, yaxis3=strip, height=EQUITY_HEIGHT)
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
     figure["data"].append(_regime_band(world.traces[longest], world.dates(longest)))
     return figure
@@ -122,7 +122,8 @@ def rewards_figure(world: World, arm: Arm) -> Figure:
     used = [k for k in range(len(REWARD_NAMES)) if np.any(trace.reward_components[:, k])]
     if not used:
         return _nothing("no reward was paid")
-    traces, axes = [], {}
+    traces: list[Figure] = []
+    axes: Figure = {}
     for place, k in enumerate(used):
         sums = np.cumsum(trace.reward_components[:, k])[trace.session_ends()]
         suffix = "" if place == 0 else str(place + 1)

@@ -48,12 +48,15 @@ def figure_of(traces: list[Figure], x: Figure, y: Figure, **layout: Any) -> Figu
     }
 
 
-def growth_figure(lines: Sequence[tuple[Figure, Figure]], x: Figure, **layout: Any) -> Figure:
+def growth_figure(
+    lines: Sequence[tuple[Figure, Figure]], x: Figure, bottom: float = 0.0, **layout: Any
+) -> Figure:
     """Return growth of 1 over drawdown, in per cent, of some policies, on one axis of time.
 
     Args:
         lines: For each policy the two lines; the legend names the first and rules both.
         x: The axis of time.
+        bottom: Share of the height that is left free below.
         layout: What else the figure's layout holds.
     """
     traces = []
@@ -62,7 +65,7 @@ def growth_figure(lines: Sequence[tuple[Figure, Figure]], x: Figure, **layout: A
         traces.append(growth | group | {"hovertemplate": "%{y:.3f}"})
         under = {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
         traces.append(fall | group | under)
-    below = panel_axis("drawdown, %", [0.09, 0.36]) | {"rangemode": "tozero"}
+    below = panel_axis("drawdown, %", [bottom, 0.36]) | {"rangemode": "tozero"}
     above = {"title": {"text": "growth of 1"}, "domain": [0.42, 1.0]}
     layout = {"yaxis2": below, "hovermode": "x unified"} | layout
     return figure_of(traces, {"anchor": "y2"} | x, above, **layout)
