@@ -15,8 +15,10 @@ from ppo_workbench.scoring.metrics import Scorecard
 
 
 def _card(sharpe: tuple[float, float, float], rest: tuple[float, ...], violations: int) -> Any:
-    names = ("sharpe_annual", "sharpe_low_95", "sharpe_high_95", "annual_return_frac")
-    names += ("max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs")
+    names = (
+        *("sharpe_annual", "sharpe_low_95", "sharpe_high_95", "annual_return_frac"),
+        *("max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs"),
+    )
     figures = dict(zip(names, (*sharpe, *rest), strict=True))
     return Mock(spec=Scorecard, violations={"house": violations}, **figures)
 

@@ -167,6 +167,9 @@ def test_estimate_prefers_what_was_judged_then_the_summary_then_the_run() -> Non
     alone = {"cards": {"m": {"a": [card]}}, "method": "worlds"}
     found = estimate(alone, "a", "sharpe_annual")
     assert (found.value, found.low, found.high) == (2.0, 1.5, 2.5)
+    several = {"cards": {"m": {"a": [card, card | {"sharpe_annual": 5.0}]}}}
+    found = estimate(several, "a", "sharpe_annual")
+    assert (found.value, found.low, found.basis) == (3.5, None, "median of 2 runs")
     summary = {"values": [2.0, 4.0], "median": 3.0, "median_low": 1.0, "median_high": 5.0}
     summarised = alone | {"figures": {"a": {"sharpe_annual": summary}}}
     found = estimate(summarised, "a", "sharpe_annual")

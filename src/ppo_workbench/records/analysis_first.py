@@ -110,7 +110,7 @@ def equity_figure(folder: Path) -> Figure | None:
     Drawdowns are those of session closes: bars are not kept.
     """
     kept = read_returns(folder) if (folder / NAME).is_file() else {}
-    lines = []
+    lines: list[tuple[Figure, Figure]] = []
     for seed, returns in kept.items():
         if len(returns):
             growth = np.concatenate(([1.0], np.cumprod(1.0 + returns.astype(np.float64))))

@@ -191,15 +191,15 @@ def estimate(document: Document, arm: str, figure: str) -> Estimate:
     """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
     cards = cards_of(document, arm)
     target, summary = target_of(document, arm, figure), part(document, "figures", arm, figure)
-    if len(cards) > 1 and not summary:
-        summary = {"values": [card.get(figure) for card in cards]}
-        summary["median"] = median(summary["values"])
-    if not is_told(cards, figure) or not (target or summary):
+    if not is_told(cards, figure) or (len(cards) == 1 and not (target or summary)):
         return of_card(cards[0], figure)
     if target:
         ends = _ends(target, "low", "high", figure)
         verdict, years = target["verdict"], target["years_to_decide"]
         return Estimate(target["value"], *ends, "as judged", verdict, years)
+    if not summary:
+        values = [card[figure] for card in cards]
+        return Estimate(median(values), basis=f"median of {len(values)} runs")
     kind, low, high = "median", "median_low", "median_high"
     if document["method"] == RESAMPLED:  # an interval over seeds would leave out the days
         kind, low, high = "mean", "low", "high"
