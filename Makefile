@@ -40,7 +40,9 @@ deliverables: .venv/.installed
 verify-deliverables: .venv/.installed
 	$(BIN)/python benchmarks/verify_deliverables.py
 
+# The first experiment of a store has the number 1; the view has the figures as columns.
 ui: .venv/.installed
+	@echo "open http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=workbench&workflowType=machine_learning"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 \

@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.cli import compose
-from ppo_workbench.market.horizons import derived
+from ppo_workbench.config import ForbiddenAction
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.report import ReportInput, write_report
+from ppo_workbench.scoring.report_document import invalid_trades
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare_with_test, split_bars
 from ppo_workbench.trading.kernel import trading_market
@@ -74,14 +75,8 @@ def test_traces(sessions: int) -> tuple[dict[str, Trace], Any]:
     }
     traces = {}
     for name, (policy, mode) in policies.items():
-        own = compose(
-            [
-                f"data.synthetic.sessions={sessions}",
-                "tracking=none",
-                f"env.forbidden_action={mode}",
-            ]
-        )
-        own = derived(own, bars)
+        env = replace(experiment.config.env, forbidden_action=ForbiddenAction(mode))
+        own = replace(experiment.config, env=env)
         market = trading_market(bars, experiment.table, own, experiment.market.scaler)
         traces[name] = backtest(policy, bars, market, splits["test"], own)
     return traces, bars
@@ -108,6 +103,7 @@ def stand_in_document(traces: dict[str, Trace]) -> dict[str, Any]:
         "git_commit": None,
         "preset": "full",
         "protocol": "holdout",
+        "method": "worlds",
         "setup": {
             "timesteps": 2_000_000,
             "seeds": list(range(SEEDS)),
@@ -127,7 +123,8 @@ def stand_in_document(traces: dict[str, Trace]) -> dict[str, Any]:
         "targets": [
             {"arm": "masked", "figure": key, "target": goal, "sense": sense,
              "value": own[key]["median"], "low": own[key]["median_low"],
-             "high": own[key]["median_high"], **_verdict(own[key], goal, sense)}
+             "high": own[key]["median_high"], "trades_enough": True,
+             **_verdict(own[key], goal, sense)}
             for key, goal, sense in goals
         ],
         "differences": [
@@ -138,7 +135,8 @@ def stand_in_document(traces: dict[str, Trace]) -> dict[str, Any]:
             "superior_ability": {"benchmark": "hold", "p_value": 0.41, "best": "masked"},
             "confidence_set": {"included": list(TITLES), "confidence": 0.95},
         },
-        "audit": {name: {"violations": 0, "by_rule": {}} for name in TITLES},
+        "invalid_trades": {name: invalid_trades([card]) for name, card in cards.items()},
+        "audit": {name: {"violations": 0, "by_rule": {}, "unaudited": []} for name in TITLES},
         "stress": _stress(cards["masked"]),
         "conclusion": ["Yardsticks stand in for trained arms: no figure here means anything."],
     }  # fmt: skip

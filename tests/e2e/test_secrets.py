@@ -7,7 +7,6 @@ import pytest
 from tests.e2e.workbench import BUDGET, SMALL_MODEL, TINY, Result, Workbench
 
 from ppo_workbench import compose, train
-from ppo_workbench.scoring import report
 
 CANARY = "canary-7f3a9c"
 # SQLite has no passwords; SQLAlchemy says so, naming the key only.
@@ -104,7 +103,6 @@ COMPARE = [
 def test_canary_goes_through_a_study_its_champion_and_a_comparison_unseen(
     recording: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(report, "write_report_plots", lambda *parts: [])
     storage, own = f"sqlite:///{recording.home}/s.db?password={CANARY}", recording.home
     tracking = f"tracking.uri='{_uri(own, 'token')}'"
 

@@ -22,7 +22,6 @@ SWEEP = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *MARKET),
     *("budget.timesteps=null", "budget.minutes=0.005", "objective.seeds=[3,4]"),
 ]
-PLOTS = {"history.png", "parallel.png", "slice.png", "contour.png", "importances.png"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def test_budget_of_minutes_is_one_number_for_all_trials(
 
 
 def test_parent_run_holds_the_study_and_what_it_cost(
-    client: mlflow.MlflowClient, parent: Run, study: optuna.Study, home: Path
+    client: mlflow.MlflowClient, parent: Run, study: optuna.Study
 ) -> None:
     metrics, tags = parent.data.metrics, parent.data.tags
 
@@ -92,10 +91,7 @@ def test_parent_run_holds_the_study_and_what_it_cost(
     assert metrics["steps_per_second"] >= metrics["timesteps"] / sum(durations)
     assert tags["best.model.learning_rate"] == str(study.best_params["model.learning_rate"])
     assert float(tags["best.value"]) == study.best_value
-    assert _paths(client, parent) >= {"analysis.html", "analysis.json", "plots"}
-    assert _paths(client, parent, "plots") == {f"plots/{name}" for name in PLOTS}
-    pictures = [home / "sweeps" / "tiny" / "plots" / name for name in PLOTS]
-    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert _paths(client, parent) >= {"analysis.html", "analysis.json"}
 
 
 def test_children_say_which_trial_they_are_and_how_it_ended(

@@ -1,5 +1,4 @@
 import io
-import re
 import shlex
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from ppo_workbench.learning.progress import (
     LiveProgress,
     PlainProgress,
     ProgressState,
-    ResultRow,
     WorkbenchConsole,
     command_line,
     live_view,
@@ -39,10 +37,6 @@ def state(elapsed: float = 60.0, **changes: object) -> ProgressState:
         "blocked": {"session": 0.04, "volatility": 0.15, "capital": 0.0, "drawdown": 0.01},
     }
     return ProgressState(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def row(policy: str, split: str) -> ResultRow:
-    return ResultRow(policy, split, 2.1, 1.06, 3.14, -0.073, 0.0421, 0.684, 12_345, 0.45, 7)
 
 
 @pytest.mark.parametrize(
@@ -166,55 +160,6 @@ def test_live_view_before_the_first_evaluation_says_so() -> None:
     assert "masks block nothing" in capture.get()
 
 
-HEADS = ("Sharpe", "interval", "return", "drawdown", "rate", "trades", "exposure", "violations")
-
-
-@pytest.mark.parametrize("width", [80, 100, 140])
-def test_results_fit_the_width_with_whole_words(width: int) -> None:
-    stream = io.StringIO()
-    console = WorkbenchConsole(stream, width=width)
-    policies = ("MaskablePPO, last", "threshold rule", "random-legal", "buy-and-hold", "flat")
-    console.show_results(
-        [row(name, split) for split in ("train", "validation") for name in policies]
-    )
-    text = stream.getvalue()
-    assert max(map(cell_len, text.splitlines())) <= width
-    assert "…" not in text
-    assert "-\n" not in text
-    heads = [line.split()[1:] for line in text.splitlines() if line.startswith("policy")]
-    assert heads == [[head for head in HEADS if width > 80 or head != "return"]] * 2
-    for figure in ("+2.10", "+1.1 +3.1", "4.2%", "68%", "12,345", "0.45", "7"):
-        assert text.count(figure) >= 2 * len(policies)
-    assert text.count("-7.3%") == (0 if width == 80 else 2 * len(policies))
-    assert text.splitlines()[-1] == "test split: closed"
-
-
-def _coloured(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    for name, value in {"TERM": "xterm-256color", **variables}.items():
-        monkeypatch.setenv(name, value)
-    stream = TerminalStream()
-    loser = ResultRow("loser", "train", -2.1, -3.1, -1.1, -0.2, 0.1, 0.5, 1, 0.1, 0)
-    WorkbenchConsole(stream, width=100).show_results([row("winner", "train"), loser])
-    return stream.getvalue()
-
-
-def test_results_are_coloured_by_sign_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    text = _coloured(monkeypatch)
-    for figure, colour in {
-        "+2.10": 32,
-        "-2.10": 31,
-        "+1.1 +3.1": 32,
-        "-20.0%": 31,
-        "7": 31,
-    }.items():
-        assert re.search(rf"\x1b\[{colour}m *{re.escape(figure)}\x1b", text), figure
-
-
-def test_results_have_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "\x1b[3" not in _coloured(monkeypatch, NO_COLOR="1")
-
-
 def test_next_commands_can_be_copied_and_hold_no_secret() -> None:
     address = "trial.storage=postgresql://user:canary-7f3a@host/db"
     console = WorkbenchConsole(io.StringIO(), width=60)
@@ -255,7 +200,7 @@ def test_no_color_leaves_no_colour_codes(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_saved_log_is_plain_text_without_trailing_spaces(tmp_path: Path) -> None:
     console = WorkbenchConsole(TerminalStream(), width=80)
     console.show_banner("maskable_ppo")
-    console.show_results([row("MaskablePPO", "train")])
+    console.show_choices([("policy", "MaskablePPO")])
     console.save_log(tmp_path / "console.txt")
     text = (tmp_path / "console.txt").read_text(encoding="utf-8")
     assert "\x1b" not in text

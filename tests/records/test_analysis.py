@@ -305,6 +305,8 @@ def test_analyse_figures_are_valid_plotly(tmp_path: Path) -> None:
     assert {"history0", "importance", "parallel", "slice0-0", "contour0-5"} <= set(figures)
     for figure in figures.values():
         go.Figure(data=figure["data"], layout=figure["layout"])
+    field, axis = figures["contour0-5"]["data"][0], figures["contour0-5"]["layout"]["yaxis"]
+    assert field["y"] == axis["categoryarray"]  # a field of other categories is not drawn
 
 
 def test_analyse_same_study_gives_the_same_record(tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ from scipy.stats import ttest_1samp
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.report_candles import candle_data, stretches
 from ppo_workbench.scoring.report_curves import curve_band, curve_keys
-from ppo_workbench.scoring.report_document import arms_of
+from ppo_workbench.scoring.report_document import arms_of, invalid_trades
 from ppo_workbench.scoring.report_masks import mask_history, mask_table
 from ppo_workbench.scoring.report_tables import (
     MOST_TRIPS,
     difference_table,
     invalid_table,
-    stress_tables,
     trip_table,
 )
 from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
@@ -132,16 +131,16 @@ def test_trip_table_keeps_the_largest_of_too_many(
     columns = table["columns"]
     assert table["count"] == count
     assert columns["profit_usd"] == [float(i) for i in range(50, count)]
-    assert [columns["profit_usd"][i] for i in table["winners"]][:2] == [count - 1.0, count - 2.0]
-    assert table["losers"] == []
 
 
 def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
+    row = {"first": "a", "figure": "calmar", "p_value": None, "decided": False, "method": "days"}
     rows = [
-        {"first": "a", "second": "b", "figure": "calmar", "estimate": 1.0, "low": 0.0, "high": 2.0},
-        {"first": "a", "second": "c", "figure": "calmar", "estimate": None},
+        row | {"second": "b", "estimate": 1.0, "low": 0.0, "high": 2.0},
+        row | {"second": "c", "estimate": None, "low": None, "high": None},
     ]
-    (group,) = difference_table({"differences": rows}, ())
+    cards = {"m": {arm: [{"n_trades": 1}] for arm in "abc"}}
+    (group,) = difference_table({"differences": rows, "cards": cards}, ())
     first, second = group["rows"]
     assert group["better"] == "right"
     assert first["at"] == pytest.approx(50.0)
@@ -149,28 +148,18 @@ def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
     assert (second["at"], second["width"]) == (None, None)
 
 
-@pytest.mark.parametrize(
-    "audit",
-    [
-        {"violations": 3, "by_rule": {"halt": 3}},
-        {"count": 3, "violations": [{"rule": "halt"}], "by_rule": {"halt": 3}},
-    ],
-)
-def test_invalid_table_reads_a_count_of_violations_or_an_audit_s_record(
-    bars_of: BarsMaker, minutes: Trace, audit: dict[str, object]
-) -> None:
-    document = {"audit": {"a": audit | {"unaudited": ["x"]}}}
-    (row,) = invalid_table(document, arms_of(document, ["a"]), _world(bars_of, minutes))
-    assert (row["audit"], row["audit_by_rule"], row["unaudited"]) == (3, {"halt": 3}, ["x"])
-    assert row["executed"] == {"impossible": 0, "regulatory": 0, "house": 0}
-
-
-def test_stress_tables_read_one_policy_or_several() -> None:
-    one = {"policy": "p", "scenarios": {"costs_x1": {"change": "none", "figures": {"calmar": 1.0}}}}
-    (alone,) = stress_tables({"stress": one})
-    (among,) = stress_tables({"stress": {"masked": one, "note": "x"}})
-    assert alone == among
-    assert alone["scenarios"][0]["figures"] == {"calmar": 1.0}
+def test_invalid_table_counts_orders_and_what_the_audit_found() -> None:
+    audit = {"violations": 3, "by_rule": {"flat_rule": 3}, "unaudited": ["x_y"]}
+    counts = invalid_trades([{"violations/house": 2.0, "rejections/house": 5.0}] * 2)
+    document = {
+        "arms": [{"name": "a", "title": "A", "kind": "trained"}],
+        "audit": {"a": audit},
+        "invalid_trades": {"a": counts},
+    }
+    (row,) = invalid_table(document, arms_of(document))
+    assert (row["audit"], row["audit_by_rule"], row["unaudited"]) == (3, {"flat rule": 3}, ["x y"])
+    assert row["executed"] == {"impossible": None, "regulatory": None, "house": 4}
+    assert row["rejected"]["house"] == 10
 
 
 def test_curve_band_of_equal_steps_is_student_s_interval() -> None:
@@ -188,7 +177,7 @@ def test_curve_band_of_one_run_has_no_interval_and_of_none_is_none() -> None:
     band = curve_band([[{"step": 0, "k": 1.0}, {"step": 5, "k": float("nan")}]], "k")
     assert band is not None
     assert band.steps.tolist() == [0.0]
-    assert band.to_dict()["low"] == [None]
+    assert np.isnan(band.low).all()
     assert curve_band([[{"step": 0, "other": 1.0}]], "k") is None
 
 

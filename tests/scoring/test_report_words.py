@@ -9,17 +9,12 @@ from ppo_workbench.scoring.report_document import (
     arms_of,
     estimate,
     interval_text,
+    of_card,
     plain,
     primary,
     shown,
 )
-from ppo_workbench.scoring.report_words import (
-    difference_sentence,
-    findings,
-    headline,
-    looks,
-    looks_counted,
-)
+from ppo_workbench.scoring.report_words import accesses, findings, headline
 
 ARMS = (
     Arm("masked", "Masked", "trained"),
@@ -36,13 +31,24 @@ def _difference(second: str, figure: str, value: float, *, decided: bool) -> dic
     }  # fmt: skip
 
 
+def _document(**parts: Any) -> dict[str, Any]:
+    """Return a document whose arms traded, broke no rule and were audited, with more parts."""
+    return {
+        "cards": {"market": {arm.name: [{"n_trades": 5}] for arm in ARMS}},
+        "invalid_trades": {arm.name: {"house": 0} for arm in ARMS},
+        "audit": {arm.name: {"violations": 0} for arm in ARMS},
+        "conclusion": [],
+        **parts,
+    }
+
+
 def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> None:
     rows = [_difference(arm, "sharpe_annual", 0.05, decided=False) for arm in ("execute", "reject")]
-    assert headline({"differences": rows}, ARMS) == (
+    assert headline(_document(differences=rows), ARMS) == (
         "Nothing was found: none of the 2 differences between Masked and another variant is "
         "decided."
     )
-    one = {"differences": rows[:1]}
+    one = _document(differences=rows[:1])
     assert headline(one, ARMS) == (
         "Nothing was found: no difference between Masked and Execute is decided."
     )
@@ -50,11 +56,12 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
 
 def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
     row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
-    assert headline({"differences": [row]}, ARMS) == (
+    assert headline(_document(differences=[row]), ARMS) == (
         "Nothing was found: no difference of Masked to another variant was computed."
     )
-    assert findings({"differences": [row]}, ARMS) == [
-        "1 of 1 differences are decided; if none differed, about 0.1 would be by chance."
+    assert findings(_document(differences=[row]), ARMS) == [
+        "1 of 1 differences are decided; if none differed, about 0.1 would be by chance.",
+        "Invalid trades executed: Masked 0; Execute 0; Reject 0.",
     ]
 
 
@@ -63,7 +70,7 @@ def test_headline_does_not_count_a_win_over_a_yardstick_as_a_find() -> None:
         _difference("execute", "sharpe_annual", 0.05, decided=False),
         _difference("flat", "sharpe_annual", 2.0, decided=True),
     ]
-    assert headline({"differences": rows}, ARMS).startswith("Nothing was found")
+    assert headline(_document(differences=rows), ARMS).startswith("Nothing was found")
 
 
 def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
@@ -73,7 +80,7 @@ def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
         _difference("execute", "sharpe_annual", 0.05, decided=False),
         _difference("reject", "sharpe_annual", 0.05, decided=False),
     ]
-    assert headline({"differences": rows}, ARMS) == (
+    assert headline(_document(differences=rows), ARMS) == (
         "Masked against 2 other trained variants: better than 1 and worse than 1 in maximum "
         "drawdown; nothing is decided in Sharpe ratio."
     )
@@ -93,99 +100,96 @@ def test_headline_knows_which_side_of_a_figure_is_better(
     figure: str, value: float, verb: str
 ) -> None:
     rows = [_difference("execute", figure, value, decided=True)]
-    assert headline({"differences": rows}, ARMS).startswith(f"Masked: {verb} Execute in ")
+    assert headline(_document(differences=rows), ARMS).startswith(f"Masked: {verb} Execute in ")
     turned = rows[0] | {"first": "execute", "second": "masked", "estimate": -value}
-    assert headline({"differences": [turned]}, ARMS).startswith(f"Masked: {verb} Execute in ")
+    assert headline(_document(differences=[turned]), ARMS).startswith(f"Masked: {verb} Execute in ")
 
 
 def test_headline_without_differences_tells_the_targets() -> None:
     targets = [
         {"arm": "masked", "figure": "win_rate_frac", "target": 0.6, "sense": "above",
-         "verdict": "met"},
+         "verdict": "met", "years_to_decide": None, "trades_enough": True},
         {"arm": "masked", "figure": "sharpe_annual", "target": 1.5, "sense": "above",
-         "verdict": "not decidable", "years_to_decide": 12.4},
+         "verdict": "not decidable", "years_to_decide": 12.4, "trades_enough": True},
     ]  # fmt: skip
-    assert headline({"targets": targets}, ARMS) == (
+    assert headline(_document(targets=targets), ARMS) == (
         "Targets of Masked: met: win rate > 60.0 %; not decidable: Sharpe ratio > 1.50 "
         "(about 12 test years would decide)."
     )
 
 
-def test_headline_of_no_arm_claims_nothing() -> None:
-    assert headline({}, ()) == "Nothing was compared: no variant is recorded."
-
-
-def test_difference_sentence_gives_interval_and_p_value() -> None:
-    row = _difference("execute", "win_rate_frac", 0.123, decided=True)
-    assert difference_sentence(row, ARMS) == (
-        "Masked is better than Execute in win rate by +12.3 % points "
-        "(95 % interval 2.3 to 22.3 % points, p 0.02)."
-    )
-
-
 def test_findings_state_what_chance_would_decide() -> None:
     rows = [_difference("execute", "sharpe_annual", 1.0, decided=i == 0) for i in range(20)]
-    assert findings({"differences": rows}, ARMS)[1] == (
+    assert findings(_document(differences=rows), ARMS)[0] == (
         "1 of 20 differences are decided; if none differed, about 1.0 would be by chance."
     )
 
 
 def test_findings_count_invalid_trades_and_tell_what_the_audit_found() -> None:
-    document = {
-        "invalid_trades": {
-            "masked": {"impossible": 0, "house": 0},
-            "execute": {"impossible": 3, "regulatory": 5, "house": 1234, "rejected_house": 9},
-            "flat": {"house": 0},
-        },
-        "audit": {"masked": {"violations": 0}, "execute": {"violations": 1242}},
-    }
+    document = _document()
+    counts = {"impossible": 3, "regulatory": 5, "house": 1234, "rejected_house": 9}
+    document["invalid_trades"]["execute"] = counts
+    document["audit"]["execute"] = {"violations": 1242}
     assert findings(document, ARMS) == [
         "The audit found 1,242 violations in Execute.",
-        "Invalid trades executed: Masked 0; Execute 1,242.",
+        "Invalid trades executed: Masked 0; Execute 1,242; Reject 0.",
     ]
 
 
-def test_looks_names_a_second_look_and_marks_it() -> None:
-    document = {"setup": {"markets": [{"instrument": "SPY", "looks": 2}, {"instrument": "QQQ"}]}}
-    first, second = looks(document)
-    assert first.startswith("This is look 2 at these dates of SPY: what earlier looks taught")
-    assert second == "The count of looks at QQQ is missing."
-    assert looks_counted(document) == [True, False]
+def _accesses(*markets: dict[str, Any]) -> list[tuple[str, bool]]:
+    return accesses({"setup": {"markets": markets}})
 
 
-def test_looks_at_bars_that_were_not_the_test_are_called_so() -> None:
-    market = {"name": "validation", "instrument": "SPY", "looks": 0}
-    sentences = looks({"setup": {"markets": [market]}})
-    assert sentences == [
+def test_accesses_name_a_second_one_and_mark_it() -> None:
+    first, second = _accesses({"instrument": "SPY", "looks": 2}, {"instrument": "QQQ", "looks": 1})
+    assert first[0].startswith("This is test access 2 to these dates of SPY: what earlier ones")
+    assert second == ("This is test access 1 to these dates of QQQ: the first.", False)
+    assert first[1]
+
+
+def test_accesses_to_bars_that_were_not_the_test_are_called_so() -> None:
+    ((sentence, again),) = _accesses({"name": "validation", "instrument": "SPY", "looks": 0})
+    assert sentence == (
         "No test was opened for these dates of SPY: they may have had a part in making the model."
+    )
+    assert not again
+
+
+def test_accesses_to_many_alike_worlds_are_one_sentence() -> None:
+    assert _accesses(*({"instrument": f"seed {i}", "looks": 1} for i in range(10))) == [
+        ("This is test access 1 to these dates of each of 10 markets: the first.", False)
     ]
 
 
-def test_looks_of_many_alike_worlds_are_one_sentence() -> None:
-    markets = [{"name": f"seed {i}", "looks": 1} for i in range(10)]
-    assert looks({"setup": {"markets": markets}}) == [
-        "This is look 1 at these dates of each of 10 markets: the first."
-    ]
-
-
-def test_estimate_prefers_what_was_judged_then_the_summary_then_the_runs() -> None:
-    cards = [{"sharpe_annual": value} for value in (1.0, 2.0, 9.0)]
-    assert estimate({}, "a", "sharpe_annual", cards).value == 2.0
-    summary = {"figures": {"a": {"sharpe_annual": {"mean": 3.0, "low": 1.0, "high": 5.0}}}}
-    found = estimate(summary, "a", "sharpe_annual", cards)
-    assert (found.value, found.low, found.high) == (3.0, 1.0, 5.0)
-    target = {"targets": [{"arm": "a", "figure": "sharpe_annual", "value": 4.0, "verdict": "met"}]}
-    found = estimate(summary | target, "a", "sharpe_annual", cards)
+def test_estimate_prefers_what_was_judged_then_the_summary_then_the_run() -> None:
+    card = {"n_trades": 4, "sharpe_annual": 2.0, "volatility_annual_frac": 0.1}
+    card |= {"sharpe_low_95": 1.5, "sharpe_high_95": 2.5}
+    alone = {"cards": {"m": {"a": [card]}}, "method": "worlds"}
+    found = estimate(alone, "a", "sharpe_annual")
+    assert (found.value, found.low, found.high) == (2.0, 1.5, 2.5)
+    several = {"cards": {"m": {"a": [card, card | {"sharpe_annual": 5.0}]}}}
+    found = estimate(several, "a", "sharpe_annual")
+    assert (found.value, found.low, found.basis) == (3.5, None, "median of 2 runs")
+    summary = {"values": [2.0, 4.0], "median": 3.0, "median_low": 1.0, "median_high": 5.0}
+    summarised = alone | {"figures": {"a": {"sharpe_annual": summary}}}
+    found = estimate(summarised, "a", "sharpe_annual")
+    assert (found.value, found.low, found.high, found.basis) == (3.0, 1.0, 5.0, "median of 2 runs")
+    target = {"arm": "a", "figure": "sharpe_annual", "value": 4.0, "low": None, "high": None}
+    target |= {"verdict": "met", "years_to_decide": None}
+    found = estimate(summarised | {"targets": [target]}, "a", "sharpe_annual")
     assert (found.value, found.verdict) == (4.0, "met")
 
 
-def test_arms_of_lists_unnamed_arms_last_and_primary_is_trained() -> None:
-    document = {"arms": [{"name": "flat", "kind": "yardstick"}, {"name": "x", "title": "X"}]}
-    arms = arms_of(document, ["x", "new"])
-    assert [arm.name for arm in arms] == ["flat", "x", "new"]
-    chosen = primary(arms, document)
-    assert chosen is not None
-    assert chosen.name == "x"
+def test_of_card_tells_no_win_rate_without_a_trade_and_no_interval_without_risk() -> None:
+    idle = {"n_trades": 0, "win_rate_frac": 0.0, "sharpe_annual": 0.0, "volatility_annual_frac": 0}
+    assert of_card(idle, "win_rate_frac").basis == "no round trip was closed"
+    assert of_card(idle, "sharpe_annual").low is None
+
+
+def test_primary_is_the_first_trained_arm() -> None:
+    rows = [("flat", "Flat", "yardstick"), ("x", "X", "trained"), ("y", "Y", "trained")]
+    listed = [dict(zip(("name", "title", "kind"), row, strict=True)) for row in rows]
+    assert primary(arms_of({"arms": listed})) == Arm("x", "X", "trained")
 
 
 def test_plain_makes_json_of_anything() -> None:

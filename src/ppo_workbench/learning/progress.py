@@ -1,4 +1,4 @@
-"""The console: banner, choices, live training progress and the result table.
+"""The console: banner, choices and live training progress.
 
 On a terminal the progress is a live view, elsewhere plain lines.  Whatever is printed
 also goes to a plain-text log, so that a run can keep it as an artefact.
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -118,37 +117,6 @@ class TrainingProgress(Protocol):
         """End and leave the last state on the screen."""
 
 
-@dataclass(frozen=True)
-class ResultRow:
-    """One policy on one split in the result table.
-
-    Attributes:
-        policy: Such as "MaskablePPO" or "buy-and-hold".
-        split: "train" or "validation".
-        sharpe: Annual Sharpe ratio.
-        sharpe_low: Lower end of its 95 % interval.
-        sharpe_high: Upper end.
-        annual_return_frac: Compound, fraction a year.
-        max_drawdown_frac: Fraction of the peak.
-        win_rate_frac: Share of closed round trips won net of cost.
-        trades: Closed round trips.
-        exposure: Mean absolute exposure.
-        violations: Executed actions that broke a rule.
-    """
-
-    policy: str
-    split: str
-    sharpe: float
-    sharpe_low: float
-    sharpe_high: float
-    annual_return_frac: float
-    max_drawdown_frac: float
-    win_rate_frac: float
-    trades: int
-    exposure: float
-    violations: int
-
-
 class WorkbenchConsole:
     """Prints to a stream and keeps the same text, plain, for the record.
 
@@ -232,27 +200,6 @@ class WorkbenchConsole:
             return
         with self.screen.status(Text(f"{what} ..."), spinner="line"):
             yield
-
-    def show_results(self, rows: Sequence[ResultRow]) -> None:
-        """Print a table for each split; where columns are few, without the annual return.
-
-        Policies and splits appear in the order of their first row.
-        """
-        splits = list(dict.fromkeys(row.split for row in rows))
-        for console in (self.screen, self._log):
-            for split in splits:
-                own = [row for row in rows if row.split == split]
-                wide = _result_table(own, split, returns=True)
-                # Measured without a limit: within the console's options every table "fits".
-                unbounded = console.options.update(max_width=10_000)
-                fits = Measurement.get(console, unbounded, wide).maximum <= console.width
-                console.print(wide if fits else _result_table(own, split, returns=False))
-                console.print()
-        self.show("Sharpe: annual, from daily returns over cash, with its 95 % interval")
-        for label, detail in dict(map(_label, (row.policy for row in rows))).items():
-            if detail:
-                self.show(f"{label}: {detail}")
-        self.show("test split: closed")
 
     def training_progress(self) -> "TrainingProgress":
         """Return the progress view that suits the stream."""
@@ -436,56 +383,3 @@ def command_line(overrides: Sequence[str]) -> str:
 def next_lines(commands: Iterable[tuple[str, str]]) -> list[str]:
     """Return (purpose, whole command) as lines; the purpose is a comment of the shell."""
     return ["next:", *(f"  {command}  # {purpose}" for purpose, command in commands)]
-
-
-_COLUMNS = (
-    "annual\nSharpe",
-    "95 %\ninterval",
-    "annual\nreturn",
-    "max\ndrawdown",
-    "win\nrate",
-    "trades",
-    "exposure",
-    "violations",
-)
-_RETURN = 2  # its column
-GAIN, LOSS = "green", "red"
-
-
-def _result_table(rows: Sequence[ResultRow], split: str, *, returns: bool) -> Table:
-    table = Table(box=None, padding=(0, 2 if returns else 1, 0, 0), header_style="bold")
-    table.add_column(f"{split}\npolicy", no_wrap=True)
-    for name in _shown(_COLUMNS, returns):
-        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
-    for row in rows:
-        table.add_row(Text(_label(row.policy)[0]), *_shown(_cells(row), returns))
-    return table
-
-
-def _shown(cells: Sequence[Any], returns: bool) -> list[Any]:
-    return [cell for k, cell in enumerate(cells) if returns or k != _RETURN]
-
-
-def _label(policy: str) -> tuple[str, str]:
-    """Split "threshold rule (against ...)" into what the table has room for and the rest."""
-    label, _, detail = policy.partition(" (")
-    return label, detail.removesuffix(")")
-
-
-def _cells(row: ResultRow) -> tuple[Text, ...]:
-    """Return the figures, coloured by sign; an interval only where it leaves 0 out."""
-    beyond = max(row.sharpe_low, 0.0) + min(row.sharpe_high, 0.0)
-    return (
-        _signed(f"{row.sharpe:+.2f}", row.sharpe),
-        _signed(f"{row.sharpe_low:+.1f} {row.sharpe_high:+.1f}", beyond),
-        _signed(f"{row.annual_return_frac:+.1%}", row.annual_return_frac),
-        Text(f"{row.max_drawdown_frac:.1%}"),
-        Text(f"{row.win_rate_frac:.0%}"),
-        Text(f"{row.trades:,}"),
-        Text(f"{row.exposure:.2f}"),
-        _signed(f"{row.violations:,}", -row.violations),
-    )
-
-
-def _signed(text: str, value: float) -> Text:
-    return Text(text, style=GAIN if value > 0 else LOSS if value < 0 else "")

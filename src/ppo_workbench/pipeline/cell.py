@@ -34,7 +34,7 @@ from ppo_workbench.pipeline.fitting import look_at
 from ppo_workbench.pipeline.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
-from ppo_workbench.scoring.audit import audit
+from ppo_workbench.scoring.audit import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
@@ -182,9 +182,13 @@ def audited(traces: Sequence[Trace], opened: Experiment, policy: Policy) -> dict
     executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
     free = executes or policy.unconstrained
     masked = policy.use_mask and not config.env.mask_all_true
-    reports = [
-        audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces
-    ]
+    return audit_counts(
+        [audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces]
+    )
+
+
+def audit_counts(reports: Sequence[AuditReport]) -> dict[str, Any]:
+    """Return what audits counted: violations, the same by rule, and rules that no check knows."""
     rules: Counter[str] = Counter()
     for report in reports:
         rules.update(report.by_rule)

@@ -1,18 +1,17 @@
 """The document of a comparison: every figure of its report, made from the files of its cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ppo_workbench.config import Config
 from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.scoring.annual import years_of
-from ppo_workbench.scoring.comparison import ArmRun, MarketComparison, conclusions
-from ppo_workbench.scoring.report_document import display_name
+from ppo_workbench.scoring.comparison import MarketComparison, conclusions
+from ppo_workbench.scoring.report_document import display_name, invalid_trades
 from ppo_workbench.scoring.targets import stability_sentence
 
 FORMAT_VERSION = 1
-INVALID = ("violations", "rejections")
 
 
 def comparison_document(
@@ -72,7 +71,9 @@ def comparison_document(
         "seeds": main.seed_figures(reference, second) if second in main.runs else None,
         "selection": main.selection(second if second in main.runs else reference),
         "probability_above_zero": {arm: main.probability_above_zero(arm) for arm in main.runs},
-        "invalid_trades": {arm: _invalid(runs) for arm, runs in main.runs.items()},
+        "invalid_trades": {
+            arm: invalid_trades(run.card for run in runs) for arm, runs in main.runs.items()
+        },
         "other_markets": {
             market: {"figures": own.figures(), "differences": own.differences(pairs)}
             for market, own in compared.items()
@@ -113,16 +114,3 @@ def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[
             },
         )
     return list(tests.values())
-
-
-def _invalid(runs: Sequence[ArmRun]) -> dict[str, int]:
-    """Sum orders that broke a rule, executed (`SEVERITY`) and rejected (`rejected_SEVERITY`)."""
-    totals: dict[str, int] = {}
-    for kind in INVALID:
-        for run in runs:
-            for key, value in run.card.items():
-                if key.startswith(f"{kind}/"):
-                    severity = key.partition("/")[2]
-                    label = severity if kind == "violations" else f"rejected_{severity}"
-                    totals[label] = totals.get(label, 0) + int(value)
-    return totals

@@ -68,8 +68,9 @@ class Evaluation:
         """Say what a reader of the figures must know."""
         data, bars = self.metadata.data, self.experiment.bars
         if self.opening is not None:
-            dates = f"{self.opening.start[:10]} .. {self.opening.stop[:10]}"
-            yield f"look {self.opening.looks} at {dates} of {self.opening.instrument}, recorded"
+            opening = self.opening
+            dates = f"{opening.start[:10]} .. {opening.stop[:10]} of {opening.instrument}"
+            yield f"test access {opening.looks} to {dates}, recorded"
         if bars.instrument != data.instrument or bars.bar_seconds != data.bar_seconds:
             yield (
                 f"other bars than it was trained on: {bars.instrument} of {bars.bar_seconds} s, "

@@ -5,8 +5,8 @@ from ppo_workbench.config import Task
 AGAIN = "the same command begins anew"
 LEFT = {
     Task.train: f"learning had not begun and nothing is written; {AGAIN}",
-    Task.evaluate: f"no score is written, a recorded look at test bars stays recorded; {AGAIN}",
-    Task.paper: f"the replay is not scored, a recorded look at test bars stays recorded; {AGAIN}",
+    Task.evaluate: f"no score is written, a recorded test access stays recorded; {AGAIN}",
+    Task.paper: f"the replay is not scored, a recorded test access stays recorded; {AGAIN}",
     Task.audit: f"the model is as it was and there is no verdict; {AGAIN}",
     Task.verify: f"the model is as it was and there is no verdict; {AGAIN}",
     Task.export: f"the model is as it was, its exports may be missing; {AGAIN}",

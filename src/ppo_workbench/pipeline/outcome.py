@@ -8,21 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ppo_workbench.config import (
-    Config,
-    ConfigError,
-    RewardConfig,
-)
+from ppo_workbench.config import Config, ConfigError, RewardConfig
 from ppo_workbench.config.secrets import masked
-from ppo_workbench.delivery.artifact import (
-    ArtifactPaths,
-)
+from ppo_workbench.delivery.artifact import ArtifactPaths
 from ppo_workbench.delivery.describe import describe_data, plain, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
-from ppo_workbench.learning.progress import ResultRow, WorkbenchConsole, command_line
-from ppo_workbench.learning.training import (
-    TrainingResult,
-)
+from ppo_workbench.learning.progress import WorkbenchConsole, command_line
+from ppo_workbench.learning.training import TrainingResult
 from ppo_workbench.market.horizons import describe_horizons
 from ppo_workbench.pipeline.scores import Scores, own_scores
 from ppo_workbench.pipeline.stored import MODEL_NAMES
@@ -30,9 +22,7 @@ from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.plots import write_plots
 from ppo_workbench.scoring.trace import Trace
-from ppo_workbench.trading.experiment import (
-    Experiment,
-)
+from ppo_workbench.trading.experiment import Experiment
 
 NOTHING_HELD = 0.005  # mean exposure, fraction of equity
 
@@ -71,27 +61,6 @@ def describe_training(config: Config, result: TrainingResult) -> Training:
         selected_timesteps=result.selected_timesteps,
         plan=result.plan,
     )
-
-
-def result_rows(scores: Scores) -> list[ResultRow]:
-    """Turn scorecards into the rows of the result table."""
-    return [
-        ResultRow(
-            policy=name,
-            split=split,
-            sharpe=card.sharpe_annual,
-            sharpe_low=card.sharpe_low_95,
-            sharpe_high=card.sharpe_high_95,
-            annual_return_frac=card.annual_return_frac,
-            max_drawdown_frac=card.max_drawdown_frac,
-            win_rate_frac=card.win_rate_frac,
-            trades=card.n_trades,
-            exposure=card.exposure_mean_abs,
-            violations=sum(card.violations.values()),
-        )
-        for name, cards in scores.items()
-        for split, card in cards.items()
-    ]
 
 
 def resolved_choices(

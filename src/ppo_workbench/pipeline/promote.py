@@ -44,6 +44,7 @@ from ppo_workbench.delivery.champions import (
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.cell import audit_counts
 from ppo_workbench.pipeline.contender import (
     Contender,
     baseline_config,
@@ -355,7 +356,8 @@ class _Promotion:
         champion = None
         if promoted:
             champion = install_champion(_champions(self._home), self._name, artifact)
-        own = Comparand("model", f"{self._name}, trial {number}", evidence.trace)
+        counts = audit_counts([evidence.audit])
+        own = Comparand("model", f"{self._name}, trial {number}", evidence.trace, counts)
         shown = [own, *references(opened.experiment, "test")]
         write_reports(self._folder, document, opened.experiment.bars, shown)
         self._console.show(describe(document))

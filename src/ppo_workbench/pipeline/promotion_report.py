@@ -11,14 +11,12 @@ from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.report_document import (
     Arm,
     figure_title,
-    interval_text,
-    is_told,
-    number,
+    of_card,
     shown,
     unit_of,
 )
-from ppo_workbench.scoring.report_figures import arm_strokes, equity_figure
-from ppo_workbench.scoring.report_tiles import FIGURES, Tile
+from ppo_workbench.scoring.report_figures import equity_figure
+from ppo_workbench.scoring.report_tiles import FIGURES, Tile, figure_tile
 from ppo_workbench.scoring.report_world import World
 
 TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
@@ -26,6 +24,7 @@ CARD = (
     *("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs"),
     *("excess_return_annual_frac", "expectancy_bps"),
 )
+SPLITS = ("validation", "test")
 # Gate -> what it asks, and in what its value is counted.
 GATES = {
     "target_sharpe": ("Sharpe ratio reaches its target on the test", "a year"),
@@ -44,7 +43,7 @@ GATES = {
     "champion": ("Not worse than the reigning champion", "Sharpe, upper end"),
     "costs_x2": ("Still earns at double costs", "fraction"),
     "latency_1_bar": ("Still earns with every order one bar later", "fraction"),
-    "ledger": ("This look at the test was recorded first", "looks"),
+    "ledger": ("This test access was recorded first", "test accesses"),
     "split_hygiene": ("Training, validation and test are kept apart", "bars between"),
     "audit": ("No rule is broken, says the independent audit", "violations"),
     "golden": ("Saved and loaded, it decides the same", "golden vectors"),
@@ -75,7 +74,7 @@ def write_reports(
             for each in shown_policies
         ]
         world = World(bars, {each.name: each.trace for each in shown_policies})
-        figures["equity"] = equity_figure(world, arms, arm_strokes(arms))
+        figures["equity"] = equity_figure(world, arms)
     page = assemble_page(
         TEMPLATE,
         figures,
@@ -114,13 +113,11 @@ def describe(document: Mapping[str, Any]) -> str:
 
 def _tiles(cards: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     """Return three figures of the test beside those of validation."""
-    low, high = (number(cards["test"], key) for key in ("sharpe_low_95", "sharpe_high_95"))
     tiles = []
     for figure in FIGURES:
-        title, before, value = _card_row(cards, figure)
-        span = interval_text(low, high) if figure == "sharpe_annual" else ""
-        told = f"95 % interval {span}" if span else ""
-        tiles.append(Tile(f"{title}, test", value, told, beside=(f"validation: {before}",)))
+        title, before, _ = _card_row(cards, figure)
+        own, beside = of_card(cards["test"], figure), [f"validation: {before}"]
+        tiles.append(figure_tile(figure, own, beside, title=f"{title}, test"))
     return tiles
 
 
@@ -145,11 +142,8 @@ def _gate_row(gate: Mapping[str, Any]) -> dict[str, Any]:
 
 def _card_row(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, str, str]:
     """Return title, validation and test of a figure; a dash for one that means nothing."""
-    texts = []
-    for name in ("validation", "test"):
-        told = is_told({"cards": {name: {"own": [cards[name]]}}}, "own", key)
-        texts.append(shown(cards[name].get(key) if told else None, unit_of(key)))
-    return figure_title(key), texts[0], texts[1]
+    before, test = (shown(of_card(cards[k], key).value, unit_of(key)) for k in SPLITS)
+    return figure_title(key), before, test
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.cell import audit_counts
 from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
 from ppo_workbench.pipeline.comparison_runs import Comparands
@@ -129,7 +130,12 @@ def _draw_model(config: Config, name: str, console: WorkbenchConsole) -> ReportF
     title = f"{name} on {config.split.value} of {found.experiment.bars.instrument}"
     for note in found.notes():
         console.show(f"note: {note}")
-    own = Comparand(found.metadata.model_type.value, found.metadata.name, found.trace)
+    own = Comparand(
+        found.metadata.model_type.value,
+        found.metadata.name,
+        found.trace,
+        audit_counts([found.audit()]),
+    )
     beside = references(found.experiment, found.split)
     run = found.metadata.mlflow_run_id
     curve = read_curve(config.tracking, home_folder(), run) if run else []

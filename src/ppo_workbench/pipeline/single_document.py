@@ -11,7 +11,7 @@ from ppo_workbench.pipeline.stored import run_on_split
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.report_document import display_name
+from ppo_workbench.scoring.report_document import display_name, invalid_trades
 from ppo_workbench.scoring.report_words import SINGLE
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
 from ppo_workbench.scoring.trace import Trace
@@ -28,13 +28,13 @@ class Comparand:
         name: Its key in the document.
         title: What a reader calls it.
         trace: What it did.
-        audit: What the independent audit counted, None where it was not asked.
+        audit: What the independent audit counted, as `cell.audit_counts`.
     """
 
     name: str
     title: str
     trace: Trace
-    audit: dict[str, Any] | None = None
+    audit: dict[str, Any]
 
 
 def references(experiment: Experiment, split: str) -> list[Comparand]:
@@ -55,7 +55,7 @@ def single_document(
     found: Evaluation, split: ScoredSplit, own: Comparand, beside: Sequence[Comparand]
 ) -> dict[str, Any]:
     """Return the document of a single model: intervals over its days, none over seeds."""
-    card, bars, opening = scorecard(found.trace), found.experiment.bars, found.opening
+    scored, bars, opening = scorecard(found.trace), found.experiment.bars, found.opening
     everyone = [own, *beside]
     cards = {each.name: scorecard(each.trace).to_dict() for each in everyone}
     document = {
@@ -72,8 +72,8 @@ def single_document(
                     "name": split.value,
                     "instrument": bars.instrument,
                     "bar_seconds": bars.bar_seconds,
-                    "sessions": card.n_sessions,
-                    "years": card.years,
+                    "sessions": scored.n_sessions,
+                    "years": scored.years,
                     "looks": 0 if opening is None else opening.looks,
                     "synthetic": found.metadata.data.source == "synthetic",
                 }
@@ -89,22 +89,11 @@ def single_document(
             for each in everyone
         ],
         "cards": {split.value: {name: [values] for name, values in cards.items()}},
-        "audit": {each.name: each.audit for each in beside} | {own.name: found.audit().to_dict()},
-        "invalid_trades": {name: _invalid(values) for name, values in cards.items()},
+        "audit": {each.name: each.audit for each in everyone},
+        "invalid_trades": {name: invalid_trades([card]) for name, card in cards.items()},
         "conclusion": list(found.notes()),
     }
-    return document | _compared(everyone, cards, found.metadata.seed, card.years)
-
-
-def _invalid(card: dict[str, Any]) -> dict[str, float]:
-    """Return the orders that broke a rule, executed (`SEVERITY`) and `rejected_SEVERITY`."""
-    kinds = {"violations": "", "rejections": "rejected_"}
-    split = {key: key.partition("/") for key in card}
-    return {
-        f"{kinds[kind]}{severity}": card[key]
-        for key, (kind, _, severity) in split.items()
-        if kind in kinds
-    }
+    return document | _compared(everyone, cards, found.metadata.seed, scored.years)
 
 
 def _compared(

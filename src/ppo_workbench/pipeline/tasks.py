@@ -41,7 +41,6 @@ from ppo_workbench.pipeline.outcome import (
     record_of,
     record_outcome,
     resolved_choices,
-    result_rows,
     say_end,
     say_if_nothing_trades,
     what_next,
@@ -52,6 +51,7 @@ from ppo_workbench.pipeline.paper_feed import paper_feed
 from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.promote import promote, refuse, rollback
 from ppo_workbench.pipeline.report import report
+from ppo_workbench.pipeline.result_table import show_results
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (
     FOLDERS,
@@ -208,7 +208,7 @@ def train(
             )
             tensors = artifact_tensors(experiment, result.tensors)
             paths = keeper.write_model(folder, tensors, metadata, overwrite)
-        console.show_results(result_rows(scores))
+        show_results(console, scores)
         say_if_nothing_trades(console, config, scores)
         say_end(console, config, result, scores, paths, tracker)
         with console.waiting("recording"):

@@ -4,8 +4,9 @@ Only SVG traces, so that the page needs no WebGL and works over a remote desktop
 """
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +16,6 @@ from ppo_workbench.records.analysis_importance import Importance
 from ppo_workbench.records.analysis_plateau import Plateau
 from ppo_workbench.records.analysis_traces import (
     axis_of,
-    column_of,
     label_of,
     labels_of,
     place_of,
@@ -107,18 +107,12 @@ def history_figure(scene: Scene, objective: int) -> Figure:
     if chosen:
         at = [chosen[0].number], [chosen[0].values[objective]]
         traces.append(dot_trace("recommended", *at, ORANGE, symbol="star", size=14))
-    shown = [v for trace in traces for v in trace["y"] if v is not None]
-    axis: dict[str, Any] = {"title": {"text": short_name(scene.objectives[objective])}}
-    limits = robust_range(shown, sign)
-    if limits:
-        axis["range"] = limits
+    axis = scene.value_axis(objective, [v for trace in traces for v in trace["y"]])
     ends = [-0.5, max((row.number for row in scene.rows), default=0) + 0.5]
     ticks: Figure = {"title": {"text": "trial"}, "range": ends, "tickformat": "d"}
     if len(scene.rows) <= FEWEST_FITTED:
         ticks["dtick"] = 1
-    figure = figure_of(traces, ticks, axis)
-    figure["layout"]["height"] = HISTORY_HEIGHT
-    return figure
+    return figure_of(traces, ticks, axis, height=HISTORY_HEIGHT)
 
 
 def intermediate_figure(scene: Scene) -> Figure | None:
@@ -168,9 +162,7 @@ def importance_figure(scene: Scene) -> Figure | None:
     )  # fmt: skip
     marks["hovertemplate"] = "chance: %{x:.0f} %<extra></extra>"
     axis = {"title": {"text": "share of all importances, %"}, "range": [0, 100]}
-    figure = figure_of([bars, marks], axis, {"automargin": True})
-    figure["layout"]["height"] = 130 + 34 * len(names)
-    return figure
+    return figure_of([bars, marks], axis, {}, height=130 + 34 * len(names))
 
 
 def slice_figures(scene: Scene, objective: int) -> list[Figure]:
@@ -223,64 +215,69 @@ def parallel_figure(scene: Scene, objective: int = 0) -> Figure | None:
         "gridcolor": "#888888",
         "tickangle": 0,
     }
-    figure = figure_of(traces, ticks, {"visible": False, "range": [-0.06, 1.06]})
-    figure["layout"]["annotations"] = [a for x, axis in enumerate(axes) for a in _ends(x, axis)]
-    figure["layout"]["showlegend"] = False
-    figure["width_px"] = 118 * len(axes)
-    return figure
+    ends = [note for x, axis in enumerate(axes) for note in _ends(x, axis)]
+    height = {"visible": False, "range": [-0.06, 1.06]}
+    figure = figure_of(traces, ticks, height, annotations=ends, showlegend=False)
+    return figure | {"width_px": 118 * len(axes)}
 
 
 def pareto_figure(scene: Scene) -> Figure | None:
     """Draw the first two objectives against each other with the Pareto front."""
     if len(scene.objectives) < 2 or not scene.complete:
         return None
-    front = sorted(
-        (row for row in scene.complete if row.number in scene.pareto), key=lambda r: r.values[0]
-    )
-    inside = scene.inside
-    groups = [
-        ("other trials", [r for r in scene.complete if r.number not in inside], GREY, "circle"),
-        ("plateau", [r for r in scene.complete if r.number in inside], SKY, "circle"),
-        ("infeasible", [r for r in scene.rows if r.state == "infeasible"], RED, "x"),
-    ]
-    traces = [
-        dot_trace(
-            name, column_of(rows, 0), column_of(rows, 1), colour, symbol, texts=labels_of(rows)
-        )
-        for name, rows, colour, symbol in groups
-        if rows
-    ]
+    x, y = partial(_value, 0), partial(_value, 1)
+    front = sorted((row for row in scene.complete if row.number in scene.pareto), key=x)
     line = {"color": GREEN, "width": 2}
-    traces.append(line_trace("Pareto front", column_of(front, 0), column_of(front, 1), line))
-    traces[-1] |= {"mode": "lines+markers", "text": labels_of(front)}
-    chosen = [row for row in scene.complete if row.number == scene.recommended]
-    traces.append(
-        dot_trace("recommended", column_of(chosen, 0), column_of(chosen, 1), ORANGE, "star", 14)
-    )
+    joined = line_trace("Pareto front", list(map(x, front)), list(map(y, front)), line)
+    traces = [joined | {"mode": "lines+markers", "text": labels_of(front)}]
+    broken = [row for row in scene.rows if row.state == "infeasible"]
+    if broken:
+        at = list(map(x, broken)), list(map(y, broken))
+        traces.append(dot_trace("infeasible", *at, RED, "x", texts=labels_of(broken)))
+    traces += _trial_dots(scene, scene.complete, x, y, (GREY, SKY))
     titles = [{"title": {"text": short_name(name)}} for name in scene.objectives[:2]]
     return figure_of(traces, titles[0], titles[1])
 
 
+def _trial_dots(
+    scene: Scene,
+    rows: Sequence[TrialRow],
+    x: Callable[[TrialRow], Any],
+    y: Callable[[TrialRow], Any],
+    fills: tuple[str, str] = (GREY, BLUE),
+    sizes: tuple[int, int] = (7, 7),
+) -> list[Figure]:
+    """Return trials as dots at `x` and `y`: other ones, the plateau's, the recommended one."""
+    groups = (
+        ("other trials", [r for r in rows if r.number not in scene.inside], fills[0], sizes[0]),
+        ("plateau", [r for r in rows if r.number in scene.inside], fills[1], sizes[1]),
+        ("recommended", [r for r in rows if r.number == scene.recommended], ORANGE, 14),
+    )
+    return [
+        dot_trace(
+            name, list(map(x, members)), list(map(y, members)), fill,
+            "star" if name == "recommended" else "circle", size, labels_of(members),
+        )
+        for name, members, fill, size in groups
+        if members
+    ]  # fmt: skip
+
+
+def _value(objective: int, row: TrialRow) -> float:
+    return row.values[objective]
+
+
+def _place(parameter: Parameter, row: TrialRow) -> Any:
+    return place_of(parameter, row.params[parameter.name])
+
+
 def _slice(scene: Scene, parameter: Parameter, objective: int) -> Figure:
-    plateau = scene.inside
     rows = [row for row in scene.complete if parameter.name in row.params]
-    groups = [
-        ("other trials", [r for r in rows if r.number not in plateau], GREY),
-        ("plateau", [r for r in rows if r.number in plateau], BLUE),
-    ]
-    traces = _surface_line(scene, parameter, objective)
-    for name, members, colour in groups:
-        places = [place_of(parameter, row) for row in members]
-        values = [row.values[objective] for row in members]
-        traces.append(dot_trace(name, places, values, colour, texts=labels_of(members)))
-    chosen = [row for row in rows if row.number == scene.recommended]
-    places = [place_of(parameter, row) for row in chosen]
-    values = [row.values[objective] for row in chosen]
-    traces.append(dot_trace("recommended", places, values, ORANGE, "star", 14))
-    axis = scene.value_axis(objective, [row.values[objective] for row in rows])
-    figure = figure_of(traces, axis_of(parameter), axis)
-    figure["layout"] |= {"showlegend": False, "height": 290}
-    return figure
+    value = partial(_value, objective)
+    dots = _trial_dots(scene, rows, partial(_place, parameter), value)
+    axis = scene.value_axis(objective, list(map(value, rows)))
+    traces = _surface_line(scene, parameter, objective) + dots
+    return figure_of(traces, axis_of(parameter), axis, showlegend=False, height=290)
 
 
 def _surface_line(scene: Scene, parameter: Parameter, objective: int) -> list[Figure]:
@@ -290,7 +287,8 @@ def _surface_line(scene: Scene, parameter: Parameter, objective: int) -> list[Fi
     settings = [{**scene.setting, parameter.name: value} for value in grid]
     mean, sd = scene.plateau.surfaces[objective].predict(settings)
     if parameter.choices:
-        marks = dot_trace("surface", grid, mean.tolist(), GREEN, "line-ew-open", 22)
+        places = [place_of(parameter, value) for value in grid]
+        marks = dot_trace("surface", places, mean.tolist(), GREEN, "line-ew-open", 22)
         return [{**marks, "error_y": {"type": "data", "array": sd.tolist(), "color": GREEN}}]
     band = line_trace(
         "one standard deviation", [*grid, *grid[::-1]],
@@ -308,8 +306,8 @@ def _contour(scene: Scene, first: Parameter, second: Parameter, objective: int) 
     smooth = not first.choices and not second.choices
     field: Figure = {
         "type": "contour" if smooth else "heatmap",
-        "x": across,
-        "y": up,
+        "x": [place_of(first, value) for value in across],
+        "y": [place_of(second, value) for value in up],
         "z": mean.reshape(len(up), len(across)).tolist(),
         "colorscale": "Viridis",
         "reversescale": scene.signs[objective] < 0,
@@ -318,22 +316,13 @@ def _contour(scene: Scene, first: Parameter, second: Parameter, objective: int) 
     }
     if smooth:
         field |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.4, "color": "white"}}
-    plateau = scene.inside
     both = [r for r in scene.complete if first.name in r.params and second.name in r.params]
-    traces = [field]
-    for name, size, fill, members in (
-        ("other trials", 5, "rgba(255,255,255,0.35)", [r for r in both if r.number not in plateau]),
-        ("plateau", 7, "white", [r for r in both if r.number in plateau]),
-        ("recommended", 15, ORANGE, [r for r in both if r.number == scene.recommended]),
-    ):
-        places = [[place_of(axis, row) for row in members] for axis in (first, second)]
-        symbol = "star" if name == "recommended" else "circle"
-        dots = dot_trace(name, places[0], places[1], fill, symbol, size, labels_of(members))
-        dots["marker"]["line"] = {"color": "black", "width": 0.7}
-        traces.append(dots)
-    figure = figure_of(traces, axis_of(first), axis_of(second))
-    figure["layout"] |= {"showlegend": False, "height": 330}
-    return figure
+    places = partial(_place, first), partial(_place, second)
+    dots = _trial_dots(scene, both, *places, ("rgba(255,255,255,0.35)", "white"), (5, 7))
+    for trace in dots:
+        trace["marker"]["line"] = {"color": "black", "width": 0.7}
+    axes = axis_of(first), axis_of(second)
+    return figure_of([field, *dots], *axes, showlegend=False, height=330)
 
 
 def _bundle(
@@ -374,25 +363,26 @@ def _ends(x: int, parameter: Parameter) -> list[Figure]:
 
 
 def _other_states(rows: Sequence[TrialRow], values: Sequence[float]) -> list[Figure]:
-    """Return marks for the trials without a value that counts; failed ones stand below."""
+    """Return marks for the trials without a value that counts; what has none stands below."""
+    known = [row.shown_value for row in rows if row.shown_value is not None]
+    floor = min([*values, *known], default=0)
     traces = []
-    for state, colour, symbol in (
-        ("pruned", GREY, "x-thin-open"), ("infeasible", RED, "diamond-open"),
-    ):  # fmt: skip
-        members = [r for r in rows if r.state == state and r.shown_value is not None]
+    for name, state, colour, symbol, valued in (
+        ("pruned (last report)", "pruned", GREY, "x-thin-open", True),
+        ("infeasible", "infeasible", RED, "diamond-open", True),
+        ("failed, without value", "failed", RED, "triangle-down-open", False),
+        ("pruned, without value", "pruned", GREY, "triangle-down-open", False),
+    ):
+        members = [r for r in rows if r.state == state]
+        if state == "pruned":
+            members = [r for r in members if (r.shown_value is not None) == valued]
         if members:
-            x, y = [r.number for r in members], [r.shown_value for r in members]
-            name = f"{state} (last report)" if state == "pruned" else state
-            traces.append(dot_trace(name, x, y, colour, symbol, 8, texts=labels_of(members)))
-    lost = [r for r in rows if r.state in ("failed", "pruned") and r.shown_value is None]
-    lost += [r for r in rows if r.state == "failed" and r.shown_value is not None]
-    floor = min([*values, *(r.shown_value for r in rows if r.shown_value is not None)], default=0)
-    for state, colour in (("failed", RED), ("pruned", GREY)):
-        members = [r for r in lost if r.state == state]
-        if members:
-            name = f"{state}, without value"
-            y = [floor] * len(members)
-            texts = [f"{label_of(r)}: {html.escape(r.reason[:80])}" for r in members]
-            x = [r.number for r in members]
-            traces.append(dot_trace(name, x, y, colour, "triangle-down-open", 9, texts=texts))
+            x, y = (
+                [r.number for r in members],
+                [r.shown_value if valued else floor for r in members],
+            )
+            texts = [
+                label_of(r) + html.escape(f": {r.reason[:80]}" * (not valued)) for r in members
+            ]
+            traces.append(dot_trace(name, x, y, colour, symbol, 8, texts=texts))
     return traces

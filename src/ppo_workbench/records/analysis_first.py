@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,16 @@ from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.returns import NAME, read_returns
 from ppo_workbench.scoring.metrics import drawdowns
 from ppo_workbench.scoring.report_document import (
-    figure_title,
-    interval_text,
+    Estimate,
     is_told,
-    number,
+    of_card,
     part,
     shown,
     spoken,
     unit_of,
 )
-from ppo_workbench.scoring.report_tiles import FIGURES, Tile
-from ppo_workbench.scoring.strokes import BLUE, SKY, Figure, figure_of, line_trace
+from ppo_workbench.scoring.report_tiles import FIGURES, Tile, figure_tile
+from ppo_workbench.scoring.strokes import BLUE, SKY, Figure, growth_figure, line_trace
 
 # Doing nothing gives 0 of these.
 ZERO_IS_NOTHING = ("Sharpe", "Sortino", "Calmar", "total return", "annual return", "expectancy")
@@ -52,7 +52,7 @@ class Chosen:
             return cls({})
         ends = list(found.get("interval") or [])
         cards = {seed: card for seed, card in part(found, "scorecards").items() if card}
-        return cls(cards, (ends[0], ends[1]) if len(ends) == 2 else None, number(found, "mean"))
+        return cls(cards, (ends[0], ends[1]) if len(ends) == 2 else None, found.get("mean"))
 
 
 def verdict(analysis: Analysis, chosen: Chosen) -> str:
@@ -92,23 +92,15 @@ def first_tiles(analysis: Analysis, chosen: Chosen) -> list[Tile]:
             Tile(f"{name}, expected", f"{value:.3g}", f"standard deviation {sd:.1g}")
             for name, value, sd in pairs
         ]
-    document = {"cards": {"validation": {"own": list(chosen.cards.values())}}}
     measured = analysis.objective_names[0].removeprefix("bound of ")
-    tiles = []
+    cards, tiles = list(chosen.cards.values()), []
     for figure in FIGURES:
-        unit = unit_of(figure)
-        known = [
-            card.get(figure) for card in chosen.cards.values() if is_told(document, "own", figure)
-        ]
-        values = [float(value) for value in known if value is not None]
-        mean = float(np.mean(values)) if values else None
-        span, beside = "", []
+        values = [card[figure] for card in cards if is_told(cards, figure)]
+        own = Estimate(fmean(values)) if values else of_card(cards[0], figure)
         if measured == spoken(figure) and chosen.interval and chosen.mean is not None:
-            span, mean = f"95 % interval {interval_text(*chosen.interval, unit)}", chosen.mean
-        if len(values) > 1:
-            beside = [f"seeds: {', '.join(shown(value, unit) for value in values)}"]
-        text = span if values else "no round trip was closed"
-        tiles.append(Tile(figure_title(figure), shown(mean, unit), text, beside=tuple(beside)))
+            own = Estimate(chosen.mean, *chosen.interval)
+        told = ", ".join(shown(value, unit_of(figure)) for value in values)
+        tiles.append(figure_tile(figure, own, [f"seeds: {told}"] if len(values) > 1 else []))
     return tiles
 
 
@@ -117,33 +109,17 @@ def equity_figure(folder: Path) -> Figure | None:
 
     Drawdowns are those of session closes: bars are not kept.
     """
-    if not (folder / NAME).is_file():
+    kept = read_returns(folder) if (folder / NAME).is_file() else {}
+    lines: list[tuple[Figure, Figure]] = []
+    for seed, returns in kept.items():
+        if len(returns):
+            growth = np.concatenate(([1.0], np.cumprod(1.0 + returns.astype(np.float64))))
+            fall = np.round(-100 * drawdowns(growth), 3).tolist()
+            name, x, second = f"seed {seed}", list(range(len(growth))), len(lines) % 2
+            line = {"color": (BLUE, SKY)[second], "dash": ("solid", "dot")[second]}
+            above = line_trace(name, x, growth.round(5).tolist(), line | {"width": 1.8})
+            lines.append((above, line_trace(name, x, fall, line | {"width": 1})))
+    if not lines:
         return None
-    growths = {
-        seed: np.concatenate(([1.0], np.cumprod(1.0 + returns.astype(np.float64))))
-        for seed, returns in read_returns(folder).items()
-        if len(returns)
-    }
-    if not growths:
-        return None
-    traces = []
-    for index, (seed, growth) in enumerate(growths.items()):
-        sessions = list(range(len(growth)))
-        line = {"color": (BLUE, SKY)[index % 2], "width": 1.8, "dash": ("solid", "dot")[index % 2]}
-        fall = np.round(-100 * drawdowns(growth), 3).tolist()
-        group = {"legendgroup": str(seed)}
-        traces.append(line_trace(f"seed {seed}", sessions, growth.round(5).tolist(), line) | group)
-        hidden = {"yaxis": "y2", "showlegend": False} | group
-        traces.append(line_trace(f"seed {seed}", sessions, fall, line | {"width": 1}) | hidden)
-    figure = figure_of(
-        traces,
-        {"title": {"text": "validation session"}, "anchor": "y2"},
-        {"title": {"text": "growth of 1"}, "domain": [0.4, 1.0]},
-    )
-    figure["layout"] |= {
-        "yaxis2": {"title": {"text": "drawdown, %"}, "domain": [0.0, 0.32], "automargin": True},
-        "height": EQUITY_HEIGHT,
-        "showlegend": True,
-        "hovermode": "x unified",
-    }
-    return figure
+    x_axis = {"title": {"text": "validation session"}}
+    return growth_figure(lines, x_axis, height=EQUITY_HEIGHT, showlegend=True)

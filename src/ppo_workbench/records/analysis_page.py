@@ -20,7 +20,7 @@ from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.analysis_first import Chosen, equity_figure, first_tiles, verdict
 from ppo_workbench.records.analysis_plateau import Extent, Plateau
 from ppo_workbench.records.analysis_trials import Parameter, TrialRow
-from ppo_workbench.records.analysis_words import cost_sentence, error_note
+from ppo_workbench.records.analysis_words import error_note
 from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.strokes import Figure
 
@@ -45,7 +45,7 @@ def render_page(
         rows, parameters, analysis.objective_names, signs, analysis.importances, plateau,
         analysis.pareto,
     )  # fmt: skip
-    figures, slices, contours = _figures(scene)
+    figures = _figures(scene)
     chosen, equity = Chosen({}), None
     if analysis.recommended is not None:
         folder = analysis.html_path.parent / str(analysis.recommended.number)
@@ -62,37 +62,27 @@ def render_page(
         tiles=first_tiles(analysis, chosen),
         told=_told(analysis),
         undrawn=_undrawn(len(scene.complete), len(parameters)),
-        slices=slices,
-        contours=contours,
         extents=[_extent_cells(e, scene.setting) for e in (plateau.extents if plateau else ())],
         error_note=error_note(plateau, analysis.counts["complete"]) if plateau else "",
-        cost_note=cost_sentence(analysis.cost) if analysis.cost else "",
         has_errors=any(row.errors[0] for row in rows),
         names=names,
         trials=[_trial_cells(row, analysis, plateau, names) for row in rows],
     )
 
 
-def _figures(scene: Scene) -> tuple[dict[str, Figure], list[list[str]], list[list[str]]]:
-    """Return all figures by element, and which are slices and contours of each objective."""
+def _figures(scene: Scene) -> dict[str, Figure]:
+    """Return all figures by element; slices and contours count those of each objective."""
     found: dict[str, Figure | None] = {
         "intermediate": intermediate_figure(scene),
         "pareto": pareto_figure(scene),
         "importance": importance_figure(scene),
         "parallel": parallel_figure(scene),
     }
-    slices: list[list[str]] = []
-    contours: list[list[str]] = []
     for k in range(len(scene.objectives)):
         found[f"history{k}"] = history_figure(scene, k)
-        for kind, made, listed in (
-            ("slice", slice_figures(scene, k), slices),
-            ("contour", contour_figures(scene, k), contours),
-        ):
-            ids = [f"{kind}{k}-{i}" for i in range(len(made))]
-            found |= dict(zip(ids, made, strict=False))
-            listed.append(ids)
-    return {name: figure for name, figure in found.items() if figure}, slices, contours
+        found |= {f"slice{k}-{i}": made for i, made in enumerate(slice_figures(scene, k))}
+        found |= {f"contour{k}-{i}": made for i, made in enumerate(contour_figures(scene, k))}
+    return {name: figure for name, figure in found.items() if figure}
 
 
 def _told(analysis: Analysis) -> str:

@@ -22,15 +22,9 @@ def axis_of(parameter: Parameter) -> Figure:
     return axis | {"nticks": 6}
 
 
-def place_of(parameter: Parameter, row: TrialRow) -> Any:
-    """Return where a trial stands on a parameter's axis."""
-    value = row.params[parameter.name]
+def place_of(parameter: Parameter, value: Any) -> Any:
+    """Return where a value stands on a parameter's axis."""
     return html.escape(str(value)) if parameter.choices else float(value)
-
-
-def column_of(rows: Sequence[TrialRow], objective: int) -> list[float]:
-    """Return one objective of the trials."""
-    return [row.values[objective] for row in rows]
 
 
 def labels_of(rows: Sequence[TrialRow]) -> list[str]:

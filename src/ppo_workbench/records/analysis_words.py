@@ -27,21 +27,6 @@ def summarise(analysis: Analysis, plateau: Plateau | None) -> tuple[str, ...]:
     return (*sentences, *_cost(analysis.cost))
 
 
-def cost_sentence(cost: Cost) -> str:
-    """Return what pruning saved, in one or two sentences."""
-    text = (
-        f"Complete and pruned trials trained {cost.trained_timesteps:,.0f} timesteps; without "
-        f"pruning they would have trained {cost.unpruned_timesteps:,.0f} (a whole trial takes "
-        f"{cost.full_timesteps:,.0f}), so pruning saved {cost.saved_timesteps:,.0f} or "
-        f"{cost.saved_frac:.0%}."
-    )
-    if cost.failed_timesteps:
-        text += f" Failed trials took another {cost.failed_timesteps:,.0f}."
-    if cost.unrecorded:
-        text += f" {_many(cost.unrecorded, 'trial')} without recorded timesteps left out."
-    return text
-
-
 def error_note(plateau: Plateau, complete: int) -> str:
     """Say where the standard errors come from."""
     if not plateau.missing_errors:
@@ -125,7 +110,20 @@ def _borders(plateau: Plateau) -> list[str]:
 
 
 def _cost(cost: Cost | None) -> list[str]:
-    return [] if cost is None or not cost.saved_timesteps else [cost_sentence(cost)]
+    """Return what pruning saved, nothing where it saved nothing."""
+    if cost is None or not cost.saved_timesteps:
+        return []
+    text = (
+        f"Complete and pruned trials trained {cost.trained_timesteps:,.0f} timesteps; without "
+        f"pruning they would have trained {cost.unpruned_timesteps:,.0f} (a whole trial takes "
+        f"{cost.full_timesteps:,.0f}), so pruning saved {cost.saved_timesteps:,.0f} or "
+        f"{cost.saved_frac:.0%}."
+    )
+    if cost.failed_timesteps:
+        text += f" Failed trials took another {cost.failed_timesteps:,.0f}."
+    if cost.unrecorded:
+        text += f" {_many(cost.unrecorded, 'trial')} without recorded timesteps left out."
+    return [text]
 
 
 def _many(count: int, noun: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 from ppo_workbench.scoring.report_document import (
     figure_title,
     interval_text,
+    invalid_trades,
     is_told,
-    number,
+    of_card,
     shown,
     unit_of,
 )
@@ -38,15 +39,11 @@ def headline_metrics(cards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     Args:
         cards: Flat scorecards of the split that the run is judged by, one a seed.
     """
-    document = {"cards": {"": {"": [dict(card) for card in cards]}}}
-    found = {}
-    for name in HEADLINE:
-        values = [v for v in (number(card, name) for card in cards) if v is not None]
-        if values and is_told(document, "", name):
-            found[name] = fmean(values)
-    if cards:
-        found[INVALID] = fmean(_invalid(card) for card in cards)
-    return found
+    if not cards:
+        return {}
+    told = [name for name in HEADLINE if is_told(cards, name)]
+    found = {name: fmean(card[name] for card in cards) for name in told}
+    return found | {INVALID: fmean(_invalid(card) for card in cards)}
 
 
 def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) -> str:
@@ -61,22 +58,17 @@ def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) 
         cells = " | ".join(_cell(card, name) for card in cards.values())
         table.append(f"| {figure_title(name)} | {cells} |")
     if cards:
-        invalid = " | ".join(shown(_invalid(card), "count") for card in cards.values())
+        invalid = " | ".join(f"{_invalid(card):,}" for card in cards.values())
         table.append(f"| Invalid trades | {invalid} |")
     return "\n".join(table) + "\n\n" + "\n\n".join(lines)
 
 
 def _cell(card: Mapping[str, Any], name: str) -> str:
-    if not is_told({"cards": {"": {"": [dict(card)]}}}, "", name):
-        return "-"
-    text = shown(card.get(name), unit_of(name))
-    if name == "sharpe_annual" and number(card, "volatility_annual_frac"):
-        span = interval_text(number(card, "sharpe_low_95"), number(card, "sharpe_high_95"))
-        text += f" ({span})" if span else ""
-    return text
+    own = of_card(card, name)
+    span = interval_text(own.low, own.high)
+    return shown(own.value, unit_of(name)) + (f" ({span})" if span else "")
 
 
-def _invalid(card: Mapping[str, Any]) -> float:
+def _invalid(card: Mapping[str, Any]) -> int:
     """Return the orders that broke a rule, carried out or rejected."""
-    kinds = ("violations/", "rejections/")
-    return sum(float(value) for key, value in card.items() if key.startswith(kinds))
+    return sum(invalid_trades([card]).values())

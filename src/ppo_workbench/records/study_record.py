@@ -27,7 +27,6 @@ from ppo_workbench.records.study import (
     load_study,
 )
 from ppo_workbench.records.study_identity import check_folder
-from ppo_workbench.records.study_plots import write_study_plots
 from ppo_workbench.records.tracking import (
     NullTracker,
     RunStatus,
@@ -65,7 +64,6 @@ class StudyRecord:
         self._parent, self._folder = parent, home / "sweeps" / study
         self._storage, self._metrics = config.trial.storage, config.objective.metrics
         self._children: dict[int, Tracker] = {}
-        self._plots = config.tracking.enabled and config.tracking.plots
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> str | None:
         """Begin the child run of a trial; return its id."""
@@ -214,7 +212,7 @@ class StudyRecord:
         return "\n".join(["", *next_lines(commands)])
 
     def _summarise(self) -> None:
-        """Analyse the study; give the parent run its figures, page and plots."""
+        """Analyse the study; give the parent run its figures and page."""
         found = analyse_study(self._storage, self._home, self._study, self._metrics)
         lines = [
             *(f"* {sentence}" for sentence in found.summary),
@@ -230,9 +228,6 @@ class StudyRecord:
         study = load_study(open_storage(self._storage, self._home, self._study), self._study)
         # A step of its own for every start that added trials: older figures stay in the run.
         self._parent.log_metrics(study_figures(study), len(study.get_trials(deepcopy=False)))
-        if self._plots:
-            write_study_plots(study, self._folder / "plots")
-            self._parent.log_artifact(self._folder / "plots", "plots")
 
 
 def study_figures(study: "optuna.Study") -> dict[str, float]:

@@ -234,7 +234,7 @@ def golden_vectors(failure: str | None, vectors: int) -> Gate:
 
 def recorded_look(looks: int) -> Gate:
     """Ask that the opening of the test is in the ledger."""
-    reason = f"look {looks} at this test, recorded before a bar of it was read"
+    reason = f"test access {looks} to these dates, recorded before a bar was read"
     return Gate("ledger", looks >= 1, float(looks), 1.0, reason)
 
 

@@ -17,8 +17,7 @@ function candleTicks(times) {
 }
 
 function candleFigure() {
-  const chosen = (details.candles.arms[arm] || [])[at("stretch").value];
-  if (!chosen) return null;
+  const chosen = details.candles.arms[arm][at("stretch").value];
   const bars = details.candles.stretches[chosen.label], count = bars.time.length;
   const x = bars.time.map((_, i) => i), actions = details.actions[arm];
   const data = [{ type: "candlestick", name: "price", x, open: bars.open, high: bars.high, low: bars.low,
@@ -70,29 +69,19 @@ function orderedTrips() {
 function listTrips() {
   const columns = details.trips[arm], rows = orderedTrips(), pages = Math.max(1, Math.ceil(rows.length / PAGE));
   page = Math.min(Math.max(page, 0), pages - 1);
-  const table = document.createElement("table"), head = table.createTHead().insertRow();
-  table.className = "trips";
-  for (const [text, css] of [["entry", ""], ["exit", ""], ["side", ""], ["shares", "num"], ["profit, USD", "num"],
-    ["return, bps", "num"], ["bars held", "num"]]) {
-    const cell = document.createElement("th");
-    cell.textContent = text;
-    cell.className = css;
-    head.append(cell);
-  }
-  const body = table.createTBody();
   const money = (value) => value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2, signDisplay: "exceptZero" });
+  at("trips").replaceChildren();
   for (const i of rows.slice(page * PAGE, (page + 1) * PAGE)) {
-    const row = body.insertRow();
-    for (const [text, css] of [[columns.entry[i], ""], [columns.exit[i], ""], [columns.direction[i] > 0 ? "long" : "short", ""],
-      [columns.shares[i].toLocaleString("en-US"), "num"], [money(columns.profit_usd[i]), "num"],
-      [money(columns.return_bps[i]), "num"], [columns.bars[i], "num"]]) {
+    const row = at("trips").insertRow();
+    const texts = [columns.entry[i], columns.exit[i], columns.direction[i] > 0 ? "long" : "short",
+      columns.shares[i].toLocaleString("en-US"), money(columns.profit_usd[i]), money(columns.return_bps[i]), columns.bars[i]];
+    for (const [k, text] of texts.entries()) {
       const cell = row.insertCell();
       cell.textContent = text;
-      cell.className = css;
+      if (k > 2) cell.className = "num";
     }
   }
-  at("trips").replaceChildren(table);
-  at("trips").hidden = at("paging").hidden = rows.length === 0;
+  at("trips").closest(".pages").hidden = at("paging").hidden = rows.length === 0;
   at("place").textContent = rows.length ? `${page * PAGE + 1} to ${Math.min((page + 1) * PAGE, rows.length)} of ${rows.length}` : "none";
   at("back").disabled = page === 0;
   at("next").disabled = page >= pages - 1;
@@ -103,8 +92,7 @@ function showArm(index) {
   page = 0;
   for (const select of document.querySelectorAll("select.arm")) select.value = arm;
   for (const panel of document.querySelectorAll("[data-arm]")) panel.hidden = Number(panel.dataset.arm) !== arm;
-  if (!at("stretch")) return;
-  at("stretch").replaceChildren(...(details.candles.arms[arm] || []).map((episode, i) =>
+  at("stretch").replaceChildren(...details.candles.arms[arm].map((episode, i) =>
     new Option(`${episode.label}: ${episode.reason}`, i)));
   place("masks", figures[`masks@${arm}`]);
   place("rewards", figures[`rewards@${arm}`]);
@@ -112,7 +100,7 @@ function showArm(index) {
   listTrips();
 }
 function showLog() {
-  if (at("log")) figures.equity.layout.yaxis.type = at("log").checked ? "log" : "linear";
+  figures.equity.layout.yaxis.type = at("log").checked ? "log" : "linear";
   place("equity", figures.equity);
 }
 function showCurve() {
@@ -122,7 +110,7 @@ function showAll() {
   showLog();
   showCurve();
   place("equal_volatility", figures.equal_volatility);
-  for (const id of Object.keys(figures)) if (id.startsWith("cost@")) place(id, figures[id]);
+  place("cost", figures.cost);
   showArm(arm);
   document.documentElement.dataset.drawn = document.querySelectorAll(".js-plotly-plot").length;
 }
@@ -130,8 +118,8 @@ function showAll() {
 for (const select of document.querySelectorAll("select.arm")) select.onchange = () => showArm(select.value);
 for (const [id, act] of [["log", showLog], ["curve", showCurve], ["stretch", () => place("candles", candleFigure())],
   ["order", () => { page = 0; listTrips(); }]]) if (at(id)) at(id).onchange = act;
-if (at("back")) at("back").onclick = () => { page -= 1; listTrips(); };
-if (at("next")) at("next").onclick = () => { page += 1; listTrips(); };
+at("back").onclick = () => { page -= 1; listTrips(); };
+at("next").onclick = () => { page += 1; listTrips(); };
 matchMedia("(prefers-color-scheme: dark)").onchange = showAll;
 showAll();
 document.documentElement.dataset.milliseconds = Math.round(performance.now());

@@ -1,8 +1,7 @@
-"""The report of a comparison or of one training: a page, its JSON, pictures and traces.
+"""The report of a comparison or of one training: a page, its JSON and traces.
 
     report.html            one self-contained page
     report.json            the document and the numbers of every table
-    report-*.png           the first pictures
     trace-ARM.parquet      every decision of an arm in the shown world
 
 docs/report.md says what each part shows.
@@ -17,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.report_document import Arm, arms_of, figure_title, plain
+from ppo_workbench.scoring.report_document import Arm, arms_of, plain
 from ppo_workbench.scoring.report_masks import mask_table
-from ppo_workbench.scoring.report_page import Link, render_report
-from ppo_workbench.scoring.report_plots import write_report_plots
+from ppo_workbench.scoring.report_page import render_report
 from ppo_workbench.scoring.report_tables import (
     arm_tables,
     difference_table,
     invalid_table,
     metric_table,
-    stress_tables,
 )
-from ppo_workbench.scoring.report_words import findings, headline, looks
+from ppo_workbench.scoring.report_words import accesses, findings, headline
 from ppo_workbench.scoring.report_world import World
 from ppo_workbench.scoring.trace import Trace
 
@@ -42,8 +39,8 @@ class ReportInput:
     """What a report is made of.
 
     Attributes:
-        document: The comparison's document; every part of it may be missing.
-        traces: Out-of-sample trace of the shown world, by arm.
+        document: Of a comparison or of a single model.
+        traces: Out-of-sample trace of the shown world, of every arm.
         bars: Bars of that world; they cover the traces.
         curves: Training curves by arm, one list of points for each run.  A point has `step`
             and figures of docs/metrics.md, such as `validation/sharpe_annual`.
@@ -61,7 +58,6 @@ class ReportFiles:
 
     page: Path
     record: Path
-    pictures: tuple[Path, ...]
     traces: tuple[Path, ...]
 
 
@@ -78,36 +74,33 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     """
     document: dict[str, Any] = plain(source.document)
     world = World(source.bars, source.traces)
-    arms = arms_of(document, [*source.traces, *source.curves])
+    arms = arms_of(document)
     tables = report_tables(document, arms, world)
     folder.mkdir(parents=True, exist_ok=True)
     traces = _write_traces(arms, world, folder)
     record = folder / "report.json"
     record.write_text(_record(document, arms, tables, title), encoding="utf-8")
-    pictures = write_report_plots(folder, arms, world, source.curves, tables["differences"])
 
-    def page(links: Sequence[Link]) -> str:
+    def page(links: Sequence[dict[str, Any]]) -> str:
         return render_report(title, document, arms, world, source.curves, tables, links)
 
     bare = page(_links(arms, traces, 0))
     room = MOST_PAGE_BYTES - len(bare.encode("utf-8"))
     links = _links(arms, traces, min(room, MOST_EMBEDDED_BYTES))
     path = folder / "report.html"
-    whole = page(links) if any(link.embedded for link in links) else bare
+    whole = page(links) if any(link["embedded"] for link in links) else bare
     path.write_text(whole, encoding="utf-8")
-    return ReportFiles(path, record, tuple(pictures), tuple(traces.values()))
+    return ReportFiles(path, record, tuple(traces.values()))
 
 
 def report_tables(document: Mapping[str, Any], arms: Sequence[Arm], world: World) -> dict[str, Any]:
     """Return every table of the report; all numbers are finite or None."""
-    traced = [arm.name for arm in arms if arm.name in world.traces]
     tables = {
-        "metrics": metric_table(document, arms, world),
+        "metrics": metric_table(document, arms),
         "differences": difference_table(document, arms),
-        "invalid_trades": invalid_table(document, arms, world),
-        "masks": {name: mask_table(world, name) for name in traced},
-        "stress": stress_tables(document, arms),
-        "arms": {name: arm_tables(world, name) for name in traced},
+        "invalid_trades": invalid_table(document, arms),
+        "masks": {arm.name: mask_table(world, arm.name) for arm in arms},
+        "arms": {arm.name: arm_tables(world, arm.name) for arm in arms},
     }
     clean: dict[str, Any] = plain(tables)
     return clean
@@ -120,26 +113,17 @@ def _record(
         "format_version": FORMAT_VERSION,
         "title": title,
         "headline": headline(document, arms),
-        "looks": looks(document),
+        "test_accesses": [sentence for sentence, _ in accesses(document)],
         "findings": findings(document, arms),
-        "figure_titles": {key: figure_title(key) for key in _figures_of(tables)},
         "document": document,
         "tables": tables,
     }
     return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def _figures_of(tables: Mapping[str, Any]) -> list[str]:
-    keys = [key for row in tables["metrics"] for key in row["figures"]]
-    keys += [group["figure"] for group in tables["differences"]]
-    return list(dict.fromkeys(keys))
-
-
 def _write_traces(arms: Sequence[Arm], world: World, folder: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for arm in arms:
-        if arm.name not in world.traces:
-            continue
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", arm.name)
         while (path := folder / f"trace-{stem}.parquet") in paths.values():
             stem += "-2"
@@ -148,7 +132,7 @@ def _write_traces(arms: Sequence[Arm], world: World, folder: Path) -> dict[str, 
     return paths
 
 
-def _links(arms: Sequence[Arm], traces: Mapping[str, Path], room: int) -> list[Link]:
+def _links(arms: Sequence[Arm], traces: Mapping[str, Path], room: int) -> list[dict[str, Any]]:
     """Return the downloads, the smallest files inside the page as long as there is room."""
     titles = {arm.name: arm.title for arm in arms}
     embedded: dict[str, str] = {}
@@ -158,12 +142,12 @@ def _links(arms: Sequence[Arm], traces: Mapping[str, Path], room: int) -> list[L
             embedded[name] = f"data:application/vnd.apache.parquet;base64,{content}"
             room -= len(embedded[name])
     return [
-        Link(
-            titles[name],
-            path.name,
-            embedded.get(name, path.name),
-            f"{path.stat().st_size / 1e6:.2f} MB",
-            name in embedded,
-        )
+        {
+            "title": titles[name],
+            "file": path.name,
+            "href": embedded.get(name, path.name),
+            "size": f"{path.stat().st_size / 1e6:.2f} MB",
+            "embedded": name in embedded,
+        }
         for name, path in traces.items()
     ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import numpy as np
 
@@ -58,15 +57,6 @@ class Band:
     low: Floats
     high: Floats
     runs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; NaN becomes None."""
-        columns = {name: getattr(self, name) for name in ("steps", "mean", "low", "high")}
-        lists = {
-            name: [float(v) if isfinite(v) else None for v in values]
-            for name, values in columns.items()
-        }
-        return {**lists, "runs": self.runs}
 
 
 def curve_title(key: str) -> str:

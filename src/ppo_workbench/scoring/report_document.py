@@ -1,10 +1,10 @@
-"""Reading a comparison's document: every part of it may be missing.
+"""Reading the document of a comparison or of one model, and how its figures are written.
 
-What comes in is a mapping as the comparison writes it; `plain` makes it JSON that any
-reader accepts, and the functions here return empty things for parts that are not there.
+A document has arms, cards, invalid trades and audits always; figures, targets, differences,
+stress, selection and statistics over seeds may be missing or empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
@@ -50,6 +50,7 @@ NAMES = {
 }
 # Figures of closed round trips: without one there is nothing to be told.
 OF_TRIPS = ("win_rate_frac", "expectancy_bps", "expectancy_usd", "profit_factor")
+SIDES = ("first", "second")  # of a difference
 RESAMPLED = "days and seeds"  # how a document says that its runs traded the same days
 _NEVER_NEGATIVE = ("win_rate", "max_drawdown", "volatility", "n_", "exposure_mean_abs", "turnover")
 _BETTER_ABOVE = (
@@ -66,7 +67,6 @@ class Arm:
     name: str
     title: str
     kind: str
-    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,172 +118,115 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def part(document: Any, *keys: str) -> dict[str, Any]:
-    """Return a nested mapping, empty where any step to it is missing."""
+def part(document: Any, *keys: str) -> Any:
+    """Return a nested part, an empty mapping where any step to it is missing."""
     for key in keys:
-        document = document.get(key) if isinstance(document, Mapping) else None
-    return dict(document) if isinstance(document, Mapping) else {}
+        document = (document or {}).get(key)
+    return document or {}
 
 
-def rows(document: Document, key: str) -> list[dict[str, Any]]:
-    """Return the mappings of a listed part, empty where it is missing."""
-    found = document.get(key)
-    listed = found if isinstance(found, list | tuple) else []
-    return [dict(row) for row in listed if isinstance(row, Mapping)]
+def rows(document: Document, key: str) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of a listed part, empty where it is missing."""
+    return document.get(key) or ()
 
 
-def number(row: Mapping[str, Any], key: str) -> float | None:
-    """Return a finite number of a mapping, or None."""
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if isfinite(value) else None
+def arms_of(document: Document) -> list[Arm]:
+    """Return the arms in the document's order."""
+    return [Arm(row["name"], row["title"], row["kind"]) for row in document["arms"]]
 
 
-def arms_of(document: Document, also: Sequence[str]) -> list[Arm]:
-    """Return the arms in the document's order, then those that only `also` names."""
-    listed = [
-        Arm(
-            str(row["name"]),
-            _title(row),
-            str(row.get("kind") or "trained"),
-            tuple(str(item) for item in row.get("overrides") or ()),
-        )
-        for row in rows(document, "arms")
-        if "name" in row
-    ]
-    known = {arm.name for arm in listed}
-    extra = [name for name in dict.fromkeys(also) if name not in known]
-    return listed + [Arm(name, display_name(name), "trained") for name in extra]
+def primary(arms: Iterable[Arm]) -> Arm:
+    """Return the arm that the report is about: the first trained one."""
+    return next(arm for arm in arms if arm.kind == "trained")
 
 
-def _title(row: Mapping[str, Any]) -> str:
-    """Return the title of a listed variant, where it has none or only its key a readable one."""
-    name, title = str(row["name"]), str(row.get("title") or row["name"])
-    return display_name(name) if title == name else title
-
-
-def primary(arms: Sequence[Arm], document: Document) -> Arm | None:
-    """Return the arm that the report is about: trained, and judged by targets if any are."""
-    judged = {str(row.get("arm")) for row in rows(document, "targets")}
-    trained = [arm for arm in arms if arm.kind == "trained"]
-    chosen = [arm for arm in trained if arm.name in judged] or trained or list(arms)
-    return chosen[0] if chosen else None
-
-
-def title_of(arms: Sequence[Arm], name: object) -> str:
+def title_of(arms: Sequence[Arm], name: str) -> str:
     """Return an arm's title, its name where it is not listed."""
-    return next((arm.title for arm in arms if arm.name == name), display_name(str(name)))
+    return next((arm.title for arm in arms if arm.name == name), display_name(name))
 
 
-def is_told(document: Document, arm: str, figure: str) -> bool:
-    """Tell whether a figure means anything for an arm: no win rate without a round trip."""
-    cards = cards_of(document, arm)
-    count = part(document, "figures", arm, "n_trades").get("values")
-    trips = list(count) if isinstance(count, list) else [card.get("n_trades") for card in cards]
-    traded = [number({"n": value}, "n") for value in trips]
-    none = bool(traded) and all(value == 0 for value in traded)
-    return not (none and figure in OF_TRIPS)
+def cards_of(document: Document, arm: str) -> Sequence[Mapping[str, Any]]:
+    """Return an arm's flat scorecards over all seeds, of the market that the report is about."""
+    cards: Sequence[Mapping[str, Any]] = next(iter(document["cards"].values()))[arm]
+    return cards
 
 
-def told_differences(document: Document) -> list[dict[str, Any]]:
+def is_told(cards: Iterable[Mapping[str, Any]], figure: str) -> bool:
+    """Tell whether a figure of these runs means anything: no win rate without a round trip."""
+    return figure not in OF_TRIPS or any(card["n_trades"] for card in cards)
+
+
+def invalid_trades(cards: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Sum orders that broke a rule, executed (`SEVERITY`) and rejected (`rejected_SEVERITY`)."""
+    totals: dict[str, int] = {}
+    for card in cards:
+        for kind, prefix in (("violations/", ""), ("rejections/", "rejected_")):
+            for key in [key for key in card if key.startswith(kind)]:
+                label = prefix + key.removeprefix(kind)
+                totals[label] = totals.get(label, 0) + int(card[key])
+    return totals
+
+
+def told_differences(document: Document) -> list[Mapping[str, Any]]:
     """Return the differences of figures that mean something for both of their arms."""
-    found: dict[tuple[str, str], bool] = {}
-    listed = rows(document, "differences")
-    for row in listed:
-        for side in ("first", "second"):
-            key = str(row.get(side)), str(row.get("figure"))
-            if key not in found:
-                found[key] = is_told(document, *key)
     return [
         row
-        for row in listed
-        if all(found[str(row.get(side)), str(row.get("figure"))] for side in ("first", "second"))
+        for row in rows(document, "differences")
+        if all(is_told(cards_of(document, row[side]), row["figure"]) for side in SIDES)
     ]
 
 
 def has_interval(row: Mapping[str, Any]) -> bool:
     """Tell whether a difference has an interval: without one nothing can be decided."""
-    return number(row, "low") is not None and number(row, "high") is not None
+    return row["low"] is not None and row["high"] is not None
 
 
-def target_of(document: Document, arm: str, figure: str) -> dict[str, Any]:
+def target_of(document: Document, arm: str, figure: str) -> Mapping[str, Any]:
     """Return the row of a target, empty where there is none."""
-    for row in rows(document, "targets"):
-        if row.get("arm") == arm and row.get("figure") == figure:
-            return row
-    return {}
+    named = (row for row in rows(document, "targets") if row["arm"] == arm)
+    return next((row for row in named if row["figure"] == figure), {})
 
 
-def estimate(document: Document, arm: str, figure: str, cards: Sequence[Document]) -> Estimate:
-    """Return the best known value of a figure: a target's, a summary's, or the runs' median.
-
-    Args:
-        document: The comparison's document.
-        arm: Name of the arm.
-        figure: A scorecard's key.
-        cards: The arm's flat scorecards; without a summary their median stands alone.
-    """
-    if not is_told(document, arm, figure) or (
-        figure in OF_TRIPS and cards and all(card.get("n_trades") == 0 for card in cards)
-    ):
-        return Estimate(None, basis="no round trip was closed")
-    target = target_of(document, arm, figure)
-    if number(target, "value") is not None:
-        return Estimate(
-            number(target, "value"),
-            *_ends(target, "low", "high", figure),
-            "as judged",
-            str(target.get("verdict") or ""),
-            number(target, "years_to_decide"),
-        )
-    summary = part(document, "figures", arm, figure)
-    kinds = [("median", "median_low", "median_high"), ("mean", "low", "high")]
-    if document.get("method") == RESAMPLED:  # an interval over seeds would leave out the days
-        kinds.reverse()
-    for kind, low, high in kinds:
-        if number(summary, kind) is not None:
-            runs = len(summary.get("values") or ())
-            basis = f"{kind} of {runs} runs" if runs > 1 else "one run"
-            return Estimate(number(summary, kind), *_ends(summary, low, high, figure), basis)
-    values = [v for v in (number(card, figure) for card in cards) if v is not None]
-    if not values:
-        return Estimate(None)
-    if len(values) > 1:
+def estimate(document: Document, arm: str, figure: str) -> Estimate:
+    """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
+    cards = cards_of(document, arm)
+    target, summary = target_of(document, arm, figure), part(document, "figures", arm, figure)
+    if not is_told(cards, figure) or (len(cards) == 1 and not (target or summary)):
+        return of_card(cards[0], figure)
+    if target:
+        ends = _ends(target, "low", "high", figure)
+        verdict, years = target["verdict"], target["years_to_decide"]
+        return Estimate(target["value"], *ends, "as judged", verdict, years)
+    if not summary:
+        values = [card[figure] for card in cards]
         return Estimate(median(values), basis=f"median of {len(values)} runs")
-    return Estimate(values[0], *_own_interval(cards[0], figure), "one run")
+    kind, low, high = "median", "median_low", "median_high"
+    if document["method"] == RESAMPLED:  # an interval over seeds would leave out the days
+        kind, low, high = "mean", "low", "high"
+    runs = len(summary["values"])
+    basis = f"{kind} of {runs} runs" if runs > 1 else "one run"
+    return Estimate(summary[kind], *_ends(summary, low, high, figure), basis)
+
+
+def of_card(card: Mapping[str, Any], figure: str) -> Estimate:
+    """Return a figure of one run, with the one interval that a scorecard has: Lo's of Sharpe."""
+    if not is_told([card], figure):
+        return Estimate(None, basis="no round trip was closed")
+    if figure != "sharpe_annual" or not card.get("volatility_annual_frac"):
+        return Estimate(card.get(figure), basis="one run")
+    return Estimate(card[figure], card["sharpe_low_95"], card["sharpe_high_95"], "one run")
 
 
 def _ends(
     row: Mapping[str, Any], low: str, high: str, figure: str
 ) -> tuple[float | None, float | None]:
     """Return an interval within what a figure can be; None where it is a single value's."""
-    first, last = number(row, low), number(row, high)
+    first, last = row[low], row[high]
     if first is None or last is None or first == last:
         return None, None
     if figure.startswith(_NEVER_NEGATIVE):
         first = max(first, 0.0)
     return first, min(last, 1.0) if figure == "win_rate_frac" else last
-
-
-def cards_of(document: Document, arm: str) -> list[dict[str, Any]]:
-    """Return an arm's flat scorecards over all markets and seeds."""
-    found: list[dict[str, Any]] = []
-    for by_arm in part(document, "cards").values():
-        listed = by_arm.get(arm) if isinstance(by_arm, Mapping) else None
-        found += [dict(card) for card in listed or () if isinstance(card, Mapping)]
-    return found
-
-
-def audit_count(document: Document, arm: str) -> float | None:
-    """Return how many violations an arm's audit found, None where there was none.
-
-    A comparison gives the number as `violations`; an audit's own record lists them under
-    that name beside a `count`.
-    """
-    audit = part(document, "audit", arm)
-    listed = number(audit, "violations")
-    return number(audit, "count") if listed is None else listed
 
 
 def better_sign(figure: str) -> int:
@@ -341,10 +284,3 @@ def interval_text(low: float | None, high: float | None, unit: str = RATIO) -> s
         return ""
     first = shown(low, unit).removesuffix(" points").removesuffix(" %")
     return f"{first} to {shown(high, unit)}"
-
-
-def _own_interval(card: Document, figure: str) -> tuple[float | None, float | None]:
-    """Return the one interval that a scorecard brings along: Lo's of the Sharpe ratio."""
-    if figure != "sharpe_annual" or number(card, "volatility_annual_frac") == 0.0:
-        return None, None
-    return number(card, "sharpe_low_95"), number(card, "sharpe_high_95")

@@ -6,7 +6,7 @@ ink and grid.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,16 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
 from ppo_workbench.scoring.plots import thinned_rows
 from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys, curve_title
-from ppo_workbench.scoring.report_document import Arm, number, part
+from ppo_workbench.scoring.report_document import Arm
 from ppo_workbench.scoring.report_masks import mask_history
 from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
-from ppo_workbench.scoring.strokes import Figure, figure_of, line_trace
+from ppo_workbench.scoring.strokes import (
+    Figure,
+    figure_of,
+    growth_figure,
+    line_trace,
+    panel_axis,
+)
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.rewards import REWARD_NAMES
 
@@ -36,18 +42,16 @@ SHOWN_REFERENCES = ("threshold", "buy-and-hold")
 
 
 def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
-    """Return every figure that the input allows; the rest of the page says what is missing."""
-    colours = arm_strokes(arms)
-    figures: dict[str, Figure] = {}
-    traced = [arm for arm in arms if arm.name in world.traces]
-    if traced:
-        figures["equity"] = equity_figure(world, traced, colours)
-        figures["equal_volatility"] = equal_volatility_figure(world, traced, colours)
-    for index, arm in enumerate(traced):
+    """Return every figure of the arms and of their training."""
+    figures = {
+        "equity": equity_figure(world, arms),
+        "equal_volatility": equal_volatility_figure(world, arms),
+    }
+    for index, arm in enumerate(arms):
         figures[f"masks@{index}"] = masks_figure(world, arm)
         figures[f"rewards@{index}"] = rewards_figure(world, arm)
     for index, key in enumerate(curve_keys(curves)):
-        figures[f"curves@{index}"] = curves_figure(curves, key, arms, colours)
+        figures[f"curves@{index}"] = curves_figure(curves, key, arms)
     return figures
 
 
@@ -68,66 +72,48 @@ def is_faint(arm: Arm) -> bool:
     return arm.kind != "trained" and arm.name not in SHOWN_REFERENCES
 
 
-def equity_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+def equity_figure(world: World, arms: Sequence[Arm]) -> Figure:
     """Draw growth of 1 and drawdown of all arms by session, over bands of the regime."""
-    traces = []
+    lines, strokes = [], arm_strokes(arms)
     for arm in arms:
         trace, dates, text = world.traces[arm.name], world.dates(arm.name), _short(arm.title)
+        hidden = {"visible": "legendonly"} if is_faint(arm) else {}
         growth = trace.equity_usd[trace.session_ends()] / trace.initial_equity_usd
-        line = _thinned(text, dates, growth, strokes[arm.name])
-        line["hovertemplate"] = "%{y:.3f}"
-        falls = _thinned(text, dates, -100 * session_drawdowns(trace), strokes[arm.name], 1.0)
-        falls |= {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
-        traces += [
-            line | {"legendgroup": _text(arm.name)},
-            falls | {"legendgroup": _text(arm.name)},
-        ]
-        if is_faint(arm):
-            traces[-1]["visible"] = traces[-2]["visible"] = "legendonly"
+        line, thin = strokes[arm.name], strokes[arm.name] | {"width": 1.0}
+        falls = _thinned(text, dates, -100 * session_drawdowns(trace), thin)
+        lines.append((_thinned(text, dates, growth, line) | hidden, falls | hidden))
+    strip = {"domain": [0.0, 0.055], "visible": False, "fixedrange": True}
+    figure = growth_figure(lines, _dates("y3"), 0.09, yaxis3=strip, height=EQUITY_HEIGHT)
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
-    traces.append(_regime_band(world.traces[longest], world.dates(longest)))
-    figure = figure_of(traces, _dates("y3"), {"title": {"text": "growth of 1"}})
-    figure["layout"] |= {
-        "yaxis2": _axis("drawdown, %", [0.09, 0.36]) | {"rangemode": "tozero"},
-        "yaxis3": {"domain": [0.0, 0.055], "visible": False, "fixedrange": True},
-        "height": EQUITY_HEIGHT,
-        "hovermode": "x unified",
-    }
-    figure["layout"]["yaxis"]["domain"] = [0.42, 1.0]
+    figure["data"].append(_regime_band(world.traces[longest], world.dates(longest)))
     return figure
 
 
-def equal_volatility_figure(world: World, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+def equal_volatility_figure(world: World, arms: Sequence[Arm]) -> Figure:
     """Draw drawdowns of session returns scaled to 10 % volatility."""
-    traces = []
+    traces, strokes = [], arm_strokes(arms)
     for arm in arms:
         falls = -100 * drawdowns_at_reference(world.traces[arm.name])[1:]
         title = f"{_short(arm.title)}: {-falls.min():.1f} %"
         line = _thinned(title, world.dates(arm.name), falls, strokes[arm.name])
         traces.append(line | {"hovertemplate": "%{y:.2f} %"})
     axis = {"title": {"text": "drawdown at 10 % volatility, %"}}
-    figure = figure_of(traces, _dates(), axis)
-    figure["layout"]["hovermode"] = "x unified"
-    return figure
+    return figure_of(traces, _dates(), axis, hovermode="x unified")
 
 
 def masks_figure(world: World, arm: Arm) -> Figure:
     """Draw the share of decisions that the most active rules blocked, over time."""
     found = mask_history(world, arm.name)
+    if not found["rules"]:
+        return _nothing("no rule blocked anything")
     traces = []
     for index, (rule, shares) in enumerate(found["rules"].items()):
         line = {"color": COLOURS[index], "width": 1.8, "dash": DASHES[index // 4]}
-        values = [float(f"{100 * share:.4g}") for share in shares]
-        trace = line_trace(_text(rule), found["dates"], values, line)
+        trace = line_trace(_text(rule), found["dates"], _digits(100 * np.array(shares), 4), line)
         traces.append(trace | {"hovertemplate": "%{y:.1f} %"})
     axis = {"title": {"text": "decisions blocked, %"}, "rangemode": "tozero"}
-    figure = figure_of(traces, _dates(), axis)
-    figure["layout"]["showlegend"] = True  # also of a single rule
-    if not traces:
-        figure["layout"]["annotations"] = [_note("no rule blocked anything")]
-        figure["layout"]["height"] = 160
-    figure["layout"]["hovermode"] = "x unified"
-    return figure
+    # The legend also of a single rule.
+    return figure_of(traces, _dates(), axis, hovermode="x unified", showlegend=True)
 
 
 def rewards_figure(world: World, arm: Arm) -> Figure:
@@ -135,10 +121,9 @@ def rewards_figure(world: World, arm: Arm) -> Figure:
     trace, dates = world.traces[arm.name], world.dates(arm.name)
     used = [k for k in range(len(REWARD_NAMES)) if np.any(trace.reward_components[:, k])]
     if not used:
-        figure = figure_of([], _dates(), {})
-        figure["layout"] |= {"annotations": [_note("no reward was paid")], "height": 160}
-        return figure
-    traces, axes = [], {}
+        return _nothing("no reward was paid")
+    traces: list[Figure] = []
+    axes: Figure = {}
     for place, k in enumerate(used):
         sums = np.cumsum(trace.reward_components[:, k])[trace.session_ends()]
         suffix = "" if place == 0 else str(place + 1)
@@ -147,76 +132,65 @@ def rewards_figure(world: World, arm: Arm) -> Figure:
         drawn = _thinned(name, dates, sums, line, limit=REWARD_POINTS)
         traces.append(drawn | {"yaxis": f"y{suffix}", "hovertemplate": "%{y:.4g}"})
         top = 1.0 - place / len(used)
-        axes[f"yaxis{suffix}"] = _axis(name, [top - 0.8 / len(used), top])
+        axes[f"yaxis{suffix}"] = panel_axis(name, [top - 0.8 / len(used), top])
     last = "y" if len(used) == 1 else f"y{len(used)}"
-    figure = figure_of(traces, _dates(last), {})
-    figure["layout"] |= axes | {
-        "height": 110 + 120 * len(used), "showlegend": False, "hovermode": "x unified",
-    }  # fmt: skip
-    return figure
+    height = 110 + 120 * len(used)
+    axes |= {"height": height, "showlegend": False, "hovermode": "x unified"}
+    return figure_of(traces, _dates(last), {}, **axes)
 
 
-def curves_figure(curves: Curves, key: str, arms: Sequence[Arm], strokes: dict[str, Any]) -> Figure:
+def curves_figure(curves: Curves, key: str, arms: Sequence[Arm]) -> Figure:
     """Draw one training figure of every trained arm: mean and 95 % interval over its runs."""
-    traces = []
+    traces, strokes = [], arm_strokes(arms)
     for arm in arms:
         band = curve_band(curves.get(arm.name) or (), key)
         if band is None:
             continue
-        values, line = band.to_dict(), strokes[arm.name]
-        steps = values["steps"]
+        steps, line = band.steps.tolist(), strokes[arm.name]
         title = f"{_short(arm.title)} ({band.runs} {'run' if band.runs == 1 else 'runs'})"
         if np.isfinite(band.low).any():
             edge = {"width": 0, "color": line["color"]}
             plain = {"showlegend": False, "hoverinfo": "skip", "legendgroup": _text(arm.name)}
-            traces.append(line_trace(title, steps, _digits(values["high"]), edge) | plain)
+            traces.append(line_trace(title, steps, _digits(band.high), edge) | plain)
             fill = {"fill": "tonexty", "fillcolor": _pale(line["color"])}
-            traces.append(line_trace(title, steps, _digits(values["low"]), edge) | plain | fill)
-        mean = line_trace(title, steps, _digits(values["mean"]), line)
+            traces.append(line_trace(title, steps, _digits(band.low), edge) | plain | fill)
+        mean = line_trace(title, steps, _digits(band.mean), line)
         traces.append(mean | {"legendgroup": _text(arm.name), "hovertemplate": "%{y:.4g}"})
-    axis = {"title": {"text": _text(curve_title(key))}}
-    figure = figure_of(traces, {"title": {"text": "timesteps"}, "rangemode": "tozero"}, axis)
-    figure["layout"] |= {"hovermode": "x unified", "showlegend": True}
-    return figure
+    x = {"title": {"text": "timesteps"}, "rangemode": "tozero"}
+    y = {"title": {"text": _text(curve_title(key))}}
+    return figure_of(traces, x, y, hovermode="x unified", showlegend=True)
 
 
-def cost_figure(table: dict[str, Any]) -> Figure | None:
-    """Draw the Sharpe ratio over the multiple of costs, None below two multiples."""
-    points = []
-    for row in table["scenarios"]:
-        multiple = _multiple(row["name"])
-        sharpe = number(row["figures"], "sharpe_annual")
-        if multiple is not None and sharpe is not None:
-            points.append((multiple, sharpe, number(row["figures"], "sharpe_standard_error")))
-    if len(points) < 2:
-        return None
-    points.sort()
-    error = [1.96 * (e or 0.0) for _, _, e in points]
+def cost_figure(stress: Mapping[str, Any]) -> Figure:
+    """Draw the Sharpe ratio over the multiple of costs; the break-even cost as a mark."""
+    points = sorted(
+        (float(name.removeprefix("costs_x")), told["figures"])
+        for name, told in stress["scenarios"].items()
+        if name.startswith("costs_x")
+    )
+    multiples = [multiple for multiple, _ in points]
     trace = line_trace(
-        "Sharpe ratio", [p[0] for p in points], [p[1] for p in points],
+        "Sharpe ratio", multiples, [card["sharpe_annual"] for _, card in points],
         {"color": COLOURS[0], "width": 2.2},
     )  # fmt: skip
     trace |= {"mode": "lines+markers", "hovertemplate": "x %{x:g}: %{y:.2f}<extra></extra>"}
-    trace["error_y"] = {"type": "data", "array": error, "thickness": 1.2, "color": COLOURS[0]}
+    errors = [1.96 * (card["sharpe_standard_error"] or 0.0) for _, card in points]
+    trace["error_y"] = {"type": "data", "array": errors, "thickness": 1.2, "color": COLOURS[0]}
     figure = figure_of(
         [trace],
         {"title": {"text": "costs of fills, multiple of the configured"}, "rangemode": "tozero"},
         {"title": {"text": "Sharpe ratio, annual"}, "zeroline": True},
+        showlegend=False,
+        height=320,
     )
-    figure["layout"] |= {"showlegend": False, "height": 320}
-    even = number(part(table, "break_even"), "multiple_of_configured")
-    if even is not None and even <= 2 * points[-1][0]:
-        figure["layout"]["shapes"] = [_upright(even)]
-        figure["layout"]["annotations"] = [_flag(even, f"break-even, x {even:.2f}")]
+    even = stress["break_even"]["multiple_of_configured"]
+    if even is not None and even <= 2 * multiples[-1]:
+        line = {"color": COLOURS[1], "dash": "dash", "width": 1.5}
+        upright = {"type": "line", "x0": even, "x1": even, "yref": "paper", "y0": 0, "y1": 1}
+        flag = {"text": f"break-even, x {even:.2f}", "x": even, "yref": "paper", "y": 1}
+        flag |= {"showarrow": False, "xanchor": "left", "xshift": 5}
+        figure["layout"] |= {"shapes": [upright | {"line": line}], "annotations": [flag]}
     return figure
-
-
-def _multiple(name: str) -> float | None:
-    head, _, tail = name.partition("costs_x")
-    try:
-        return float(tail) if head == "" and tail else None
-    except ValueError:
-        return None
 
 
 def _regime_band(trace: Trace, dates: list[str]) -> Figure:
@@ -244,17 +218,15 @@ def _thinned(
     dates: Sequence[str],
     values: Floats,
     line: dict[str, Any],
-    width: float = 0.0,
     limit: int = CURVE_POINTS,
 ) -> Figure:
     rows = thinned_rows(values, limit)
-    stroke = line | {"width": width} if width else line
-    y = [float(f"{value:.6g}") for value in values[rows]]
-    return line_trace(name, [dates[i] for i in rows], y, stroke)
+    return line_trace(name, [dates[i] for i in rows], _digits(values[rows], 6), line)
 
 
-def _digits(values: Sequence[float | None]) -> list[float | None]:
-    return [None if value is None else float(f"{value:.5g}") for value in values]
+def _digits(values: Floats, digits: int = 5) -> list[float | None]:
+    """Return numbers without the digits that no picture shows, None for NaN."""
+    return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in values]
 
 
 def _pale(colour: str) -> str:
@@ -264,16 +236,6 @@ def _pale(colour: str) -> str:
 
 def _dates(anchor: str = "y") -> Figure:
     return {"type": "date", "anchor": anchor, "nticks": 7, "hoverformat": "%Y-%m-%d"}
-
-
-def _axis(title: str, domain: list[float]) -> Figure:
-    return {
-        "title": {"text": title},
-        "domain": domain,
-        "zeroline": False,
-        "automargin": True,
-        "nticks": 5,
-    }
 
 
 def _text(text: str) -> str:
@@ -286,22 +248,7 @@ def _short(title: str) -> str:
     return _text(title if len(title) <= LEGEND_LETTERS else title[: LEGEND_LETTERS - 3] + "...")
 
 
-def _note(text: str) -> Figure:
-    return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
-
-
-def _upright(x: float) -> Figure:
-    line = {"color": COLOURS[1], "dash": "dash", "width": 1.5}
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-
-
-def _flag(x: float, text: str) -> Figure:
-    return {
-        "text": text,
-        "x": x,
-        "yref": "paper",
-        "y": 1,
-        "showarrow": False,
-        "xanchor": "left",
-        "xshift": 5,
-    }
+def _nothing(text: str) -> Figure:
+    """Return a figure that says why it shows nothing."""
+    place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
+    return figure_of([], _dates(), {}, annotations=[{"text": text} | place], height=160)

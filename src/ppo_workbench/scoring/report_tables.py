@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
-from ppo_workbench.scoring.metrics import SEVERITIES, RoundTrips, round_trips, scorecard
+from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.plots import monthly_returns
 from ppo_workbench.scoring.report_document import (
+    SIDES,
     Arm,
     Document,
-    audit_count,
     better_sign,
-    cards_of,
     difference_unit,
     estimate,
     figure_title,
     has_interval,
-    number,
-    part,
     plain,
     title_of,
     told_differences,
@@ -53,19 +50,15 @@ PROMISED = {
     "calmar": "masked higher",
 }
 MOST_TRIPS = 1500
-EXTREME_TRIPS = 5
 
 
-def metric_table(document: Document, arms: Sequence[Arm], world: World) -> list[Table]:
+def metric_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     """Return one row for each arm: every figure with its interval and verdict."""
-    table = []
-    for arm in arms:
-        cards = cards_of(document, arm.name)
-        if not cards and arm.name in world.traces:
-            cards = [scorecard(world.traces[arm.name]).to_dict()]
-        cells = {key: asdict(estimate(document, arm.name, key, cards)) for key in METRICS}
-        table.append({"arm": arm.name, "title": arm.title, "kind": arm.kind, "figures": cells})
-    return table
+    return [
+        {"arm": arm.name, "title": arm.title, "kind": arm.kind}
+        | {"figures": {key: asdict(estimate(document, arm.name, key)) for key in METRICS}}
+        for arm in arms
+    ]
 
 
 def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
@@ -74,9 +67,9 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     `left`, `width` and `at` are the interval and the estimate in per cent of the axis that
     all differences of one figure share; `zero` is where 0 stands on it.
     """
-    groups: dict[str, list[Table]] = {}
+    groups: dict[str, list[Document]] = {}
     for row in told_differences(document):
-        groups.setdefault(str(row.get("figure")), []).append(row)
+        groups.setdefault(row["figure"], []).append(row)
     return [
         {
             "figure": figure,
@@ -89,56 +82,25 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     ]
 
 
-def invalid_table(document: Document, arms: Sequence[Arm], world: World) -> list[Table]:
+def invalid_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     """Return the invalid trades of each arm by severity: executed, and rejected."""
     table = []
     for arm in arms:
-        counts = part(document, "invalid_trades", arm.name) or _invalid(world, arm.name)
-        audit = part(document, "audit", arm.name)
-        if not counts and not audit:
-            continue
-        executed = {name: number(counts, name) for name in SEVERITIES}
-        rejected = {name: number(counts, f"rejected_{name}") for name in SEVERITIES}
+        counts, audit = (document[key][arm.name] for key in ("invalid_trades", "audit"))
         table.append(
             {
                 "arm": arm.name,
                 "title": arm.title,
-                "executed": executed,
-                "rejected": rejected,
-                "audit": audit_count(document, arm.name),
+                "executed": {name: counts.get(name) for name in SEVERITIES},
+                "rejected": {name: counts.get(f"rejected_{name}") for name in SEVERITIES},
+                "audit": audit["violations"],
                 "audit_by_rule": {
-                    rule.replace("_", " "): count for rule, count in part(audit, "by_rule").items()
+                    rule.replace("_", " "): count for rule, count in audit["by_rule"].items()
                 },
-                "unaudited": [str(r).replace("_", " ") for r in audit.get("unaudited") or ()],
+                "unaudited": [rule.replace("_", " ") for rule in audit["unaudited"]],
             }
         )
     return table
-
-
-def stress_tables(document: Document, arms: Sequence[Arm] = ()) -> list[Table]:
-    """Return each re-scored policy: scenarios with their figures, and the break-even cost."""
-    found = part(document, "stress")
-    policies = [found] if "scenarios" in found else list(found.values())
-    tables = []
-    for policy in policies:
-        scenarios = part(policy, "scenarios")
-        if not scenarios:
-            continue
-        tables.append(
-            {
-                "policy": title_of(arms, part(policy).get("policy") or "policy"),
-                "scenarios": [
-                    {
-                        "name": name,
-                        "change": str(part(scenarios, name).get("change") or name),
-                        "figures": part(scenarios, name, "figures"),
-                    }
-                    for name in scenarios
-                ],
-                "break_even": part(policy, "break_even"),
-            }
-        )
-    return tables
 
 
 def arm_tables(world: World, name: str) -> Table:
@@ -172,51 +134,26 @@ def trip_table(trace: Trace, world: World) -> Table:
     kept = np.arange(len(trips))
     if len(trips) > MOST_TRIPS:
         kept = np.sort(np.argsort(-np.abs(trips.pnl_usd), kind="stable")[:MOST_TRIPS])
-    order = kept[np.argsort(-trips.pnl_usd[kept], kind="stable")]
-    places = {int(trip): place for place, trip in enumerate(kept)}
-    won, lost = order[:EXTREME_TRIPS], order[::-1][:EXTREME_TRIPS]
-    return {
-        "count": len(trips),
-        "columns": _trip_columns(trips, kept, trace, world),
-        "winners": [places[int(i)] for i in won if trips.pnl_usd[i] > 0],
-        "losers": [places[int(i)] for i in lost if trips.pnl_usd[i] < 0],
-    }
-
-
-def _trip_columns(
-    trips: RoundTrips, kept: np.ndarray[Any, np.dtype[np.int64]], trace: Trace, world: World
-) -> Table:
     form = "%Y-%m-%d %H:%M" if world.is_intraday else "%Y-%m-%d"
-    return {
+    columns = {
         "entry": world.local(trace.end_ns[trips.entry_row[kept]]).strftime(form).tolist(),
         "exit": world.local(trace.end_ns[trips.exit_row[kept]]).strftime(form).tolist(),
-        "direction": trips.direction[kept].tolist(),
-        "shares": plain(_short(trips.quantity[kept])),
-        "profit_usd": plain(np.round(trips.pnl_usd[kept], 2)),
-        "return_bps": plain(np.round(1e4 * trips.return_frac[kept], 2)),
-        "bars": trips.bars_held[kept].tolist(),
+        "direction": trips.direction[kept],
+        "shares": np.round(trips.quantity[kept], 4),
+        "profit_usd": np.round(trips.pnl_usd[kept], 2),
+        "return_bps": np.round(1e4 * trips.return_frac[kept], 2),
+        "bars": trips.bars_held[kept],
     }
-
-
-def _short(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float | int]:
-    """Return numbers without digits that a table does not show."""
-    return [int(v) if v == int(v) else round(float(v), 4) for v in values]
+    return {"count": len(trips), "columns": plain(columns)}
 
 
 def _parts(parts: Mapping[str, Part]) -> list[Table]:
     return [{"name": name, **plain(values.to_dict())} for name, values in parts.items()]
 
 
-def _invalid(world: World, name: str) -> Table:
-    if name not in world.traces:
-        return {}
-    card = scorecard(world.traces[name])
-    return {**card.violations, **{f"rejected_{k}": v for k, v in card.rejections.items()}}
-
-
 def _span(listed: Sequence[Document]) -> tuple[float, float]:
     """Return the ends of an axis that holds 0 and every interval."""
-    ends = [number(row, key) for row in listed for key in ("low", "high", "estimate")]
+    ends = [row[key] for row in listed for key in ("low", "high", "estimate")]
     values = [0.0, *(value for value in ends if value is not None)]
     low, high = min(values), max(values)
     room = 0.06 * (high - low) or 1.0
@@ -227,19 +164,13 @@ def _placed(row: Document, arms: Sequence[Arm], left: float, right: float) -> Ta
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * (value - left) / (right - left), 2)
 
-    low, high = number(row, "low"), number(row, "high")
-    start, stop = place(low), place(high)
+    start, stop = place(row["low"]), place(row["high"])
+    kept = ("estimate", "low", "high", "p_value", "decided", "method")
     return {
-        "first": title_of(arms, row.get("first")),
-        "second": title_of(arms, row.get("second")),
-        "estimate": number(row, "estimate"),
-        "low": low,
-        "high": high,
-        "p_value": number(row, "p_value"),
-        "decided": bool(row.get("decided")),
-        "method": str(row.get("method") or ""),
+        **{side: title_of(arms, row[side]) for side in SIDES},
+        **{key: row[key] for key in kept},
         "has_interval": has_interval(row),
-        "at": place(number(row, "estimate")),
+        "at": place(row["estimate"]),
         "left": start,
         "width": None if start is None or stop is None else round(stop - start, 2),
         "zero": place(0.0),

@@ -78,9 +78,7 @@ class World:
 
     @cached_property
     def period(self) -> tuple[str, str]:
-        """The first and last date of any trace, empty without one."""
-        if not self.traces:
-            return "", ""
+        """The first and last date of any trace."""
         first = min(int(trace.end_ns[0]) for trace in self.traces.values())
         last = max(int(trace.end_ns[-1]) for trace in self.traces.values())
         days = self.local(np.array([first, last])).strftime("%Y-%m-%d").tolist()

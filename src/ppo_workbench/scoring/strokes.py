@@ -28,8 +28,8 @@ def robust_range(values: Sequence[float], sign: int) -> list[float] | None:
     return sorted(ends)
 
 
-def figure_of(traces: list[Figure], x: Figure, y: Figure) -> Figure:
-    """Return a figure in the page's style."""
+def figure_of(traces: list[Figure], x: Figure, y: Figure, **layout: Any) -> Figure:
+    """Return a figure in the page's style; what `layout` names is added to it or replaced."""
     plain = {"gridcolor": "#E6E6E6", "zeroline": False, "automargin": True}
     return {
         "data": traces,
@@ -43,8 +43,38 @@ def figure_of(traces: list[Figure], x: Figure, y: Figure) -> Figure:
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
             "xaxis": plain | x,
             "yaxis": plain | y,
-        },
+        }
+        | layout,
     }
+
+
+def growth_figure(
+    lines: Sequence[tuple[Figure, Figure]], x: Figure, bottom: float = 0.0, **layout: Any
+) -> Figure:
+    """Return growth of 1 over drawdown, in per cent, of some policies, on one axis of time.
+
+    Args:
+        lines: For each policy the two lines; the legend names the first and rules both.
+        x: The axis of time.
+        bottom: Share of the height that is left free below.
+        layout: What else the figure's layout holds.
+    """
+    traces = []
+    for index, (growth, fall) in enumerate(lines):
+        group = {"legendgroup": str(index)}
+        traces.append(growth | group | {"hovertemplate": "%{y:.3f}"})
+        under = {"yaxis": "y2", "showlegend": False, "hovertemplate": "%{y:.2f} %"}
+        traces.append(fall | group | under)
+    below = panel_axis("drawdown, %", [bottom, 0.36]) | {"rangemode": "tozero"}
+    above = {"title": {"text": "growth of 1"}, "domain": [0.42, 1.0]}
+    layout = {"yaxis2": below, "hovermode": "x unified"} | layout
+    return figure_of(traces, {"anchor": "y2"} | x, above, **layout)
+
+
+def panel_axis(title: str, domain: Sequence[float]) -> Figure:
+    """Return the vertical axis of one of several panels; `domain` is its part of the height."""
+    axis: Figure = {"title": {"text": title}, "domain": list(domain), "zeroline": False}
+    return axis | {"automargin": True, "nticks": 5}
 
 
 def dot_trace(
