@@ -255,9 +255,9 @@ def test_seeds_copied_on_the_same_days_are_no_new_days(copies: int) -> None:
         one, many = once.probability_above_zero(arm), often.probability_above_zero(arm)
         assert one is not None
         assert many == pytest.approx(one | {"runs": 2 * copies})
-    one, many = (found.selection("b", resamples=300) for found in (once, often))
-    assert many["superior_ability"] == pytest.approx(one["superior_ability"])
-    held, held_often = one["confidence_set"], many["confidence_set"]
+    tested, again = (found.selection("b", resamples=300) for found in (once, often))
+    assert again["superior_ability"] == pytest.approx(tested["superior_ability"])
+    held, held_often = tested["confidence_set"], again["confidence_set"]
     assert held_often["p_values"] == pytest.approx(held["p_values"])
     assert held_often["included"] == held["included"]
 

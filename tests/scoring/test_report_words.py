@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from ppo_workbench.scoring.catalogue import FRACTION
 from ppo_workbench.scoring.report_document import (
-    FRACTION,
     POINTS,
     Arm,
     arms_of,

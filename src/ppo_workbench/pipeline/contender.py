@@ -23,7 +23,7 @@ from ppo_workbench.pipeline.stored import run_on_split, selected_policy
 from ppo_workbench.pipeline.trial import Bound, SeedTraining, instances, objective
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
-from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
+from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.samples import Floats
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.scoring.trace import Trace
@@ -61,7 +61,7 @@ class Contender:
 
     def scores(self) -> list[list[float]]:
         """Return one row of window scores a seed on validation, more is better."""
-        sign = -1.0 if self._metric in LOWER_IS_BETTER else 1.0
+        sign = metric(self._metric).better
         return [[sign * score for score in instances(self._metric, run)] for run in self.runs]
 
     def bound(self) -> Bound:
@@ -70,7 +70,7 @@ class Contender:
 
     def rank(self) -> float:
         """Return the bound, more is better."""
-        return -self.bound().value if self._metric in LOWER_IS_BETTER else self.bound().value
+        return metric(self._metric).better * self.bound().value
 
     def delivered(self) -> SeedTraining:
         """Return the run that would be delivered: the best validation bound of its own."""

@@ -112,7 +112,13 @@ def reward_words(reward: RewardConfig) -> str:
 
 
 def say_if_nothing_trades(console: WorkbenchConsole, config: Config, scores: Scores) -> None:
-    """Say so when the rules left nothing to trade, or the agent does not want to."""
+    """Say so when accounts were ruined, the rules left nothing to trade, or the agent does not."""
+    ruined = [name for name, cards in scores.items() if any(card.ruined for card in cards.values())]
+    if ruined:
+        console.show(
+            f"warning: ruined, and nothing left to trade with: {', '.join(ruined)}; the figures "
+            "are of the few sessions before (look at costs=, market.tick, the rules under risk.)"
+        )
     card, own = scores["random-legal"]["train"], own_scores(config, scores)["validation"]
     if card.n_fills == 0:
         rule, share = max(card.blocked_share.items(), key=lambda item: item[1])

@@ -72,7 +72,7 @@ def _cells(card: Scorecard) -> dict[str, Text]:
         "95 %\ninterval": _signed(f"{low:+.1f} {high:+.1f}", max(low, 0.0) + min(high, 0.0)),
         RETURN: _signed(f"{card.annual_return_frac:+.1%}", card.annual_return_frac),
         "max\ndrawdown": Text(f"{card.max_drawdown_frac:.1%}"),
-        "win\nrate": Text(f"{card.win_rate_frac:.0%}"),
+        "win\nrate": Text(f"{card.win_rate_frac:.0%}" if card.n_trades else "-"),
         "trades": Text(f"{card.n_trades:,}"),
         "exposure": Text(f"{card.exposure_mean_abs:.2f}"),
         "violations": _signed(f"{violations:,}", -violations),

@@ -32,8 +32,8 @@ from ppo_workbench.pipeline.scores import lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
+from ppo_workbench.scoring.catalogue import NEITHER, metric
 from ppo_workbench.scoring.metrics import (
-    LOWER_IS_BETTER,
     RATIO_CAP,
     Scorecard,
     scorecard,
@@ -129,19 +129,18 @@ class SeedTraining:
         return self.cards[-1]
 
 
-def bound(metric: str, values: Sequence[float], k: float, fallback: float) -> Bound:
+def bound(key: str, values: Sequence[float], k: float, fallback: float) -> Bound:
     """Return mean -/+ k standard errors of values over seeds and windows.
 
     Args:
-        metric: Decides the side.
+        key: Of the metric, which decides the side.
         values: One for each seed (and window).
         k: Standard errors.
         fallback: Standard error where there is a single value.
     """
     mean = fmean(values)
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else fallback
-    sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
-    return Bound(mean + sign * k * error, mean, error)
+    return Bound(mean - metric(key).better * k * error, mean, error)
 
 
 def objective(config: Config, metric: str, seeds: Sequence[SeedTraining], at: int) -> Bound:
@@ -162,12 +161,13 @@ def instances(metric: str, seed: SeedTraining) -> list[float]:
 
 
 def check_objective(config: Config) -> None:
-    """Refuse metrics that no scorecard has.
+    """Refuse metrics that no scorecard has, or that are neither good nor bad by themselves.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: Another name.
     """
-    known = sorted(name for name, kind in Scorecard.__annotations__.items() if kind in (int, float))
+    single = [name for name, kind in Scorecard.__annotations__.items() if kind in (int, float)]
+    known = sorted(name for name in single if metric(name).better != NEITHER)
     for name in config.objective.metrics:
         if name not in known:
             raise ConfigError(f"objective.metrics={name!r}: must be one of {', '.join(known)}")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
-from ppo_workbench.scoring.metrics import LOWER_IS_BETTER
+from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
 from ppo_workbench.scoring.report_document import display_name
 from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
 from ppo_workbench.scoring.samples import NOTHING, StatisticsError
@@ -134,7 +134,9 @@ class MarketComparison:
             found = self._resamples.difference(figure, first, second)
             low, high, p = found.low, found.high, found.p_value
         excludes = low is not None and high is not None and not low <= 0.0 <= high
-        better = np.sum(apart < 0 if figure in LOWER_IS_BETTER else apart > 0)
+        better = None
+        if metric(figure).better != NEITHER:
+            better = int(np.sum(apart * metric(figure).better > 0))
         return {
             "first": first,
             "second": second,
@@ -146,7 +148,7 @@ class MarketComparison:
             "p_value": p,
             "excludes_zero": excludes,
             "decided": excludes,
-            "better_in": int(better),
+            "better_in": better,
             "runs": len(apart),
         }
 
@@ -317,7 +319,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
     if not row["decided"]:
         why = " once all pairs are counted (Holm)" if row["excludes_zero"] else ""
         return f"{text}, not decided{why}."
-    better = (row["estimate"] < 0) == (row["figure"] in LOWER_IS_BETTER)
+    better = is_better(row["figure"], row["estimate"])
     return f"{text}, {'better' if better else 'worse'}."
 
 

@@ -18,10 +18,6 @@ from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LOWER_IS_BETTER = (
-    *("max_drawdown_frac", "max_drawdown_sessions", "max_drawdown_at_10pct_vol_frac"),
-    *("volatility_annual_frac", "turnover_annual", "cost_usd", "cost_bps_of_turnover"),
-)
 SEVERITIES = ("impossible", "regulatory", "house")
 RATIO_CAP = 1000.0
 RETURN_CAP = 1e6

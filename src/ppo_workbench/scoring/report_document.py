@@ -12,28 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric
+
 Document = Mapping[str, Any]
 
-RATIO, FRACTION, COUNT, MONEY = "ratio", "fraction", "count", "USD"
 POINTS = "points"  # a difference of fractions
-TITLES = {
-    "sharpe_annual": "Sharpe ratio, annual",
-    "max_drawdown_frac": "Maximum drawdown",
-    "win_rate_frac": "Win rate",
-    "sortino_annual": "Sortino ratio, annual",
-    "calmar": "Calmar ratio",
-    "max_drawdown_at_10pct_vol_frac": "Maximum drawdown at 10 % volatility",
-    "annual_return_frac": "Annual return",
-    "excess_return_annual_frac": "Annual return over cash",
-    "total_return_frac": "Total return",
-    "volatility_annual_frac": "Volatility, annual",
-    "exposure_mean_abs": "Mean exposure",
-    "n_trades": "Round trips",
-    "expectancy_bps": "Expectancy, bps",
-    "profit_factor": "Profit factor",
-    "turnover_annual": "Turnover, times equity a year",
-    "cost_bps_of_turnover": "Costs, bps of turnover",
-}
 # What a reader calls the variants and reference policies of a comparison.
 NAMES = {
     "masked": "MaskablePPO",
@@ -48,16 +31,8 @@ NAMES = {
     "random-legal": "random legal actions",
     "flat": "flat (never trades)",
 }
-# Figures of closed round trips: without one there is nothing to be told.
-OF_TRIPS = ("win_rate_frac", "expectancy_bps", "expectancy_usd", "profit_factor")
 SIDES = ("first", "second")  # of a difference
 RESAMPLED = "days and seeds"  # how a document says that its runs traded the same days
-_NEVER_NEGATIVE = ("win_rate", "max_drawdown", "volatility", "n_", "exposure_mean_abs", "turnover")
-_BETTER_ABOVE = (
-    *("sharpe", "sortino", "calmar", "total_return", "annual_return", "excess_return"),
-    *("win_rate", "expectancy", "profit_factor"),
-)
-_BETTER_BELOW = ("max_drawdown", "volatility", "cost", "violations", "rejections", "passive")
 
 
 @dataclass(frozen=True)
@@ -153,7 +128,7 @@ def cards_of(document: Document, arm: str) -> Sequence[Mapping[str, Any]]:
 
 def is_told(cards: Iterable[Mapping[str, Any]], figure: str) -> bool:
     """Tell whether a figure of these runs means anything: no win rate without a round trip."""
-    return figure not in OF_TRIPS or any(card["n_trades"] for card in cards)
+    return not metric(figure).of_trips or any(card["n_trades"] for card in cards)
 
 
 def invalid_trades(cards: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -224,21 +199,12 @@ def _ends(
     first, last = row[low], row[high]
     if first is None or last is None or first == last:
         return None, None
-    if figure.startswith(_NEVER_NEGATIVE):
-        first = max(first, 0.0)
-    return first, min(last, 1.0) if figure == "win_rate_frac" else last
-
-
-def better_sign(figure: str) -> int:
-    """Return +1 where more of a figure is better, -1 where less is, 0 where neither."""
-    if figure.startswith(_BETTER_BELOW):
-        return -1
-    return 1 if figure.startswith(_BETTER_ABOVE) else 0
+    return max(first, metric(figure).lowest), min(last, metric(figure).highest)
 
 
 def figure_title(figure: str) -> str:
     """Return what a reader calls a figure."""
-    return TITLES.get(figure) or figure.replace("_", " ")
+    return metric(figure).title
 
 
 def spoken(figure: str) -> str:
@@ -249,12 +215,8 @@ def spoken(figure: str) -> str:
 
 
 def unit_of(figure: str) -> str:
-    """Return the unit that a figure's key implies."""
-    if figure.endswith(("_frac", "_share")) or "_share/" in figure:
-        return FRACTION
-    if figure.startswith("n_") or figure.startswith(("violations/", "rejections/")):
-        return COUNT
-    return MONEY if figure.endswith("_usd") else RATIO
+    """Return the unit of a figure."""
+    return metric(figure).unit
 
 
 def difference_unit(figure: str) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
+from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.plots import monthly_returns
 from ppo_workbench.scoring.report_document import (
     SIDES,
     Arm,
     Document,
-    better_sign,
     difference_unit,
     estimate,
     figure_title,
@@ -75,7 +75,7 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
             "figure": figure,
             "title": figure_title(figure),
             "unit": difference_unit(figure),
-            "better": {1: "right", -1: "left", 0: ""}[better_sign(figure)],
+            "better": {1: "right", -1: "left", 0: ""}[metric(figure).better],
             "rows": [_placed(row, arms, *_span(listed)) for row in listed],
         }
         for figure, listed in groups.items()

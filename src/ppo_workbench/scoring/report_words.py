@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.report_document import (
     SIDES,
     Arm,
     Document,
-    better_sign,
     estimate,
     has_interval,
     interval_text,
@@ -66,9 +66,10 @@ def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
     """Return sentences on invalid trades of trained arms, and on what the audit found."""
     sentences, executed = [], []
     for arm in arms:
-        if arm.kind == "trained":
-            counts = document["invalid_trades"][arm.name]
-            executed.append(f"{arm.title} {sum(counts.get(key, 0) for key in SEVERITIES):,.0f}")
+        if arm.kind != "trained":
+            continue  # buy and hold asks no rule
+        counts = document["invalid_trades"][arm.name]
+        executed.append(f"{arm.title} {sum(counts.get(key, 0) for key in SEVERITIES):,.0f}")
         violations = document["audit"][arm.name]["violations"]
         if violations:
             sentences.append(f"The audit found {violations:,.0f} violations in {arm.title}.")
@@ -181,7 +182,7 @@ def _standing(
 
 def _sign(row: Mapping[str, Any]) -> int:
     """Return +1 where the first arm is better, -1 where it is worse, 0 where neither is said."""
-    return better_sign(row["figure"]) * (1 if row["estimate"] >= 0 else -1)
+    return metric(row["figure"]).better * (1 if row["estimate"] >= 0 else -1)
 
 
 def _target_sentence(document: Document, chosen: Arm) -> str:
