@@ -22,7 +22,7 @@ RULES = (
 )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class World:
     """Two models, bars that follow the warm-up, and the state of the first one then."""
 
