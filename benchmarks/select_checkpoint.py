@@ -144,6 +144,7 @@ RULES: dict[str, Callable[[Values, Values], int]] = {
     "last unless 2 paired errors worse, mean of 3": lambda r, p: last_unless(r, p, 2.0, 3),
     "last": lambda ratios, parts: len(ratios) - 1,
 }
+PRESENT = "highest mean of 3"  # `select=best`
 
 
 def effective_count(parts: Values) -> float:
@@ -172,7 +173,7 @@ def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
         rows[name] = {
             "regret": float(regret.mean()),
             "standard_error": float(regret.std(ddof=1) / np.sqrt(len(cells))),
-            "truth": float(true.mean()),
+            "truth": [round(float(x), 6) for x in true],
             "shown_above_truth": float((shown - true).mean()),
             "evaluation": float(np.mean(chosen)) + 1,
         }
@@ -186,14 +187,23 @@ def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return regrets by rule and strength."""
+    """Return regrets by rule and strength, and what each rule gains on the present one, paired."""
     heads = [f"{row['truth_of_best_fixed']:.2f}" for row in found.values()]
-    lines = [f"| rule, true ratio | {' | '.join(heads)} | mean |", "|---" * (len(heads) + 2) + "|"]
+    lines = [
+        f"| rule, by true ratio | {' | '.join(heads)} | against the present one |",
+        "|---" * (len(heads) + 2) + "|",
+    ]
+    true = {
+        name: np.concatenate([row["rules"][name]["truth"] for row in found.values()])
+        for name in RULES
+    }
     for name in RULES:
         rows = [row["rules"][name] for row in found.values()]
         cells = [f"{row['regret']:+.2f} ({row['standard_error']:.2f})" for row in rows]
-        mean = np.mean([row["regret"] for row in rows])
-        lines.append(f"| {name} | {' | '.join(cells)} | {mean:+.3f} |")
+        gain = true[name] - true[PRESENT]
+        error = gain.std(ddof=1) / np.sqrt(len(gain))
+        last = "" if name == PRESENT else f"{gain.mean():+.2f} ({error:.2f})"
+        lines.append(f"| {name} | {' | '.join(cells)} | {last} |")
     return "\n".join(lines)
 
 
