@@ -87,7 +87,7 @@ def test_masked_arm_has_no_invalid_trade(compared: Path) -> None:
 
 def test_each_market_is_opened_once_for_all_arms(compared: Path) -> None:
     openings = past_openings(compared)
-    assert [opening.looks for opening in openings] == [1, 1]
+    assert [(opening.looks, opening.variants) for opening in openings] == [(4, 4), (4, 4)]
     assert len({opening.instrument for opening in openings}) == 2
     assert len({opening.look for opening in openings}) == 1
 
@@ -116,12 +116,12 @@ def test_figures_are_those_of_the_traces(compared: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_second_comparison_says_that_it_is_the_second_look(compared: Path, tmp_path: Path) -> None:
+def test_second_comparison_counts_the_variants_of_the_first(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared / "mlruns", tmp_path / "mlruns")
     again = [*COMPARE, *ONE_ARM, "compare.seeds=[1]", "compare.stress=false"]
     again += ["tracking=none", "output='1e5'"]
     assert Workbench(tmp_path).run(*again).code == 0
-    assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 2
+    assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 4 + 1
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -305,8 +305,8 @@ def test_evaluation_of_other_bars_says_so_and_counts_the_look(
     first, second = (Workbench(tmp_path, capsys).run(*ask) for _ in range(2))
 
     assert first.code == second.code == 0
-    assert "look 1 at" in first.out
-    assert "look 2 at" in second.out
+    assert "variant 1 scored on" in first.out
+    assert "variant 2 scored on" in second.out
     assert "other bars" in " ".join(first.out.split())
 
 

@@ -110,7 +110,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
         "data": bars_of(opened, raw),
-        "test": {"start": opening.start, "stop": opening.stop, "looks": opening.looks},
+        "test": {name: getattr(opening, name) for name in ("start", "stop", "looks", "variants")},
         "scores": {
             name: _score(opened, policy, fold, folder, name, keep)
             for name, policy in policies.items()

@@ -471,7 +471,7 @@ class _Promotion:
             "trials": evidence.trials,
             "trials_by_state": dict(self.study.states),
             "trials_with_returns": len(evidence.trial_returns),
-            "test": asdict(opened.opening),
+            "test": opened.opening.to_dict(),
             "scorecards": {
                 "validation": delivered.cards[-1].to_dict(),
                 "test": scorecard(evidence.trace).to_dict(),
