@@ -41,7 +41,7 @@ from ppo_workbench.delivery.champions import (
     roll_back,
     stale_exports,
 )
-from ppo_workbench.delivery.describe import plain
+from ppo_workbench.delivery.describe import describe_data, plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.contender import (
@@ -50,6 +50,7 @@ from ppo_workbench.pipeline.contender import (
     candidate_config,
     check_same_bars,
 )
+from ppo_workbench.pipeline.floors import check_floors
 from ppo_workbench.pipeline.outcome import bars_of, check_result_path, record_of, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
@@ -67,6 +68,7 @@ from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
+from ppo_workbench.records.lineage import UNKNOWN, trials_elsewhere
 from ppo_workbench.records.registry import (
     CHALLENGER,
     CHAMPION,
@@ -313,6 +315,11 @@ class _Promotion:
         self.study: StudyTrials = read_study(
             config.trial.storage, home, options.study, options.top_k
         )
+        if self.study.research is not None and self.profile is not PromotionProfile.research:
+            raise ConfigError(
+                f"promote.study={options.study}: {self.study.research} Only promote.profile="
+                f"{PromotionProfile.research.value} takes it as it is"
+            )
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         self._folder = home / PROMOTIONS / f"{self._name}-{stamp}"
         self._contenders = {
@@ -320,9 +327,13 @@ class _Promotion:
             for candidate in self.study.candidates
         }
         check_same_bars(self._contenders, self.study.name)
-        if reigning is not None:
-            bars = next(iter(self._contenders.values())).bars
-            check_succession(reigning, bars, self.profile, self._name)
+        first = next(iter(self._contenders.values()))
+        data = describe_data(first.experiment).model_dump(mode="json")
+        self._elsewhere = trials_elsewhere(home, self.study.name, self.study.warm_starts, data)
+        for one in self._contenders.values():
+            check_floors(one.config, self.profile, one.label)
+            if reigning is not None:
+                check_succession(reigning, one.bars, one.config, self.profile, self._name)
 
     def _champion(self) -> Metadata | None:
         try:
@@ -421,7 +432,8 @@ class _Promotion:
     ) -> tuple[Evidence, Opened]:
         """Open the test, once for the winner and all its rivals, and collect the evidence."""
         golden = self._verified(artifact)
-        trials = trial_evidence(self.study, list(self._contenders.values()), winner)
+        elsewhere = sum(self._elsewhere.values())
+        trials = trial_evidence(self.study, elsewhere, list(self._contenders.values()), winner)
         experiment, opening = open_bars_with_test(
             winner.config,
             winner.bars,
@@ -470,6 +482,8 @@ class _Promotion:
             ],
             "trials": evidence.trials,
             "trials_by_state": dict(self.study.states),
+            "trials_elsewhere": self._elsewhere,
+            "trials_unknown": UNKNOWN,
             "trials_with_returns": len(evidence.trial_returns),
             "test": opened.opening.to_dict(),
             "scorecards": {

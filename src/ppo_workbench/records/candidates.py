@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import ConfigError
+from ppo_workbench.config import ConfigError, RiskConfig, Severity
 from ppo_workbench.records.returns import Returns, study_returns
 from ppo_workbench.records.storage import check_study_folder, open_storage
-from ppo_workbench.records.study import load_study
+from ppo_workbench.records.study import load_study, warm_starts
 from ppo_workbench.records.study_identity import check_folder
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
+
+# Settings that decide what a trial's score means, and so are no hyperparameters.
+JUDGES = ("costs", "data", "experiment", "market", "objective", "splits")
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,16 @@ class StudyTrials:
         candidates: The best complete, feasible trials, the best first, each set of parameters
             once.
         returns: Trial -> seed -> daily validation returns, of all that were scored.
+        warm_starts: Studies that it was warm started from, with the trials they had begun.
+        research: Why it is for research alone; None where it may be promoted from.
     """
 
     name: str
     states: Mapping[str, int]
     candidates: tuple[Candidate, ...]
     returns: Mapping[int, Mapping[int, Returns]]
+    warm_starts: Mapping[str, int]
+    research: str | None
 
     @property
     def trials(self) -> int:
@@ -80,7 +87,38 @@ def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTri
             f"({counts or 'there is none'}); run the sweep to its end"
         )
     candidates = tuple(_candidate(trial, folder) for trial in best)
-    return StudyTrials(name, dict(states), candidates, study_returns(study, home))
+    returns = study_returns(study, home)
+    return StudyTrials(
+        name, dict(states), candidates, returns, warm_starts(study), research_alone(study)
+    )
+
+
+def research_alone(study: "Study") -> str | None:
+    """Say which searched settings make a study research and not promotable, None if none does.
+
+    The best of trials under unlike costs, rules, splits or objectives is mostly the one that was
+    judged most kindly.  Limits of the house's own rules are choices of a strategy and may be
+    searched, but not whether a rule is on, and no rule of a broker, an exchange or a regulator.
+    """
+    searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
+    found = sorted(key for key in searched if _judges(key))
+    if not found:
+        return None
+    return (
+        f"Study {study.study_name} is research and not promotable: it searched {', '.join(found)}, "
+        "so its trials were judged by unlike measures. Search hyperparameters alone, with the one "
+        "that is right fixed, to promote the best."
+    )
+
+
+def _judges(key: str) -> bool:
+    section, _, rest = key.partition(".")
+    if section != "risk":
+        return section in JUDGES or key == "env.fill"
+    name, _, setting = rest.partition(".")
+    rule = getattr(RiskConfig(), name, None)
+    is_ours = rule is not None and rule.severity is Severity.house
+    return not is_ours or setting in ("", "enabled", "severity")
 
 
 def _best(study: "Study", top: int) -> "list[FrozenTrial]":

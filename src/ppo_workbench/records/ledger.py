@@ -123,9 +123,9 @@ def open_test(
         LedgerError: A field is empty or no date, an older line is damaged, or the record
             cannot be written and synced.  The test must then stay closed.
     """
-    for field, value in (("instrument", instrument), ("fingerprint", fingerprint), ("why", why)):
+    for name, value in (("instrument", instrument), ("fingerprint", fingerprint), ("why", why)):
         if not value.strip():
-            raise LedgerError(f"{field} is empty: an opening of the test names it; pass it")
+            raise LedgerError(f"{name} is empty: an opening of the test names it; pass it")
     _span(start_iso, stop_iso)
     path = ledger_path(home)
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
+from ppo_workbench.records.candidates import research_alone
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
@@ -206,10 +207,11 @@ class StudyRecord:
         study = self._study
         commands = [] if full else [("go on, finished trials are kept", command_line(overrides))]
         commands.append(("analyse it again", command_line(["task=analyse", f"study={study}"])))
-        if found:
+        mark = research_alone(load_study(open_storage(self._storage, self._home, study), study))
+        if found and mark is None:
             promote = ["task=promote", f"promote.study={study}"]
             commands.append(("promote the best if it passes the gates", command_line(promote)))
-        return "\n".join(["", *next_lines(commands)])
+        return "\n".join(["", *([mark] if mark else []), *next_lines(commands)])
 
     def _summarise(self) -> None:
         """Analyse the study; give the parent run its figures, page and plots."""
