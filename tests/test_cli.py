@@ -25,7 +25,7 @@ from ppo_workbench.config import (
     ModelType,
     PromotionError,
 )
-from ppo_workbench.config.presets import config_folder
+from ppo_workbench.config.machine import config_folder
 from ppo_workbench.options import CONF
 
 CANARY = "postgresql://user:canary-7f3a@host/db"

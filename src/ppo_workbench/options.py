@@ -2,7 +2,7 @@
 
 import functools
 
-from ppo_workbench.config.presets import config_folder
+from ppo_workbench.config.machine import config_folder
 
 CONF = config_folder()
 SYNTHETIC = "synthetic"  # the market that is chosen unless one is named

@@ -122,6 +122,7 @@ def test_second_comparison_counts_the_variants_of_the_first(compared: Path, tmp_
     again += ["tracking=none", "output='1e5'"]
     assert Workbench(tmp_path).run(*again).code == 0
     assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 4 + 1
+    assert _document(compared, "tiny")["setup"]["markets"][0]["looks"] == 1
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -305,8 +306,8 @@ def test_evaluation_of_other_bars_says_so_and_counts_the_look(
     first, second = (Workbench(tmp_path, capsys).run(*ask) for _ in range(2))
 
     assert first.code == second.code == 0
-    assert "variant 1 scored on" in first.out
-    assert "variant 2 scored on" in second.out
+    assert "look 1 at" in first.out
+    assert "look 2 at" in second.out
     assert "other bars" in " ".join(first.out.split())
 
 

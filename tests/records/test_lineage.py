@@ -35,11 +35,11 @@ def _model(home: Path, place: str, seed: int, data: dict[str, Any], made: str = 
 
 
 def _found(home: Path, **warm_starts: int) -> dict[str, int]:
-    return trials_elsewhere(home, "own", warm_starts, _data())
+    _trial(home, "own", 0, _data())
+    return trials_elsewhere(home / "sweeps" / "own", 0, warm_starts, home)
 
 
 def test_home_with_nothing_else_adds_nothing(tmp_path: Path) -> None:
-    _trial(tmp_path, "own", 0, _data())
     assert _found(tmp_path) == {}
 
 
@@ -80,7 +80,6 @@ def test_models_of_trainings_promotions_and_comparisons_count_once_each(tmp_path
     for place in ("trained_models", "promotions/final-2026"):  # the champion, copied
         _model(tmp_path, place, 2, _data())
     _model(tmp_path, "trained_models", 90, _data("QQQ", fingerprint="0" * 64))
-    _trial(tmp_path, "own", 0, _data())
     _model(tmp_path, "sweeps/own/0", 91, _data())
     (tmp_path / "trained_models" / "damaged-metadata.json").write_text("{", encoding="utf-8")
 

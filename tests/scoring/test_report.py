@@ -175,7 +175,7 @@ def test_report_differences_invalid_trades_and_looks_are_on_the_page(
     assert "-3.2 % points -5.0 % to -1.4 % points" not in words  # the interval names its unit once
     assert "-3.2 % points -5.0 to -1.4 % points p 0.003 decided worlds" in words
     assert "PPO, execute 3 5 1,234 7 - - -" in words
-    assert "Scored here: variant 2 on these dates of SPY" in words
+    assert "This is look 2 at these dates of SPY" in words
     assert "A sentence of the comparison." in words
 
 
@@ -229,7 +229,7 @@ def test_report_of_nothing_but_a_trace_says_what_is_missing(
 ) -> None:
     words = _words(_write(tmp_path, bars_of, {"only": make_trace([100, 101, 99])}))
     assert "only: no comparison was made" in words
-    assert "count of variants scored on the test is missing" in words
+    assert "count of looks at the test is missing" in words
     assert "paired differences" in words
     assert "training curves" in words
 

@@ -145,23 +145,12 @@ def test_findings_count_invalid_trades_and_tell_what_the_audit_found() -> None:
     ]
 
 
-def test_looks_names_variants_scored_before_and_marks_them() -> None:
-    markets = [
-        {"instrument": "SPY", "looks": 2},
-        {"instrument": "QQQ"},
-        {"instrument": "IWM", "looks": 54, "variants": 4},
-        {"instrument": "DIA", "looks": 4, "variants": 4},
-    ]
-    document = {"setup": {"markets": markets}}
-    assert looks(document) == [
-        "Scored here: variant 2 on these dates of SPY; what the 1 before taught is not in the "
-        "intervals, read them as too narrow.",
-        "The count of variants scored on these dates of QQQ is missing.",
-        "Scored here: variants 51 to 54 on these dates of IWM; what the 50 before taught is not in "
-        "the intervals, read them as too narrow.",
-        "Scored here: variants 1 to 4 on these dates of DIA, none before.",
-    ]
-    assert looks_counted(document) == [True, False, True, False]
+def test_looks_names_a_second_look_and_marks_it() -> None:
+    document = {"setup": {"markets": [{"instrument": "SPY", "looks": 2}, {"instrument": "QQQ"}]}}
+    first, second = looks(document)
+    assert first.startswith("This is look 2 at these dates of SPY: what earlier looks taught")
+    assert second == "The count of looks at QQQ is missing."
+    assert looks_counted(document) == [True, False]
 
 
 def test_looks_at_bars_that_were_not_the_test_are_called_so() -> None:
@@ -173,9 +162,9 @@ def test_looks_at_bars_that_were_not_the_test_are_called_so() -> None:
 
 
 def test_looks_of_many_alike_worlds_are_one_sentence() -> None:
-    markets = [{"name": f"seed {i}", "looks": 3, "variants": 3} for i in range(10)]
+    markets = [{"name": f"seed {i}", "looks": 1} for i in range(10)]
     assert looks({"setup": {"markets": markets}}) == [
-        "Scored here: variants 1 to 3 on these dates of each of 10 markets, none before."
+        "This is look 1 at these dates of each of 10 markets: the first."
     ]
 
 

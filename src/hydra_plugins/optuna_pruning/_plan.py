@@ -24,16 +24,7 @@ from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
 from ppo_workbench.config import ConfigError, WorkbenchError
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.storage import claim_lock, open_storage, study_folder
-from ppo_workbench.records.study import (
-    SETTLED,
-    SWEEP,
-    WARM_STARTS,
-    last_seen,
-    lineage,
-    load_study,
-    make_pruner,
-    warm_starts,
-)
+from ppo_workbench.records.study import LINEAGE, SETTLED, SWEEP, last_seen, load_study, make_pruner
 from ppo_workbench.records.study_identity import check_unclaimed, claim_folder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -116,18 +107,16 @@ def plan(
     if settings.storage is None and not (folder / "journal.log").is_file():
         check_unclaimed(folder, _shown_storage(settings))  # before a journal is made in it
     storage = open_storage(settings.storage, home, name)
-    earlier = _earlier_study(settings, storage, home)
-    if earlier is not None:
-        points += _earlier_points(settings, space, earlier)
+    more, lineage = _earlier_points(settings, space, storage, home)
     if hasattr(launcher, "warm_up"):
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, folder)
         settled = _settled(settings, context, config, space, study, folder)
-        # Nothing refuses from here on.
-        study = _with_settings(study, settings, space, storage, earlier)
+        study = _with_settings(study, settings, space, storage)  # nothing refuses from here on
+        study.set_user_attr(LINEAGE, {**study.user_attrs.get(LINEAGE, {}), **lineage})
         space = settled
-        for point in points:
+        for point in [*points, *more]:
             study.enqueue_trial(point, {"last_seen": last_seen()}, skip_if_exists=True)
     _write_settings(settings, config, folder)
     observer = None
@@ -290,16 +279,9 @@ def _shown_storage(settings: Settings) -> str:
 
 
 def _with_settings(
-    study: optuna.Study,
-    settings: Settings,
-    space: Space,
-    storage: Any,
-    earlier: optuna.Study | None,
+    study: optuna.Study, settings: Settings, space: Space, storage: Any
 ) -> optuna.Study:
-    """Record how the study is searched now and where it comes from; load it with its pruner."""
-    study.set_user_attr(
-        WARM_STARTS, {**warm_starts(study), **(lineage(earlier) if earlier else {})}
-    )
+    """Record how the study is searched now, and load it with its pruner."""
     study.set_user_attr(
         SWEEP,
         {
@@ -344,23 +326,25 @@ def _check_same(study: optuna.Study, settings: Settings, space: Space) -> None:
                 ) from None
 
 
-def _earlier_study(settings: Settings, storage: Any, home: Path) -> optuna.Study | None:
-    """Return the study to warm-start from, if one is named."""
+def _earlier_points(
+    settings: Settings, space: Space, storage: Any, home: Path
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the best points of the study to warm-start from, as far as they fit the space.
+
+    And the trials begun in it and in those that it comes from, by study: it may be deleted later.
+    """
     name = settings.warm_start
     if name is None:
-        return None
+        return [], {}
+    where = f"hydra.sweeper.warm_start={name}"
     try:
-        return load_study(storage, name)
+        study = load_study(storage, name)
     except WorkbenchError:
         if not (study_folder(home, name) / "journal.log").is_file():
             raise ConfigError(
-                f"hydra.sweeper.warm_start={name}: neither the storage nor sweeps/ holds this study"
+                f"{where}: neither the storage nor sweeps/ holds this study"
             ) from None
-        return load_study(open_storage(None, home, name), name)
-
-
-def _earlier_points(settings: Settings, space: Space, study: optuna.Study) -> list[dict[str, Any]]:
-    """Return the best points of the study to warm-start from, as far as they fit the space."""
+        study = load_study(open_storage(None, home, name), name)
     known = {one.name: one for one in space.parameters}
     points = []
     for trial in best_trials(study)[: settings.warm_start_points]:
@@ -373,11 +357,9 @@ def _earlier_points(settings: Settings, space: Space, study: optuna.Study) -> li
         if point:
             points.append({key: point[key] for key in known if key in point})
     if not points:
-        raise ConfigError(
-            f"hydra.sweeper.warm_start={study.study_name}: it has no complete trial within this "
-            "search space"
-        )
-    return points
+        raise ConfigError(f"{where}: it has no complete trial within this search space")
+    begun = sum(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    return points, {**study.user_attrs.get(LINEAGE, {}), name: begun}
 
 
 def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -109,7 +109,6 @@ def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[
                 "sessions": len(path),
                 "years": years_of(len(path), path.sessions_per_year),
                 "looks": test["looks"],
-                "variants": test["variants"],
                 "synthetic": result["synthetic"],
             },
         )

@@ -69,10 +69,7 @@ class Evaluation:
         data, bars = self.metadata.data, self.experiment.bars
         if self.opening is not None:
             dates = f"{self.opening.start[:10]} .. {self.opening.stop[:10]}"
-            yield (
-                f"variant {self.opening.looks} scored on {dates} of {self.opening.instrument}, "
-                "recorded"
-            )
+            yield f"look {self.opening.looks} at {dates} of {self.opening.instrument}, recorded"
         if bars.instrument != data.instrument or bars.bar_seconds != data.bar_seconds:
             yield (
                 f"other bars than it was trained on: {bars.instrument} of {bars.bar_seconds} s, "

@@ -1,4 +1,4 @@
-"""What a model was held to: no cheaper costs, and no fewer rules, than its market's preset."""
+"""What a model has to be held to: the costs and rules of its market's preset."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -6,84 +6,66 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ppo_workbench.config import Config, ConfigError, CostsConfig, PromotionProfile
-from ppo_workbench.config.presets import config_folder
+from ppo_workbench.config import Config, ConfigError, PromotionProfile, RiskConfig, flatten
+from ppo_workbench.config.machine import config_folder
 from ppo_workbench.delivery.describe import plain
 
-WIDEST_RISK = "aggressive"  # of the presets that are meant for trading
-# Costs of which more is cheaper: interest that is earned, and from when on volatility costs.
-_CHEAPER_ABOVE = ("cash_interest_annual_bps", "high_volatility_ratio")
+OPTIONAL = "volatility"  # the rule without which risk=aggressive trades
+# Of these more is cheaper: interest earned, and the volatility from which on trading costs more.
+_CHEAPER_ABOVE = ("costs.cash_interest_annual_bps", "costs.high_volatility_ratio")
 
 
 def check_floors(config: Config, profile: PromotionProfile, who: str) -> None:
     """Refuse a model that was held to less than its market's preset; `research` asks nothing.
 
-    Args:
-        config: The model's, resolved.
-        profile: Whose gates it is to pass.
-        who: What the sentence calls the model.
-
     Raises:
-        ConfigError: A cost is cheaper than that of `market.name`, a rule is off that is on under
-            `risk=aggressive` in that market, or there is no preset of that name.
+        ConfigError: A cost is cheaper than that of `market.name`, a rule is off that is on in
+            it under `risk=aggressive`, or there is no such preset.
     """
     if profile is PromotionProfile.research:
         return
-    costs, rules = market_floors(config.market.name)
-    rule_is_on = {name: rule["enabled"] for name, rule in asdict(config.risk).items()}
-    found = cheaper(config.costs, costs)
-    found += [f"risk.{name}.enabled=false" for name in rules if not rule_is_on[name]]
-    if found:
+    market = config.market.name
+    less = held_to_less(config, market_floor(market))
+    if less:
         raise ConfigError(
-            f"promote.profile={profile.value}: {who} was held to less than market="
-            f"{config.market.name} under risk={WIDEST_RISK}, by {', '.join(found)}; sweep without "
-            "these overrides, give a market of your own a preset in conf/market/, or write "
-            f"promote.profile={PromotionProfile.research.value}"
+            f"promote.profile={profile.value}: {who} was held to less than market={market} under "
+            f"risk=aggressive asks, by {', '.join(less)}; sweep without these overrides, write "
+            "a preset of your own in conf/market/, or promote.profile=research"
         )
 
 
-def cheaper(costs: CostsConfig, floor: CostsConfig) -> list[str]:
-    """Return the costs that are cheaper than `floor`, with its value behind each."""
+def held_to_less(config: Config, floor: Mapping[str, Any]) -> list[str]:
+    """Return the settings, full key -> value, by which a model was held to less than `floor`.
+
+    A cost may not be cheaper; a rule that the floor names may not be set otherwise.
+    """
+    own = flatten(plain({"costs": asdict(config.costs), "risk": asdict(config.risk)}))
     found = []
-    for name, least in asdict(floor).items():
-        value = getattr(costs, name)
-        # A quoted spread that is not paid counts as cheaper.
-        if value > least if name in _CHEAPER_ABOVE else value < least:
-            found.append(f"costs.{name}={plain(value)} ({plain(least)} there)")
+    for key, asked in floor.items():
+        value, less = own[key], own[key] != asked
+        if key.startswith("costs."):  # a quoted spread that is not paid is cheaper: False < True
+            less = value > asked if key in _CHEAPER_ABOVE else value < asked
+        if less:
+            found.append(f"{key}={value} ({asked} there)")
     return found
 
 
-def market_floors(name: str) -> tuple[CostsConfig, list[str]]:
-    """Return the costs of a market preset, and the rules that have to be on in it.
+def market_floor(name: str) -> dict[str, Any]:
+    """Return what a market's preset asks: full key -> value of costs, and of rules that are on.
 
     Raises:
         ConfigError: There is no such preset.
     """
-    market = _preset("market", name)
-    costs = [one["override /costs"] for one in market["defaults"] if "override /costs" in one]
-    values = OmegaConf.create(
-        {
-            "data": _preset("data", "synthetic"),  # the synthetic costs refer to it
-            "costs": _preset("costs", costs[0] if costs else "synthetic"),
-            "risk": OmegaConf.merge(_preset("risk", WIDEST_RISK), market.get("risk", {})),
-        }
-    )
-    found: Any = OmegaConf.to_container(values, resolve=True)
-    del found["costs"]["defaults"], found["risk"]["defaults"]
-    rules = [rule for rule, settings in found["risk"].items() if settings.get("enabled")]
-    return CostsConfig(**found["costs"]), rules
-
-
-def _preset(group: str, name: str) -> Mapping[str, Any]:
-    """Return a file of conf/ over those of its group that it builds on; `defaults` is its own."""
-    path = config_folder() / group / f"{name}.yaml"
+    conf = config_folder()
+    path = conf / "market" / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(
-            f"{group}.name={name}: there is no {path}, so nobody knows what a model has to be held "
-            f"to; take the name of a preset, or write promote.profile="
-            f"{PromotionProfile.research.value}"
-        )
-    own = OmegaConf.merge({"defaults": []}, OmegaConf.load(path))
-    bases = [one for one in own["defaults"] if isinstance(one, str) and one != "_self_"]
-    merged: Any = OmegaConf.merge(*(_preset(group, base) for base in bases), own)
-    return merged  # type: ignore[no-any-return]
+        raise ConfigError(f"market.name={name}: there is no preset {path}; name one that is there")
+    market: Any = OmegaConf.load(path)
+    (costs,) = (one["override /costs"] for one in market.defaults if "override /costs" in one)
+    files = {"costs": costs, "data": "synthetic"}  # to which the synthetic costs refer
+    loaded = {group: OmegaConf.load(conf / group / f"{own}.yaml") for group, own in files.items()}
+    values: Any = OmegaConf.to_container(OmegaConf.create(loaded), resolve=True)
+    rules = {rule for rule, own in asdict(RiskConfig()).items() if own["enabled"]}
+    rules -= {OPTIONAL, *(rule for rule, own in market.get("risk", {}).items() if not own.enabled)}
+    on = {rule: {"enabled": True} for rule in sorted(rules)}
+    return flatten({"costs": values["costs"], "risk": on})

@@ -51,7 +51,7 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
     if split.name == "test":
         why = f"paper trading of {config.artifact}"
         opening = open_range(bars, split.start, split.stop, why)
-        console.show(f"note: variant {opening.looks} scored on these bars, recorded", wrap=False)
+        console.show(f"note: look {opening.looks} at these bars of {bars.instrument}, recorded")
     seen = bars.slice(0, split.stop)
     config = prepare(config, bars, splits).config  # with what follows from the bars
     decider = Decider(_with_settings(artifact, config))

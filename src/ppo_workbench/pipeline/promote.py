@@ -41,7 +41,7 @@ from ppo_workbench.delivery.champions import (
     roll_back,
     stale_exports,
 )
-from ppo_workbench.delivery.describe import describe_data, plain
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.contender import (
@@ -68,7 +68,7 @@ from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
-from ppo_workbench.records.lineage import UNKNOWN, trials_elsewhere
+from ppo_workbench.records.lineage import UNKNOWN
 from ppo_workbench.records.registry import (
     CHALLENGER,
     CHAMPION,
@@ -316,10 +316,7 @@ class _Promotion:
             config.trial.storage, home, options.study, options.top_k
         )
         if self.study.research is not None and self.profile is not PromotionProfile.research:
-            raise ConfigError(
-                f"promote.study={options.study}: {self.study.research} Only promote.profile="
-                f"{PromotionProfile.research.value} takes it as it is"
-            )
+            raise ConfigError(f"promote.study={options.study}: {self.study.research}")
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         self._folder = home / PROMOTIONS / f"{self._name}-{stamp}"
         self._contenders = {
@@ -327,9 +324,6 @@ class _Promotion:
             for candidate in self.study.candidates
         }
         check_same_bars(self._contenders, self.study.name)
-        first = next(iter(self._contenders.values()))
-        data = describe_data(first.experiment).model_dump(mode="json")
-        self._elsewhere = trials_elsewhere(home, self.study.name, self.study.warm_starts, data)
         for one in self._contenders.values():
             check_floors(one.config, self.profile, one.label)
             if reigning is not None:
@@ -432,8 +426,7 @@ class _Promotion:
     ) -> tuple[Evidence, Opened]:
         """Open the test, once for the winner and all its rivals, and collect the evidence."""
         golden = self._verified(artifact)
-        elsewhere = sum(self._elsewhere.values())
-        trials = trial_evidence(self.study, elsewhere, list(self._contenders.values()), winner)
+        trials = trial_evidence(self.study, list(self._contenders.values()), winner)
         experiment, opening = open_bars_with_test(
             winner.config,
             winner.bars,
@@ -482,10 +475,10 @@ class _Promotion:
             ],
             "trials": evidence.trials,
             "trials_by_state": dict(self.study.states),
-            "trials_elsewhere": self._elsewhere,
+            "trials_elsewhere": dict(self.study.elsewhere),
             "trials_unknown": UNKNOWN,
             "trials_with_returns": len(evidence.trial_returns),
-            "test": opened.opening.to_dict(),
+            "test": {k: v for k, v in asdict(opened.opening).items() if k != "sessions"},
             "scorecards": {
                 "validation": delivered.cards[-1].to_dict(),
                 "test": scorecard(evidence.trace).to_dict(),

@@ -44,8 +44,7 @@ class TrialEvidence:
         validation_excess: float64 (T,), of the model.
         trial_returns: float64 (trials, T), of trials on the same sessions.
         run_sharpes: Per-session Sharpe ratios of every scored run, the promotion's included.
-        trials: Number of trials that are known, the promotion's own trainings and those
-            elsewhere in this home included.
+        trials: True number of trials, the promotion's own trainings included.
     """
 
     validation_excess: Floats
@@ -55,12 +54,9 @@ class TrialEvidence:
 
 
 def trial_evidence(
-    study: StudyTrials, elsewhere: int, contenders: list[Contender], winner: Contender
+    study: StudyTrials, contenders: list[Contender], winner: Contender
 ) -> TrialEvidence:
-    """Collect the validation returns of trials and fresh runs, over the winner's sessions.
-
-    `elsewhere` counts trials that are not the study's own, see `records.lineage`.
-    """
+    """Collect the validation returns of trials and fresh runs, over the winner's sessions."""
     trace = winner.validation_trace(winner.delivered())
     cash = trace.cash_returns()
     rows: list[Floats] = []
@@ -77,7 +73,7 @@ def trial_evidence(
         validation_excess=trace.daily_returns() - cash,
         trial_returns=returns,
         run_sharpes=[_sharpe(run) for run in runs],
-        trials=study.trials + len(fresh) + elsewhere,
+        trials=study.trials + len(fresh),
     )
 
 

@@ -44,7 +44,7 @@ GATES = {
     "champion": ("Not worse than the reigning champion", "Sharpe, upper end"),
     "costs_x2": ("Still earns at double costs", "fraction"),
     "latency_1_bar": ("Still earns with every order one bar later", "fraction"),
-    "ledger": ("The test was opened on record", "variants scored"),
+    "ledger": ("This look at the test was recorded first", "looks"),
     "split_hygiene": ("Training, validation and test are kept apart", "bars between"),
     "audit": ("No rule is broken, says the independent audit", "violations"),
     "golden": ("Saved and loaded, it decides the same", "golden vectors"),

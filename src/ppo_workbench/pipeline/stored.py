@@ -202,17 +202,10 @@ def open_range(
 
     See `open_test` for the rest.
     """
-    span = [utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1)]
+    first, last = (utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1))
+    home, hashes = home_folder(), session_hashes(bars, start, stop)
     return open_test(
-        home_folder(),
-        bars.instrument,
-        span[0],
-        span[1],
-        bars.fingerprint,
-        why,
-        look or "",
-        variants,
-        session_hashes(bars, start, stop),
+        home, bars.instrument, first, last, bars.fingerprint, why, look or "", variants, hashes
     )
 
 

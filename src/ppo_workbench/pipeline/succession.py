@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 
-from ppo_workbench.config import ArtifactError, Config, PromotionProfile
+from ppo_workbench.config import ArtifactError, Config, PromotionProfile, flatten
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.pipeline.floors import cheaper
+from ppo_workbench.pipeline.floors import held_to_less
 from ppo_workbench.scoring.gate_profiles import profile_of
 
 WEAKEST_FIRST = (
@@ -22,8 +22,8 @@ def check_succession(
 ) -> None:
     """Refuse to replace a champion of other bars, or one that was held to more.
 
-    More is a stronger profile, a higher cost, or a rule that the candidate does not have or has
-    with another limit: what the house allows is for people to change, not for a search.
+    More is a stronger profile, a higher cost, or a rule that the candidate lacks or has with
+    another limit: what the house allows is for people to change, not for a search.
 
     Args:
         reigning: The champion's.
@@ -50,15 +50,8 @@ def check_succession(
             "promote.output"
         )
     held = stored_config(reigning)
-    less = cheaper(config.costs, held.costs)
-    own_rules = asdict(config.risk)
-    for rule, asked in asdict(held.risk).items():
-        own = own_rules[rule]
-        if asked["enabled"]:
-            apart = [key for key, limit in asked.items() if own[key] != limit]
-            less += [
-                f"risk.{rule}.{key}={plain(own[key])} ({plain(asked[key])} there)" for key in apart
-            ]
+    rules = {name: rule for name, rule in asdict(held.risk).items() if rule["enabled"]}
+    less = held_to_less(config, flatten(plain({"costs": asdict(held.costs), "risk": rules})))
     if less:
         raise ArtifactError(
             f"promote.output={name}: the reigning champion is held to other costs and rules, by "

@@ -89,9 +89,8 @@ def analyse(
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
-    mark = research_alone(study)
-    words = summarise(draft, plateau)
-    analysis = replace(draft, summary=words if mark is None else (mark, *words))
+    mark = filter(None, [research_alone(study)])
+    analysis = replace(draft, summary=(*mark, *summarise(draft, plateau)))
     folder.mkdir(parents=True, exist_ok=True)
     _write(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
     record = _finite(_record(analysis, rows, parameters, plateau))

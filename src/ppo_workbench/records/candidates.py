@@ -4,14 +4,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import ConfigError, RiskConfig, Severity
+from ppo_workbench.records.lineage import trials_elsewhere
 from ppo_workbench.records.returns import Returns, study_returns
 from ppo_workbench.records.storage import check_study_folder, open_storage
-from ppo_workbench.records.study import load_study, warm_starts
+from ppo_workbench.records.study import LINEAGE, load_study
 from ppo_workbench.records.study_identity import check_folder
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 # Settings that decide what a trial's score means, and so are no hyperparameters.
-JUDGES = ("costs", "data", "experiment", "market", "objective", "splits")
+JUDGES = ("costs", "data", "experiment", "market", "objective", "risk", "splits")
+HOUSE_LIMITS = {
+    f"risk.{name}.{key}"
+    for name, rule in asdict(RiskConfig()).items()
+    for key in rule
+    if rule["severity"] is Severity.house and key not in ("enabled", "severity")
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class StudyTrials:
         candidates: The best complete, feasible trials, the best first, each set of parameters
             once.
         returns: Trial -> seed -> daily validation returns, of all that were scored.
-        warm_starts: Studies that it was warm started from, with the trials they had begun.
+        elsewhere: Trials that are not its own, see `records.lineage`.
         research: Why it is for research alone; None where it may be promoted from.
     """
 
@@ -59,13 +66,14 @@ class StudyTrials:
     states: Mapping[str, int]
     candidates: tuple[Candidate, ...]
     returns: Mapping[int, Mapping[int, Returns]]
-    warm_starts: Mapping[str, int]
+    elsewhere: Mapping[str, int]
     research: str | None
 
     @property
     def trials(self) -> int:
-        """Every trial that was begun: complete, pruned, failed, run again or still running."""
-        return sum(count for state, count in self.states.items() if state != "WAITING")
+        """Every trial that was begun: complete, pruned, failed, run again, running, elsewhere."""
+        own = sum(count for state, count in self.states.items() if state != "WAITING")
+        return own + sum(self.elsewhere.values())
 
 
 def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTrials:
@@ -88,37 +96,25 @@ def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTri
         )
     candidates = tuple(_candidate(trial, folder) for trial in best)
     returns = study_returns(study, home)
-    return StudyTrials(
-        name, dict(states), candidates, returns, warm_starts(study), research_alone(study)
-    )
+    elsewhere = trials_elsewhere(folder, best[0].number, study.user_attrs.get(LINEAGE, {}), home)
+    return StudyTrials(name, dict(states), candidates, returns, elsewhere, research_alone(study))
 
 
 def research_alone(study: "Study") -> str | None:
-    """Say which searched settings make a study research and not promotable, None if none does.
+    """Say which searched settings make a study research and not promotable; None if none does.
 
-    The best of trials under unlike costs, rules, splits or objectives is mostly the one that was
-    judged most kindly.  Limits of the house's own rules are choices of a strategy and may be
-    searched, but not whether a rule is on, and no rule of a broker, an exchange or a regulator.
+    The best under unlike costs, rules, splits or objectives is the most kindly judged.  The
+    limits of house rules may be searched, not whether they are on, and no law.
     """
     searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
-    found = sorted(key for key in searched if _judges(key))
+    found = sorted(key for key in searched - HOUSE_LIMITS if key.partition(".")[0] in JUDGES)
     if not found:
         return None
     return (
         f"Study {study.study_name} is research and not promotable: it searched {', '.join(found)}, "
-        "so its trials were judged by unlike measures. Search hyperparameters alone, with the one "
-        "that is right fixed, to promote the best."
+        "so its trials were judged by unlike measures; fix these in a study to promote from, or "
+        "write promote.profile=research"
     )
-
-
-def _judges(key: str) -> bool:
-    section, _, rest = key.partition(".")
-    if section != "risk":
-        return section in JUDGES or key == "env.fill"
-    name, _, setting = rest.partition(".")
-    rule = getattr(RiskConfig(), name, None)
-    is_ours = rule is not None and rule.severity is Severity.house
-    return not is_ours or setting in ("", "enabled", "severity")
 
 
 def _best(study: "Study", top: int) -> "list[FrozenTrial]":

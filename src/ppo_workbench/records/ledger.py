@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,7 +24,6 @@ from ppo_workbench.market.bars import NS_PER_DAY, Bars
 
 LOCK_SECONDS = 60.0
 SAME_SHARE = 0.5  # of unlike instruments 1 session in 100 agrees by chance, of a re-export most do
-_BASIS_POINTS = 1e4
 
 
 class LedgerError(WorkbenchError):
@@ -39,8 +37,7 @@ class Opening:
     Attributes:
         start: First bar looked at, ISO 8601; without an offset it counts as UTC.
         stop: Last bar looked at; a bare date means to the end of that day.
-        looks: How many variants, those of this look included, had then been scored on this
-            test.
+        looks: How many variants had then been scored on this test, its own included.
         look: Identity of a look that many processes share, such as the cells of one
             comparison; empty for a look of one process.
         variants: How many this look scores, each of which could be chosen by its score.
@@ -59,10 +56,6 @@ class Opening:
     variants: int = 1
     sessions: Mapping[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the hashes, for documents."""
-        return {name: value for name, value in asdict(self).items() if name != "sessions"}
-
 
 def session_hashes(bars: Bars, start: int, stop: int) -> dict[str, str]:
     """Return day -> hash of the rounded close-to-close return, for sessions in a range of bars.
@@ -72,12 +65,11 @@ def session_hashes(bars: Bars, start: int, stop: int) -> dict[str, str]:
 
     Args:
         bars: All bars: the first session of the range needs the close before it.
-        start: First bar of the range.
-        stop: Behind its last bar; sessions that it cuts are taken whole.
+        start, stop: The range; sessions that it cuts are taken whole.
     """
     rows = np.flatnonzero(bars.regular) if bars.regular.any() else np.arange(len(bars))
     last = rows[np.append(np.diff(bars.session[rows]) != 0, True)]
-    moves = np.rint((bars.close[last][1:] / bars.close[last][:-1] - 1.0) * _BASIS_POINTS)
+    moves = np.rint((bars.close[last][1:] / bars.close[last][:-1] - 1.0) * 1e4)  # basis points
     days = ((bars.end_ns[last][1:] - 1) // NS_PER_DAY).astype("datetime64[D]")
     inside = np.isin(bars.session[last][1:], bars.session[start:stop])
     return {
@@ -218,11 +210,11 @@ def _same_test(old: Opening, new: Opening) -> bool:
     if new_stop < start or stop < new_start:
         return False
     days = old.sessions.keys() & new.sessions.keys()
-    if not days or old.fingerprint == new.fingerprint:
-        same_name = old.instrument.casefold() == new.instrument.casefold()
-        return same_name or old.fingerprint == new.fingerprint
-    equal = sum(old.sessions[day] == new.sessions[day] for day in days)
-    return equal >= SAME_SHARE * len(days)
+    if old.fingerprint == new.fingerprint:
+        return True
+    if not days:  # of one of the two no more than the name is known
+        return old.instrument.casefold() == new.instrument.casefold()
+    return sum(old.sessions[day] == new.sessions[day] for day in days) >= SAME_SHARE * len(days)
 
 
 def _span(start_iso: str, stop_iso: str) -> tuple[datetime, datetime]:

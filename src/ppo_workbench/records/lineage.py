@@ -1,81 +1,68 @@
-"""Trainings elsewhere in a home that were judged on a study's validation bars, or led to it.
+"""Trials elsewhere in a home that led to a study, or were judged on its validation bars.
 
-Each of them is a try from which the best could be taken, so a promotion counts them with the
-study's own.  Files decide: folders in sweeps/, and the metadata of models.  Validation bars are
-the same if their dates overlap and the instrument, or the fingerprint of the bars, is the same.
+Each is a try that the best could be taken from, so a promotion counts it.  Files decide: folders
+in sweeps/ and the metadata of models.  Validation bars are the same if their dates overlap and
+the instrument, or the fingerprint, is the same.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 UNKNOWN = (
-    "Trials in other homes, of studies that were deleted and of trainings that left no model are "
-    "not known and not counted, nor are those on the same bars under another name and price."
+    "Not known, and not counted: trials in other homes, of deleted studies and of trainings that "
+    "left no model, and those on a copy of the bars under another name and price."
 )
 TRAININGS = "trainings"
-# A study's models are its trials', which are counted as such.
-_MODELS = (
-    *("trained_models", "baselines", "promotions/*", "promotions/*/*"),
-    "comparisons/*/cells/*",
-)
+# Without sweeps/: the models of a study are its trials'.
+_MODELS = ["trained_models", "baselines", "promotions/*", "promotions/*/*", "comparisons/*/cells/*"]
 
 
 def trials_elsewhere(
-    home: Path, study: str, warm_starts: Mapping[str, int], data: Mapping[str, Any]
+    folder: Path, number: int, warm_starts: Mapping[str, int], home: Path
 ) -> dict[str, int]:
-    """Count trials and trainings that are not the study's own.
+    """Count trials and trainings that are not a study's own.
 
     Args:
+        folder: Of the study.
+        number: One of its trials, whose record says on which bars it was judged.
+        warm_starts: Studies that it comes from, and the trials they had begun then.
         home: The workbench's home folder.
-        study: The study itself, which is left out.
-        warm_starts: Studies that it was warm started from, and the trials they had begun then.
-        data: Of one of its trials: `instrument`, `fingerprint` and `splits`.
 
     Returns:
         "study NAME" -> trials begun, and `TRAININGS` -> models on the same validation bars.
     """
+    own = read_json(folder / str(number) / "result.json")
     found = {f"study {name}": count for name, count in warm_starts.items()}
-    for folder in sorted(path for path in (home / "sweeps").glob("*") if path.name != study):
-        trials = [path for path in folder.glob("[0-9]*") if path.name.isdigit()]
-        results = (_read(path / "result.json") for path in trials)
-        if any(_same_validation(data, result.get("data")) for result in results):
-            key = f"study {folder.name}"
+    for other in sorted((home / "sweeps").glob("*")):
+        trials = [path for path in other.glob("[0-9]*") if path.name.isdigit()]
+        results = (read_json(path / "result.json") for path in trials)
+        if other.name != folder.name and any(_same_validation(own, one) for one in results):
+            key = f"study {other.name}"
             found[key] = max(len(trials), found.get(key, 0))
-    # A champion is a copy of a model in promotions/: when it was made, and from which seed, agree.
-    models = {
-        (model.get("created_utc"), model.get("seed"))
-        for model in _models(home)
-        if _same_validation(data, model.get("data"))
-    }
-    return found | ({TRAININGS: len(models)} if models else {})
+    files = (path for where in _MODELS for path in home.glob(f"{where}/*-metadata.json"))
+    models = [model for model in map(read_json, files) if _same_validation(own, model)]
+    # A champion is a copy of a model in promotions/, with the same seed and time.
+    distinct = {(model["created_utc"], model["seed"]) for model in models}
+    return found | ({TRAININGS: len(distinct)} if distinct else {})
 
 
-def _models(home: Path) -> Iterator[dict[str, Any]]:
-    for pattern in _MODELS:
-        for path in home.glob(f"{pattern}/*-metadata.json"):
-            yield _read(path)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file, nothing where there is none or it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
-def _same_validation(own: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
-    if other is None or "validation" not in other["splits"]:
+def _same_validation(*records: Mapping[str, Any]) -> bool:
+    datas = [record.get("data", {}) for record in records]
+    if not all("validation" in data.get("splits", {}) for data in datas):
         return False
-    names = [one["instrument"].casefold() for one in (own, other)]
-    if names[0] != names[1] and own["fingerprint"] != other["fingerprint"]:
-        return False
-    (start, stop), (from_, to) = (
-        [datetime.fromisoformat(one["splits"]["validation"][end]) for end in ("start", "stop")]
-        for one in (own, other)
-    )
-    return start <= to and from_ <= stop
+    one, two = datas
+    same_name = one["instrument"].casefold() == two["instrument"].casefold()
+    dates, others = (data["splits"]["validation"] for data in datas)  # UTC, in one spelling
+    overlap: bool = dates["start"] <= others["stop"] and others["start"] <= dates["stop"]
+    return overlap and bool(same_name or one["fingerprint"] == two["fingerprint"])

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 30.0
 GRACE_BEATS = 4  # a trial elsewhere is lost after this many missed heartbeats
 LAST_SEEN, SWEEPER, FAIL_REASON = "last_seen", "sweeper", "fail_reason"
-SWEEP, SETTLED, WARM_STARTS = "sweep", "settled", "warm_starts"
+SWEEP, SETTLED = "sweep", "settled"
+LINEAGE = "lineage"  # studies that it was warm started from -> trials that had been begun in each
 INTERRUPTED, LOST = "interrupted", "its process died without a word"
 PRUNERS = {
     "none": "NopPruner",
@@ -143,20 +144,6 @@ def load_study(storage: "optuna.storages.BaseStorage", name: str) -> "optuna.Stu
         raise StudyError(f"study {name}: the storage holds no study of this name") from None
     study.pruner = make_pruner(study.user_attrs.get(SWEEP, {}).get("pruner", {"name": "none"}))
     return study
-
-
-def warm_starts(study: "optuna.Study") -> dict[str, int]:
-    """Return the studies that this one was warm started from, over all generations.
-
-    With the trials that each had begun by then: a study may be deleted later.
-    """
-    return dict(study.user_attrs.get(WARM_STARTS, {}))
-
-
-def lineage(study: "optuna.Study") -> dict[str, int]:
-    """Return what a study that is warm started from this one comes from."""
-    begun = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name != "WAITING"]
-    return {**warm_starts(study), study.study_name: len(begun)}
 
 
 @cache

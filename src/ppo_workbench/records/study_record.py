@@ -15,6 +15,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
 from ppo_workbench.records.candidates import research_alone
+from ppo_workbench.records.lineage import read_json
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
@@ -114,7 +115,7 @@ class StudyRecord:
 
     def _describe(self, child: Tracker, number: int, folder: Path, tags: Mapping[str, str]) -> None:
         """Give a trial's run its tags, columns, description and bars."""
-        result = _read_result(folder)
+        result = read_json(folder / "result.json")
         cards = result.get("scorecards", {})
         held = f"Trial {number} of study {self._study}: `sweeps/{self._study}/analysis.html`"
         note = run_note({f"seed {seed}": card for seed, card in cards.items()}, [held])
@@ -222,8 +223,8 @@ class StudyRecord:
             f"Report: `sweeps/{self._study}/analysis.html`, and among the artifacts",
         ]
         best = self._folder / str(found.recommended.number) if found.recommended else None
-        cards = list(_read_result(best).get("scorecards", {}).values()) if best else []
-        self._parent.log_metrics(headline_metrics(cards), 0)
+        cards = read_json(best / "result.json").get("scorecards", {}) if best else {}
+        self._parent.log_metrics(headline_metrics(list(cards.values())), 0)
         self._parent.set_tags({NOTE: "\n".join(lines), "status": "study"})
         for name in ("analysis.html", "analysis.json"):
             self._parent.log_artifact(self._folder / name)
@@ -265,15 +266,6 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
         seconds += max(stop - max(start, reached), 0.0)
         reached = max(reached, stop)
     return seconds
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    """Return what a trial wrote of itself, nothing where it ended before."""
-    try:
-        found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def is_child(run: RunInfo) -> bool:

@@ -42,8 +42,7 @@ class Evidence:
         trial_returns: float64 (trials, T), excess session returns of the study's trials on
             validation, each the mean over its seeds.
         run_sharpes: Per-session Sharpe ratios of all runs that were scored on validation.
-        trials: Number of trials that are known, those without returns, this promotion's own and
-            those elsewhere in this home included.
+        trials: All that are known: begun in the study, this promotion's own, and elsewhere.
         rivals: Sessions of each rival on the same test, or why there are none; a rival that
             is left out is not asked about, but for those that the profile requires.
         every_seed: Sessions on the test of all seeds of `MODEL` and of `REJECT`, run k of both

@@ -233,8 +233,8 @@ def golden_vectors(failure: str | None, vectors: int) -> Gate:
 
 
 def recorded_look(looks: int) -> Gate:
-    """Ask that the opening of the test is in the ledger; `looks` is the number of variants."""
-    reason = f"variant {looks} scored on this test, recorded before a bar of it was read"
+    """Ask that the opening of the test is in the ledger."""
+    reason = f"look {looks} at this test, recorded before a bar of it was read"
     return Gate("ledger", looks >= 1, float(looks), 1.0, reason)
 
 

@@ -128,11 +128,11 @@ def deflated_validation(
 def probabilistic_test(
     excess: Floats, looks: int, sessions_per_year: float, alternative: Alternative
 ) -> Gate:
-    """Ask for a PSR(0) of .95 on the test, deflated by the number of variants scored on it.
+    """Ask for a PSR(0) of .95 on the test, deflated by looks at it, one a variant scored.
 
-    Bonferroni: 1 - looks (1 - PSR).  The ledger counts variants but does not know how they fared,
-    so their spread, which a DSR with trials = looks would need, would be a guess; Bonferroni
-    holds under any dependence, and one variant leaves the PSR as it is.
+    Bonferroni over looks: 1 - looks (1 - PSR).  The ledger counts looks but does not know what
+    they saw, so their spread, which a DSR with trials = looks would need, would be a guess;
+    Bonferroni holds under any dependence, and one look leaves the PSR as it is.
 
     Args:
         excess: float64 (T,), excess session returns on the test.
@@ -146,7 +146,7 @@ def probabilistic_test(
     value = max(0.0, 1.0 - looks * (1.0 - plain))
     level = 1.0 - (1.0 - CONFIDENCE) / looks
     reason = (
-        f"PSR(0) {plain:.4f} on the test, variant {looks} scored on it leaves {value:.3f}, "
+        f"PSR(0) {plain:.4f} on the test, look {looks} at it leaves {value:.3f}, "
         f"asked for: {CONFIDENCE}"
     )
     reason += _missing(moments, sessions_per_year, 0.0, level, plain)

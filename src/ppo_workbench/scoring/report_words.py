@@ -99,25 +99,28 @@ def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
 
 
 def looks(document: Document) -> list[str]:
-    """Return sentences: which variants these are on the test dates of each market."""
+    """Return sentences: which look at its test dates this is, for each market."""
     return [sentence for sentence, _ in _looks(document)]
 
 
 def looks_counted(document: Document) -> list[bool]:
-    """Tell for each sentence of `looks` whether others were scored on the dates before."""
-    return [again for _, again in _looks(document)]
+    """Tell for each sentence of `looks` whether the dates were looked at before."""
+    return [count is not None and count > 1 for _, count in _looks(document)]
 
 
-def _looks(document: Document) -> list[tuple[str, bool]]:
+def _looks(document: Document) -> list[tuple[str, float | None]]:
     markets = rows(part(document, "setup"), "markets")
     if not markets:
-        return [("The count of variants scored on the test is missing.", False)]
-    counts = [(number(market, "looks"), number(market, "variants") or 1.0) for market in markets]
+        return [("The count of looks at the test is missing.", None)]
+    counts = [number(market, "looks") for market in markets]
     # Many synthetic worlds say the same thing once.
-    if len(markets) > 1 and set(counts) == {counts[0]} and counts[0][0] is not None:
-        return [_look_sentence(*counts[0], f"these dates of each of {len(markets)} markets")]
+    if len(markets) > 1 and set(counts) == {counts[0]} and counts[0] is not None:
+        names = f"these dates of each of {len(markets)} markets"
+        return [(_look_sentence(int(counts[0]), names), counts[0])]
     return [
-        _look_sentence(*count, f"these dates of {_name(market)}")
+        (f"The count of looks at {_name(market)} is missing.", None)
+        if count is None
+        else (_look_sentence(int(count), f"these dates of {_name(market)}"), count)
         for market, count in zip(markets, counts, strict=True)
     ]
 
@@ -278,22 +281,15 @@ def _target_name(row: Mapping[str, Any]) -> str:
     return text
 
 
-def _look_sentence(count: float | None, own: float, dates: str) -> tuple[str, bool]:
-    """Return the sentence, and whether variants were scored before the `own` of the `count`."""
-    if count is None:
-        return f"The count of variants scored on {dates} is missing.", False
+def _look_sentence(count: int, dates: str) -> str:
     if count < 1:
-        told = f"No test was opened for {dates}: they may have had a part in making the model."
-        return told, False
-    before = int(count - own)
-    here = f"variant {count:.0f}" if own == 1 else f"variants {before + 1} to {count:.0f}"
-    if not before:
-        return f"Scored here: {here} on {dates}, none before.", False
-    told = (
-        f"Scored here: {here} on {dates}; what the {before} before taught is not in the "
-        "intervals, read them as too narrow."
+        return f"No test was opened for {dates}: they may have had a part in making the model."
+    if count == 1:
+        return f"This is look {count} at {dates}: the first."
+    return (
+        f"This is look {count} at {dates}: what earlier looks taught is not in the intervals, "
+        "read them as too narrow."
     )
-    return told, True
 
 
 def _name(market: Mapping[str, Any]) -> str:
