@@ -24,21 +24,17 @@ def check_floors(config: Config, profile: PromotionProfile, who: str) -> None:
     """
     if profile is PromotionProfile.research:
         return
-    market = config.market.name
-    less = held_to_less(config, market_floor(market))
+    less = held_to_less(config, market_floor(config.market.name))
     if less:
         raise ConfigError(
-            f"promote.profile={profile.value}: {who} was held to less than market={market} under "
-            f"risk=aggressive asks, by {', '.join(less)}; sweep without these overrides, write "
-            "a preset of your own in conf/market/, or promote.profile=research"
+            f"promote.profile={profile.value}: {who} was held to less than market="
+            f"{config.market.name} under risk=aggressive asks, by {', '.join(less)}; sweep without "
+            "these overrides, or write a preset in conf/market/, or promote.profile=research"
         )
 
 
 def held_to_less(config: Config, floor: Mapping[str, Any]) -> list[str]:
-    """Return the settings, full key -> value, by which a model was held to less than `floor`.
-
-    A cost may not be cheaper; a rule that the floor names may not be set otherwise.
-    """
+    """Return each cost that is cheaper than in `floor`, and each rule there that is set otherwise."""
     own = flatten(plain({"costs": asdict(config.costs), "risk": asdict(config.risk)}))
     found = []
     for key, asked in floor.items():

@@ -108,13 +108,12 @@ def research_alone(study: "Study") -> str | None:
     """
     searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
     found = sorted(key for key in searched - HOUSE_LIMITS if key.partition(".")[0] in JUDGES)
-    if not found:
-        return None
-    return (
+    told = (
         f"Study {study.study_name} is research and not promotable: it searched {', '.join(found)}, "
         "so its trials were judged by unlike measures; fix these in a study to promote from, or "
         "write promote.profile=research"
     )
+    return told if found else None
 
 
 def _best(study: "Study", top: int) -> "list[FrozenTrial]":

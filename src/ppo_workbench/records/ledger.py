@@ -65,7 +65,8 @@ def session_hashes(bars: Bars, start: int, stop: int) -> dict[str, str]:
 
     Args:
         bars: All bars: the first session of the range needs the close before it.
-        start, stop: The range; sessions that it cuts are taken whole.
+        start: First bar of the range.
+        stop: Behind its last bar; sessions that it cuts are taken whole.
     """
     rows = np.flatnonzero(bars.regular) if bars.regular.any() else np.arange(len(bars))
     last = rows[np.append(np.diff(bars.session[rows]) != 0, True)]

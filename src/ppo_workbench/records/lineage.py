@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 UNKNOWN = (
-    "Not known, and not counted: trials in other homes, of deleted studies and of trainings that "
-    "left no model, and those on a copy of the bars under another name and price."
+    "Not known and not counted: trials in other homes, of deleted studies, of trainings that left "
+    "no model, and on a copy of the bars with another name and other prices."
 )
 TRAININGS = "trainings"
 # Without sweeps/: the models of a study are its trials'.

@@ -143,7 +143,7 @@ class StudyRecord:
             return
         recorded = {run.tags["trial"] for run in runs if run.status != "RUNNING" and is_child(run)}
         grace = GRACE_BEATS * HEARTBEAT_SECONDS
-        for trial in self._trials():
+        for trial in self._loaded().get_trials(deepcopy=False):
             number = trial.number
             ended = trial.state.is_finished() and str(number) not in recorded
             if ended and not is_watched(trial, grace):
@@ -152,9 +152,8 @@ class StudyRecord:
                     number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
                 )
 
-    def _trials(self) -> "list[optuna.trial.FrozenTrial]":
-        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
-        return study.get_trials(deepcopy=False)
+    def _loaded(self) -> "optuna.Study":
+        return load_study(open_storage(self._storage, self._home, self._study), self._study)
 
     def _attempted(self, act: Callable[..., Any], *arguments: Any) -> Any:
         """Do what may fail, on a full disk or without a server: the parent run still has to end."""
@@ -170,7 +169,8 @@ class StudyRecord:
         """Make up for what the store did not take; tell whether other sweeps still run trials."""
         self.settle(find_runs(self._config, self._home, {"study": self._study}))
         return any(
-            not trial.state.is_finished() and is_watched(trial, 0.0) for trial in self._trials()
+            not trial.state.is_finished() and is_watched(trial, 0.0)
+            for trial in self._loaded().get_trials(deepcopy=False)
         )
 
     def close(self, best: Mapping[str, Any], interrupted: bool = False) -> None:
@@ -208,7 +208,7 @@ class StudyRecord:
         study = self._study
         commands = [] if full else [("go on, finished trials are kept", command_line(overrides))]
         commands.append(("analyse it again", command_line(["task=analyse", f"study={study}"])))
-        mark = research_alone(load_study(open_storage(self._storage, self._home, study), study))
+        mark = research_alone(self._loaded())
         if found and mark is None:
             promote = ["task=promote", f"promote.study={study}"]
             commands.append(("promote the best if it passes the gates", command_line(promote)))
@@ -228,7 +228,7 @@ class StudyRecord:
         self._parent.set_tags({NOTE: "\n".join(lines), "status": "study"})
         for name in ("analysis.html", "analysis.json"):
             self._parent.log_artifact(self._folder / name)
-        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
+        study = self._loaded()
         # A step of its own for every start that added trials: older figures stay in the run.
         self._parent.log_metrics(study_figures(study), len(study.get_trials(deepcopy=False)))
         if self._plots:
