@@ -150,9 +150,10 @@ def test_open_test_several_processes_count_every_look_once(tmp_path: Path) -> No
     assert [opening.looks for opening in past_openings(tmp_path)] == list(range(1, 61))
 
 
-def _shared(home: Path, look: str, start: str = "2015-01-01", **changes: str) -> Opening:
-    span = {"instrument": "SPY", "stop_iso": "2018-12-31", "fingerprint": "f" * 64} | changes
-    return open_test(home, start_iso=start, why="comparison", look=look, **span)
+def _shared(
+    home: Path, look: str, start: str = "2015-01-01", fingerprint: str = "f" * 64
+) -> Opening:
+    return open_test(home, "SPY", start, "2018-12-31", fingerprint, "comparison", look)
 
 
 def test_open_test_processes_of_one_look_are_recorded_once(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def check_floors(config: Config, profile: PromotionProfile, who: str) -> None:
 
 
 def held_to_less(config: Config, floor: Mapping[str, Any]) -> list[str]:
-    """Return each cost that is cheaper than in `floor`, and each rule there that is set otherwise."""
+    """Return each cost that is cheaper than in `floor`, each rule there that is set otherwise."""
     own = flatten(plain({"costs": asdict(config.costs), "risk": asdict(config.risk)}))
     found = []
     for key, asked in floor.items():
