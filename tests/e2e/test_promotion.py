@@ -117,7 +117,7 @@ def test_folder_that_cannot_be_written_is_told_before_anything_is_trained(
 def test_study_that_searched_costs_is_marked_and_not_promotable(
     workbench: Workbench,
 ) -> None:
-    short = ["objective.seeds=[0]", "model.n_steps=32", "budget.evaluations=1", "tracking=none"]
+    short = ["objective.seeds=[0]", "model.n_steps=64", "budget.evaluations=1", "tracking=none"]
     found = workbench.run(*SMOKE, *short, "costs.half_spread_bps=choice(0.0,1.0)")
     assert found.code == 0, found.err
     words = "Study smoke is research and not promotable: it searched costs.half_spread_bps, so"
