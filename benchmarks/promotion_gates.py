@@ -44,7 +44,7 @@ KINDS = {
     "planted": Kind(
         (
             *("data=planted", "data.synthetic.sessions=5040", "budget.timesteps=3000000"),
-            *("budget.evaluations=10", "costs.half_spread_bps=0.5"),
+            *("budget.evaluations=10", "market=synthetic_fund"),
             *("objective.seeds=[0]", "hydra.sweeper.n_trials=6"),
             "hydra.sweeper.pruner.name=asha",
         ),

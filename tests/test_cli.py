@@ -25,7 +25,8 @@ from ppo_workbench.config import (
     ModelType,
     PromotionError,
 )
-from ppo_workbench.options import CONF, config_folder
+from ppo_workbench.config.machine import config_folder
+from ppo_workbench.options import CONF
 
 CANARY = "postgresql://user:canary-7f3a@host/db"
 

@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config.tasks import MarketArms
 from ppo_workbench.launching import merged
+from ppo_workbench.market.splits import Split
+from ppo_workbench.pipeline import cell_tests
 from ppo_workbench.pipeline.comparison_plan import (
     YARDSTICKS,
     check_plan,
@@ -129,3 +135,19 @@ def test_reporting_varies_market_and_seed_and_adds_a_market_without_an_edge() ->
     assert resolved.data.synthetic.edge == 0.0
     assert resolved.data.synthetic.sessions == config.data.synthetic.sessions
     assert resolved.data.synthetic.seed == own.seed
+
+
+def test_comparison_costs_one_look_an_arm_that_is_scored_on_the_market(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(cell_tests, "open_range", lambda *given: counted.append(given[-1]))
+    config = compose(["task=compare", "compare=quick"])
+    arms = [f"variant_{k}" for k in range(50)]
+    config.compare.arms = {arm: [] for arm in arms}
+    config.compare.markets = {"null": MarketArms(arms=arms[:2]), "every": MarketArms()}
+    for market in ("main", "null", "every"):
+        config.compare.cell.market = market
+        fold: Any = SimpleNamespace(test=[Split("test", 0, 10)])
+        cell_tests.open_tests(config, Mock(), [fold])
+    assert counted == [50, 2, 50]

@@ -24,7 +24,7 @@ from ppo_workbench.options import CONF, groups
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}
-MARKETS = [name for name in groups()["market"] if name != "synthetic"]
+MARKETS = [name for name in groups()["market"] if not name.startswith("synthetic")]
 # What governs US securities and nothing else.
 SECURITIES_LAW = {
     "initial_margin",
@@ -230,6 +230,7 @@ BY_MARKET = [
     ("crypto_perp", "crypto_perp", "24/7", "traded", 0.001, 0.1, 1.0, False),
     ("us_futures", "us_futures", "GLOBEX", "traded", 1.0, 0.25, 50.0, False),
     ("synthetic", "synthetic", "XNYS", "traded", 1.0, 0.0, 1.0, True),
+    ("synthetic_fund", "synthetic_fund", "XNYS", "traded", 1.0, 0.0, 1.0, True),
 ]
 
 
@@ -246,13 +247,14 @@ def test_market_brings_costs_hours_units_and_laws(
     multiplier: float,
     securities: bool,
 ) -> None:
-    config = _compose(*(() if name == "synthetic" else ("data=file", f"market={name}")))
+    made = name.startswith("synthetic")
+    config = _compose(*([] if made else ["data=file"]), f"market={name}")
     on = {rule for rule, enabled, _ in _rules(config) if enabled}
 
     assert config.market == MarketConfig(name, lot, config.market.minimum_order, tick, multiplier)
     assert (config.data.calendar, config.data.volume) == (calendar, Volume(volume))
     assert config.costs == _compose(f"costs={costs}").costs
-    assert config.env.fill is (Fill.next_open if name == "synthetic" else Fill.next_close)
+    assert config.env.fill is (Fill.next_open if made else Fill.next_close)
     usual = {rule for rule, enabled, _ in _rules(_compose()) if enabled}
     assert on == (usual if securities else usual - SECURITIES_LAW)
 
@@ -289,6 +291,7 @@ def test_command_line_wins_over_what_the_market_brings() -> None:
         ("data=sp500", "index"),
         ("data=nasdaq", "index"),
         ("data=null", "synthetic"),
+        ("experiment=deliverables", "synthetic_fund"),
     ],
 )
 def test_preset_names_its_market(preset: str, market: str) -> None:

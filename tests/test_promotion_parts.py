@@ -1,5 +1,6 @@
 """Parts of promotion and verification that need no training."""
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from ppo_workbench.config import (
     Interrupted,
     ModelType,
     PromotionProfile,
+    flatten,
 )
 from ppo_workbench.delivery.artifact import Artifact, load_metadata
 from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
+from ppo_workbench.options import groups
 from ppo_workbench.pipeline import promote as promotion
 from ppo_workbench.pipeline.contender import (
     Contender,
@@ -32,6 +35,7 @@ from ppo_workbench.pipeline.contender import (
     check_same_bars,
     resolved_config,
 )
+from ppo_workbench.pipeline.floors import check_floors, market_floor
 from ppo_workbench.pipeline.promote import promote, rollback
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.single_document import references
@@ -191,6 +195,8 @@ def _promotion() -> dict[str, Any]:
         ],
         "trials": 12,
         "trials_by_state": {"COMPLETE": 10},
+        "trials_elsewhere": {"study autumn": 7},
+        "trials_unknown": "Other homes are not known.",
         "trials_with_returns": 9,
         "test": {"looks": 2, "instrument": "SPY", "start": "2020-01-01", "stop": "2021-01-01"},
         "scorecards": {"validation": card, "test": card},
@@ -206,6 +212,8 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
     assert "&lt;b&gt;final" in page
     assert "<b>final" not in page
     assert "1 &lt; 2" in page
+    assert "10 complete; 7 of study autumn; and the new ones" in page
+    assert "Other homes are not known." in page
     assert page.index("<td>bad<") < page.index("<td>good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"
@@ -313,6 +321,15 @@ def _gates(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "passed": True, "reason": "", "threshold": 0.0} for name in names]
 
 
+def _champion(**changes: Any) -> tuple[Metadata, Any]:
+    """Return a champion of the default configuration, and bars that it trades."""
+    config = plain(asdict(compose([])))
+    features = {"feature_specification": config["features"]}
+    reigning = _model(config=config, **features, **changes).metadata
+    data = reigning.data
+    return reigning, Mock(instrument=data.instrument, bar_seconds=data.bar_seconds)
+
+
 @pytest.mark.parametrize(
     ("gates", "profile", "refused"),
     [
@@ -326,13 +343,12 @@ def _gates(*names: str) -> list[dict[str, Any]]:
 def test_champion_is_not_replaced_by_a_weaker_profile(
     gates: list[str], profile: PromotionProfile, refused: bool
 ) -> None:
-    reigning = _model(gates=_gates(*gates)).metadata
-    bars = Mock(instrument=reigning.data.instrument, bar_seconds=reigning.data.bar_seconds)
+    reigning, bars = _champion(gates=_gates(*gates))
     if not refused:
-        check_succession(reigning, bars, profile, "final")
+        check_succession(reigning, bars, compose([]), profile, "final")
         return
     with pytest.raises(ArtifactError, match=rf"promote.profile={profile.value}: .* final passed"):
-        check_succession(reigning, bars, profile, "final")
+        check_succession(reigning, bars, compose([]), profile, "final")
 
 
 @pytest.mark.parametrize("other", [{"instrument": "OTHER"}, {"bar_seconds": 86_400}])
@@ -341,4 +357,66 @@ def test_champion_is_not_replaced_by_a_model_of_other_bars(other: dict[str, Any]
     own = {"instrument": reigning.data.instrument, "bar_seconds": reigning.data.bar_seconds}
     bars = Mock(**{**own, **other})
     with pytest.raises(ArtifactError, match=r"the reigning champion trades .* choose another"):
-        check_succession(reigning, bars, PromotionProfile.production, "final")
+        check_succession(reigning, bars, compose([]), PromotionProfile.production, "final")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (["costs.half_spread_bps=0.5"], r"costs.half_spread_bps=0.5 \(1.0 there\)"),
+        (["costs.cash_interest_annual_bps=50"], r"cash_interest_annual_bps=50.0 \(0.0 there\)"),
+        (["risk=unconstrained"], r"risk.session.enabled=False \(True there\), risk.drawdown.enab"),
+        (["risk.drawdown.flatten_frac=0.5"], r"risk.drawdown.flatten_frac=0.5 \(0.04 there\)"),
+        (["costs.half_spread_bps=2", "costs.fee_bps=1", "risk.order_rate.enabled=true"], None),
+    ],
+)
+def test_champion_is_not_replaced_by_a_model_that_was_held_to_less(
+    changed: list[str], sentence: str | None
+) -> None:
+    reigning, bars = _champion(gates=_gates("audit"))
+    arguments = (reigning, bars, compose(changed), PromotionProfile.research, "final")
+    if sentence is None:
+        check_succession(*arguments)
+        return
+    with pytest.raises(ArtifactError, match=rf"held to other costs and rules, by .*{sentence}"):
+        check_succession(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["costs.half_spread_bps=0"], "costs.half_spread_bps=0.0 (1.0 there)"),
+        (["costs.quoted_spread=false"], "costs.quoted_spread=False (True there)"),
+        (["costs.high_volatility_ratio=9"], "costs.high_volatility_ratio=9.0 (1.6 there)"),
+        (["data=mask_neutral"], "costs.high_volatility_multiplier=1.0 (2.0 there)"),
+        (["risk.session.enabled=false"], "risk.session.enabled=False (True there)"),
+        (["risk=unconstrained"], "risk.drawdown.enabled=False (True there)"),
+        (["data=sp500", "costs=synthetic"], "costs.borrow_annual_bps=0.0 (50.0 there)"),
+        (["market.name=mine"], "market.name=mine: there is no preset"),
+    ],
+)
+def test_model_below_the_floor_of_its_market_passes_research_alone(
+    overrides: list[str], found: str
+) -> None:
+    config = compose(overrides)
+    for profile in (PromotionProfile.production, PromotionProfile.targets):
+        with pytest.raises(ConfigError, match=re.escape(found)):
+            check_floors(config, profile, "trial 3")
+    check_floors(config, PromotionProfile.research, "trial 3")
+
+
+def test_every_preset_that_is_meant_for_trading_is_at_its_own_floor() -> None:
+    for market in groups()["market"]:
+        file = [] if market.startswith("synthetic") else ["data=file", "data.path=bars.csv"]
+        widest = compose([*file, f"market={market}", "risk=aggressive"])
+        check_floors(widest, PromotionProfile.production, "trial 3")
+        floor = market_floor(market)
+        assert {key: value for key, value in floor.items() if key.startswith("costs.")} == flatten(
+            {"costs": asdict(widest.costs)}
+        )
+        on = {name for name, rule in asdict(widest.risk).items() if rule["enabled"]}
+        assert {key for key in floor if key.startswith("risk.")} == {
+            f"risk.{name}.enabled" for name in on
+        }
+    for own in ("experiment=deliverables", "risk=moderate", "risk=conservative"):
+        check_floors(compose([own]), PromotionProfile.production, "trial 3")

@@ -1,18 +1,8 @@
 """Where the configuration lies, and which options it offers."""
 
 import functools
-import os
-from pathlib import Path
 
-
-def config_folder() -> Path:
-    """Return $PPO_WORKBENCH_CONF, else the installed conf folder, else the checkout's."""
-    chosen = os.environ.get("PPO_WORKBENCH_CONF")
-    if chosen:
-        return Path(chosen).resolve()
-    installed = Path(__file__).resolve().parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "conf"
-
+from ppo_workbench.config.machine import config_folder
 
 CONF = config_folder()
 SYNTHETIC = "synthetic"  # the market that is chosen unless one is named
@@ -34,4 +24,4 @@ def choose(group: str) -> str:
 
 def file_markets() -> str:
     """Say which markets the bars of a file can be of."""
-    return ", ".join(name for name in groups()["market"] if name != SYNTHETIC)
+    return ", ".join(name for name in groups()["market"] if not name.startswith(SYNTHETIC))

@@ -80,7 +80,7 @@ def test_masked_arm_has_no_invalid_trade(compared: Path) -> None:
 
 def test_each_market_is_opened_once_for_all_arms(compared: Path) -> None:
     openings = past_openings(compared)
-    assert [opening.looks for opening in openings] == [1, 1]
+    assert [(opening.looks, opening.variants) for opening in openings] == [(4, 4), (4, 4)]
     assert len({opening.instrument for opening in openings}) == 2
     assert len({opening.look for opening in openings}) == 1
 
@@ -108,12 +108,13 @@ def test_figures_are_those_of_the_traces(compared: Path) -> None:
     assert card["total_return_frac"] == pytest.approx(total)
 
 
-def test_second_comparison_says_that_it_is_the_second_look(compared: Path, tmp_path: Path) -> None:
+def test_second_comparison_counts_the_variants_of_the_first(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared / "mlruns", tmp_path / "mlruns")
     again = [*COMPARE, *ONE_ARM, "compare.seeds=[1]", "compare.stress=false"]
     again += ["tracking=none", "output='1e5'"]
     assert Workbench(tmp_path).run(*again).code == 0
-    assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 2
+    assert _document(tmp_path, "1e5")["setup"]["markets"][0]["looks"] == 4 + 1
+    assert _document(compared, "tiny")["setup"]["markets"][0]["looks"] == 1
 
 
 def test_killed_comparison_goes_on_with_what_is_missing(compared: Path, tmp_path: Path) -> None:

@@ -114,6 +114,25 @@ def test_folder_that_cannot_be_written_is_told_before_anything_is_trained(
     assert (_looks(bench.home), bench.files() - locks) == (before[0], before[1] - locks)
 
 
+def test_study_that_searched_costs_is_marked_and_not_promotable(
+    workbench: Workbench,
+) -> None:
+    short = ["objective.seeds=[0]", "model.n_steps=64", "budget.evaluations=1", "tracking=none"]
+    found = workbench.run(*SMOKE, *short, "costs.half_spread_bps=choice(0.0,1.0)")
+    assert found.code == 0, found.err
+    words = "Study smoke is research and not promotable: it searched costs.half_spread_bps, so"
+    assert words in " ".join(found.out.split())
+    assert "task=promote" not in found.out
+    analysis = json.loads((workbench.home / "sweeps" / "smoke" / "analysis.json").read_text())
+    assert analysis["summary"][0].startswith(words)
+
+    refused = workbench.run(*PROMOTE)
+
+    assert refused.code == 2
+    assert words in refused.err
+    assert _looks(workbench.home) == 0
+
+
 def test_untrained_model_is_refused_with_code_3_and_nothing_is_written(bench: Workbench) -> None:
     result = bench.run(*PROMOTE)
 
@@ -152,7 +171,14 @@ def test_research_profile_promotes_rolls_back_verifies_and_audits(bench: Workben
     research = [*PROMOTE, "promote.profile=research", "promote.top_k=1"]
     models = bench.home / "trained_models"
 
+    # A further study on this validation, as far as its folder says.
+    shutil.copytree(bench.home / "sweeps" / "smoke", bench.home / "sweeps" / "further")
     assert bench.run(*research).code == 0
+    told = _latest(bench.home)[1]
+    # The promotion that was refused: two candidates and two baselines, each on two seeds.
+    assert told["trials_elsewhere"] == {"study further": 2, "trainings": 2 * 2 + 2 * 2}
+    assert told["trials"] == 2 + 2 + 2 + 8
+    assert "sessions" not in told["test"]
     first = load_artifact(models, NAME).metadata
     assert first.status is Status.champion
     assert first.scorecards.test is not None

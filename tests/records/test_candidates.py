@@ -7,12 +7,15 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import pytest
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from ppo_workbench.config import ConfigError
-from ppo_workbench.records.candidates import read_study
+from ppo_workbench.options import CONF
+from ppo_workbench.records.candidates import read_study, research_alone
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.storage import open_storage, study_folder
+from ppo_workbench.records.study import LINEAGE
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
@@ -83,6 +86,45 @@ def test_every_begun_trial_counts_whatever_became_of_it(tmp_path: Path) -> None:
     assert found.trials == 3
     assert found.states == {"COMPLETE": 1, "FAIL": 1, "RUNNING": 1, "WAITING": 1}
     assert list(found.returns) == [0]
+
+
+def test_trials_of_the_lineage_count(tmp_path: Path) -> None:
+    study = _Study(tmp_path)
+    study.add(0.1, 1.0)
+    study.study.set_user_attr(LINEAGE, {"spring": 40})
+
+    found = study.read()
+
+    assert found.elsewhere == {"study spring": 40}
+    assert found.trials == 41
+
+
+def _searched(*keys: str) -> str | None:
+    study = optuna.create_study(study_name="known")
+    study.ask({"model.learning_rate": SPACE["x"]})
+    study.ask(dict.fromkeys(keys, SPACE["x"]))
+    return research_alone(study)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("costs", "costs.half_spread_bps", "data.high_volatility_cost_multiplier", "market"),
+        *("splits.test_frac", "objective.windows", "experiment", "risk", "risk.session.enabled"),
+        *("risk.initial_margin.long_frac", "risk.drawdown.severity", "risk.drawdown"),
+    ],
+)
+def test_study_that_searches_what_it_is_judged_by_is_research(key: str) -> None:
+    sentence = _searched("model.ent_coef", key)
+
+    assert sentence is not None
+    assert f"known is research and not promotable: it searched {key}, so" in sentence
+
+
+def test_study_of_hyperparameters_and_house_limits_may_be_promoted_from() -> None:
+    for sweep in ("lr_entropy", "full", "risk", "smoke"):
+        file: Any = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml")
+        assert _searched(*file.hydra.sweeper.get("params", {})) is None
 
 
 def test_less_is_better_where_the_study_minimises(tmp_path: Path) -> None:

@@ -1,11 +1,24 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ppo_workbench.records.ledger import LedgerError, Opening, ledger_path, open_test, past_openings
+from ppo_workbench.config import SyntheticConfig
+from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.synthetic import generate
+from ppo_workbench.records.ledger import (
+    LedgerError,
+    Opening,
+    ledger_path,
+    open_test,
+    past_openings,
+    session_hashes,
+)
 
 
 def _open(
@@ -137,9 +150,10 @@ def test_open_test_several_processes_count_every_look_once(tmp_path: Path) -> No
     assert [opening.looks for opening in past_openings(tmp_path)] == list(range(1, 61))
 
 
-def _shared(home: Path, look: str, start: str = "2015-01-01", **changes: str) -> Opening:
-    span = {"instrument": "SPY", "stop_iso": "2018-12-31", "fingerprint": "f" * 64} | changes
-    return open_test(home, start_iso=start, why="comparison", look=look, **span)
+def _shared(
+    home: Path, look: str, start: str = "2015-01-01", fingerprint: str = "f" * 64
+) -> Opening:
+    return open_test(home, "SPY", start, "2018-12-31", fingerprint, "comparison", look)
 
 
 def test_open_test_processes_of_one_look_are_recorded_once(tmp_path: Path) -> None:
@@ -175,3 +189,116 @@ def test_past_openings_reads_lines_of_before_looks_were_shared(tmp_path: Path) -
     del line["look"]
     path.write_text(json.dumps(line) + "\n")
     assert past_openings(tmp_path) == [opening]
+
+
+@cache
+def _market(seed: int = 3) -> Bars:
+    return generate(SyntheticConfig(sessions=40, seed=seed)).bars
+
+
+def _look(home: Path, bars: Bars, start: int, stop: int, variants: int = 1) -> Opening:
+    """Open the bars `start` .. `stop - 1`, as the pipeline does."""
+    span = [str(np.datetime64(int(bars.start_ns[i]), "ns")) for i in (start, stop - 1)]
+    return open_test(
+        home,
+        bars.instrument,
+        span[0][:26],
+        span[1][:26],
+        bars.fingerprint,
+        "a test",
+        variants=variants,
+        sessions=session_hashes(bars, start, stop),
+    )
+
+
+def _scaled(bars: Bars, factor: float) -> Bars:
+    prices = {name: getattr(bars, name) * factor for name in ("open", "high", "low", "close")}
+    return replace(bars, **prices)
+
+
+def _hourly(bars: Bars) -> Bars:
+    """Return bars of 65 minutes, six a session."""
+    ends = np.arange(len(bars)) % 65 == 64
+    starts = bars.start_ns.reshape(-1, 65)[:, 0]
+    kept = {
+        name: getattr(bars, name)[ends]
+        for name in ("open", "high", "low", "close", "volume", "session", "regular", "end_ns")
+    }
+    return replace(bars, start_ns=starts, bar_seconds=3900, bars_per_session=6, **kept)
+
+
+@pytest.mark.parametrize(
+    ("disguise", "why"),
+    [
+        (lambda bars: replace(bars, instrument="copy"), "another name"),
+        (lambda bars: replace(_scaled(bars, 0.37), instrument="copy"), "a constant factor"),
+        (lambda bars: replace(_hourly(bars), instrument="copy"), "other bar lengths"),
+        (lambda bars: replace(bars.slice(390 * 5, 390 * 35), instrument="copy"), "a shorter copy"),
+    ],
+)
+def test_same_test_is_found_by_its_bars(tmp_path: Path, disguise: object, why: str) -> None:
+    bars = _market()
+    _look(tmp_path, bars, 390 * 20, len(bars))
+    assert callable(disguise)
+    other = disguise(bars)
+
+    assert _look(tmp_path, other, len(other) // 2, len(other)).looks == 2, why
+
+
+def test_other_bars_of_the_same_name_and_dates_are_another_test(tmp_path: Path) -> None:
+    bars, other = _market(), replace(_market(4), instrument=_market().instrument)
+    _look(tmp_path, bars, 390 * 20, len(bars))
+
+    assert _look(tmp_path, other, 390 * 20, len(other)).looks == 1
+
+
+@pytest.mark.parametrize(("frac", "looks"), [(0.4, 2), (0.6, 1)])
+def test_a_share_of_the_sessions_has_to_agree(tmp_path: Path, frac: float, looks: int) -> None:
+    """Revisions, splits that one file adjusts, half of a series replaced: half is the border."""
+    bars, start = _market(), 390 * 20
+    other = replace(bars, close=bars.close.copy(), instrument="copy")
+    count = int(frac * 20)
+    for session in range(20, 20 + count):
+        other.close[session * 390 : (session + 1) * 390] *= 1.003 ** (session - 19)
+    # The return after the last revised session differs too, so the last one is left out.
+    other.close[(20 + count) * 390 :] *= 1.003**count
+
+    _look(tmp_path, bars, start, len(bars))
+
+    assert _look(tmp_path, other, start, len(other)).looks == looks
+
+
+def test_session_that_the_range_cuts_is_taken_whole_and_the_first_needs_a_close_before() -> None:
+    bars = _market()
+    whole = session_hashes(bars, 0, len(bars))
+    assert len(whole) == 39
+    assert session_hashes(bars, 390 * 20 + 100, 390 * 22 + 5) == dict(list(whole.items())[19:22])
+
+
+def test_ledger_holds_hashes_and_no_returns(tmp_path: Path) -> None:
+    bars = _market()
+    _look(tmp_path, bars, 390 * 20, len(bars))
+    sessions = json.loads(ledger_path(tmp_path).read_text())["sessions"]
+    assert len(sessions) == 20
+    assert {len(text) for text in sessions.values()} == {8}
+    assert all(set(text) <= set("0123456789abcdef") for text in sessions.values())
+
+
+def test_looks_are_counted_by_variants_scored(tmp_path: Path) -> None:
+    bars = _market()
+    assert _look(tmp_path, bars, 390 * 20, len(bars), variants=50).looks == 50
+    assert _look(tmp_path, bars, 390 * 20, len(bars)).looks == 51
+
+
+def test_line_of_before_there_were_hashes_counts_by_name_as_one(tmp_path: Path) -> None:
+    bars = _market()
+    _look(tmp_path, bars, 390 * 20, len(bars), variants=50)
+    path = ledger_path(tmp_path)
+    line = json.loads(path.read_text())
+    del line["sessions"], line["variants"]
+    path.write_text(json.dumps(line) + "\n")
+
+    assert _look(tmp_path, _scaled(bars, 2.0), 390 * 20, len(bars)).looks == 2
+    other = replace(_scaled(bars, 3.0), instrument="copy")
+    # Of the line without hashes its name is all that is known; the second look is found.
+    assert _look(tmp_path, other, 390 * 20, len(bars)).looks == 2

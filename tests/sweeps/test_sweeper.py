@@ -14,6 +14,7 @@ from hydra_plugins.optuna_pruning._run import SweepError
 from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
 from ppo_workbench.records.candidates import read_study
+from ppo_workbench.records.study import LINEAGE
 from ppo_workbench.records.study_record import analyse_study
 
 X = "x=interval(0,1)"
@@ -116,6 +117,16 @@ def test_sweep_from_an_earlier_study_begins_with_its_best_points(tmp_path: Path)
     quick(tmp_path, X, study_name="new", warm_start="toy", warm_start_points=2)
     tried = [params["x"] for *_, params in trials(tmp_path, "new")]
     assert tried[:2] == [one.params["x"] for one in best]
+
+
+def test_study_remembers_the_studies_that_it_was_warm_started_from(tmp_path: Path) -> None:
+    quick(tmp_path, X)
+    quick(tmp_path, X, study_name="second", warm_start="toy", n_trials=3)
+    for _ in range(2):  # the second start goes on with the study, and forgets nothing
+        quick(tmp_path, X, study_name="third", warm_start="second", n_trials=1)
+    quick(tmp_path, X, study_name="third", n_trials=2)
+    found = {name: study(tmp_path, name).user_attrs[LINEAGE] for name in ("toy", "second", "third")}
+    assert found == {"toy": {}, "second": {"toy": 4}, "third": {"toy": 4, "second": 3}}
 
 
 def test_storage_with_a_secret_never_writes_it(

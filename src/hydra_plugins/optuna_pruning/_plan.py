@@ -24,7 +24,7 @@ from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
 from ppo_workbench.config import ConfigError, WorkbenchError
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.storage import claim_lock, open_storage, study_folder
-from ppo_workbench.records.study import SETTLED, SWEEP, last_seen, load_study, make_pruner
+from ppo_workbench.records.study import LINEAGE, SETTLED, SWEEP, last_seen, load_study, make_pruner
 from ppo_workbench.records.study_identity import check_unclaimed, claim_folder
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -107,15 +107,16 @@ def plan(
     if settings.storage is None and not (folder / "journal.log").is_file():
         check_unclaimed(folder, _shown_storage(settings))  # before a journal is made in it
     storage = open_storage(settings.storage, home, name)
-    points += _earlier_points(settings, space, storage, home)
+    more, lineage = _earlier_points(settings, space, storage, home)
     if hasattr(launcher, "warm_up"):
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, folder)
         settled = _settled(settings, context, config, space, study, folder)
         study = _with_settings(study, settings, space, storage)  # nothing refuses from here on
+        study.set_user_attr(LINEAGE, {**study.user_attrs.get(LINEAGE, {}), **lineage})
         space = settled
-        for point in points:
+        for point in [*points, *more]:
             study.enqueue_trial(point, {"last_seen": last_seen()}, skip_if_exists=True)
     _write_settings(settings, config, folder)
     observer = None
@@ -327,11 +328,14 @@ def _check_same(study: optuna.Study, settings: Settings, space: Space) -> None:
 
 def _earlier_points(
     settings: Settings, space: Space, storage: Any, home: Path
-) -> list[dict[str, Any]]:
-    """Return the best points of the study to warm-start from, as far as they fit the space."""
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the best points of the study to warm-start from, as far as they fit the space.
+
+    And the trials begun in it and in those that it comes from, by study: it may be deleted later.
+    """
     name = settings.warm_start
     if name is None:
-        return []
+        return [], {}
     where = f"hydra.sweeper.warm_start={name}"
     try:
         study = load_study(storage, name)
@@ -354,7 +358,8 @@ def _earlier_points(
             points.append({key: point[key] for key in known if key in point})
     if not points:
         raise ConfigError(f"{where}: it has no complete trial within this search space")
-    return points
+    begun = sum(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    return points, {**study.user_attrs.get(LINEAGE, {}), name: begun}
 
 
 def best_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -1,11 +1,21 @@
-"""What this machine and its system offer."""
+"""What this machine and its system offer, and where the presets lie on it."""
 
 import os
 import platform
+from pathlib import Path
 
 from ppo_workbench.config.errors import ConfigError
 
 POSIX = os.name == "posix"
+
+
+def config_folder() -> Path:
+    """Return $PPO_WORKBENCH_CONF, else the installed conf folder, else the checkout's."""
+    chosen = os.environ.get("PPO_WORKBENCH_CONF")
+    if chosen:
+        return Path(chosen).resolve()
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
 
 
 def usable_cores() -> int:

@@ -36,7 +36,7 @@ class Bars:
     """T price bars of one instrument in time order; every array has T rows.
 
     Attributes:
-        instrument: Name of the instrument; looks at the test split are counted by it.
+        instrument: Name of the instrument.
         source: Name of the source that made the bars, such as "file".
         calendar: exchange_calendars name such as "XNYS", or "24/7".
         timezone: IANA name of the calendar's time zone.

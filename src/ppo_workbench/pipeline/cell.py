@@ -94,6 +94,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     config = experiment.config
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
     opening = opening or open_tests(config, bars, folds)
+    first = opening.looks - opening.variants + 1  # 1: nothing was scored before this comparison
     opened = prepare_fold_with_test(config, bars, fold)
     policies = (
         {policy.name: policy for policy in _reference_policies(opened)}
@@ -110,7 +111,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
         "data": bars_of(opened, raw),
-        "test": {"start": opening.start, "stop": opening.stop, "looks": opening.looks},
+        "test": {"start": opening.start, "stop": opening.stop, "looks": first},
         "scores": {
             name: _score(opened, policy, fold, folder, name, keep)
             for name, policy in policies.items()

@@ -9,6 +9,7 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds
 from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold
+from ppo_workbench.pipeline.comparison_plan import MAIN
 from ppo_workbench.pipeline.stored import open_range
 from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
@@ -22,7 +23,7 @@ def folds_of(config: Config) -> tuple[Bars, list[Fold]]:
 
 
 def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> Opening:
-    """Record the one look of a comparison at all its tests.
+    """Record the one look of a comparison at all its tests: it scores the market's arms.
 
     Raises:
         LedgerError: It cannot be recorded, so nothing is opened.
@@ -30,7 +31,10 @@ def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> Opening:
     cell = config.compare.cell
     tests = [split for fold in folds for split in fold.test]
     start, stop = min(split.start for split in tests), max(split.stop for split in tests)
-    return open_range(bars, start, stop, f"comparison {cell.comparison}", cell.look)
+    market = config.compare.markets.get(cell.market or MAIN)
+    arms = (market.arms if market else []) or config.compare.arms
+    why = f"comparison {cell.comparison}"
+    return open_range(bars, start, stop, why, cell.look, max(len(arms), 1))
 
 
 def check_sessions(bars: Bars, folds: Sequence[Fold]) -> None:

@@ -51,6 +51,7 @@ from ppo_workbench.pipeline.contender import (
     candidate_config,
     check_same_bars,
 )
+from ppo_workbench.pipeline.floors import check_floors
 from ppo_workbench.pipeline.outcome import bars_of, check_result_path, record_of, write_result
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
@@ -68,6 +69,7 @@ from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
+from ppo_workbench.records.lineage import UNKNOWN
 from ppo_workbench.records.registry import (
     CHALLENGER,
     CHAMPION,
@@ -314,6 +316,8 @@ class _Promotion:
         self.study: StudyTrials = read_study(
             config.trial.storage, home, options.study, options.top_k
         )
+        if self.study.research is not None and self.profile is not PromotionProfile.research:
+            raise ConfigError(f"promote.study={options.study}: {self.study.research}")
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
         self._folder = home / PROMOTIONS / f"{self._name}-{stamp}"
         self._contenders = {
@@ -321,9 +325,10 @@ class _Promotion:
             for candidate in self.study.candidates
         }
         check_same_bars(self._contenders, self.study.name)
-        if reigning is not None:
-            bars = next(iter(self._contenders.values())).bars
-            check_succession(reigning, bars, self.profile, self._name)
+        for one in self._contenders.values():
+            check_floors(one.config, self.profile, one.label)
+            if reigning is not None:
+                check_succession(reigning, one.bars, one.config, self.profile, self._name)
 
     def _champion(self) -> Metadata | None:
         try:
@@ -472,8 +477,10 @@ class _Promotion:
             ],
             "trials": evidence.trials,
             "trials_by_state": dict(self.study.states),
+            "trials_elsewhere": dict(self.study.elsewhere),
+            "trials_unknown": UNKNOWN,
             "trials_with_returns": len(evidence.trial_returns),
-            "test": asdict(opened.opening),
+            "test": {k: v for k, v in asdict(opened.opening).items() if k != "sessions"},
             "scorecards": {
                 "validation": delivered.cards[-1].to_dict(),
                 "test": scorecard(evidence.trace).to_dict(),

@@ -23,7 +23,7 @@ from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
-from ppo_workbench.records.ledger import Opening, open_test
+from ppo_workbench.records.ledger import Opening, open_test, session_hashes
 from ppo_workbench.scoring.backtest import NETWORK, Policy
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.trace import Trace
@@ -195,14 +195,17 @@ def open_bars_with_test(
     return prepare_with_test(config, bars, splits), opening
 
 
-def open_range(bars: Bars, start: int, stop: int, why: str, look: str | None = None) -> Opening:
+def open_range(
+    bars: Bars, start: int, stop: int, why: str, look: str | None = None, variants: int = 1
+) -> Opening:
     """Record that the bars `start` .. `stop - 1` are looked at, before anything is made of them.
 
-    See `open_bars_with_test` for the rest.
+    See `open_test` for the rest.
     """
-    span = [utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1)]
+    first, last = (utc(int(bars.start_ns[i])).isoformat() for i in (start, stop - 1))
+    home, hashes = home_folder(), session_hashes(bars, start, stop)
     return open_test(
-        home_folder(), bars.instrument, span[0], span[1], bars.fingerprint, why, look or ""
+        home, bars.instrument, first, last, bars.fingerprint, why, look or "", variants, hashes
     )
 
 

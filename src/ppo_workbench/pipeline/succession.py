@@ -1,8 +1,13 @@
 """Which promotion may take a reigning champion's place, asked before anything is trained."""
 
-from ppo_workbench.config import ArtifactError, PromotionProfile
+from dataclasses import asdict
+
+from ppo_workbench.config import ArtifactError, Config, PromotionProfile, flatten
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.pipeline.floors import held_to_less
 from ppo_workbench.scoring.gate_profiles import profile_of
 
 WEAKEST_FIRST = (
@@ -12,17 +17,23 @@ WEAKEST_FIRST = (
 )
 
 
-def check_succession(reigning: Metadata, bars: Bars, profile: PromotionProfile, name: str) -> None:
-    """Refuse to replace a champion of other bars, or one that passed a stronger profile.
+def check_succession(
+    reigning: Metadata, bars: Bars, config: Config, profile: PromotionProfile, name: str
+) -> None:
+    """Refuse to replace a champion of other bars, or one that was held to more.
+
+    More is a stronger profile, a higher cost, or a rule that the candidate lacks or has with
+    another limit: what the house allows is for people to change, not for a search.
 
     Args:
         reigning: The champion's.
-        bars: What the candidates trade.
-        profile: Whose gates they are asked to pass.
+        bars: What the candidate trades.
+        config: The candidate's, resolved.
+        profile: Whose gates it is asked to pass.
         name: `promote.output`.
 
     Raises:
-        ArtifactError: Either of it.
+        ArtifactError: Any of it.
     """
     traded = (reigning.data.instrument, reigning.data.bar_seconds)
     if traded != (bars.instrument, bars.bar_seconds):
@@ -37,4 +48,12 @@ def check_succession(reigning: Metadata, bars: Bars, profile: PromotionProfile, 
             f"promote.profile={profile.value}: the reigning champion {name} passed the gates of "
             f"{passed.value}; promote with promote.profile={passed.value} or choose another "
             "promote.output"
+        )
+    held = stored_config(reigning)
+    rules = {name: rule for name, rule in asdict(held.risk).items() if rule["enabled"]}
+    less = held_to_less(config, flatten(plain({"costs": asdict(held.costs), "risk": rules})))
+    if less:
+        raise ArtifactError(
+            f"promote.output={name}: the reigning champion is held to other costs and rules, by "
+            f"{', '.join(less)}; sweep under its own or choose another promote.output"
         )

@@ -26,6 +26,7 @@ from ppo_workbench.records.analysis_trials import (
     read_trials,
 )
 from ppo_workbench.records.analysis_words import summarise
+from ppo_workbench.records.candidates import research_alone
 from ppo_workbench.records.study import SETTLED, SWEEP
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def analyse(
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
-    analysis = replace(draft, summary=summarise(draft, plateau))
+    mark = filter(None, [research_alone(study)])
+    analysis = replace(draft, summary=(*mark, *summarise(draft, plateau)))
     folder.mkdir(parents=True, exist_ok=True)
     _write(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
     record = _finite(_record(analysis, rows, parameters, plateau))

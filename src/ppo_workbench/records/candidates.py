@@ -4,19 +4,29 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import ConfigError
+from ppo_workbench.config import ConfigError, RiskConfig, Severity
+from ppo_workbench.records.lineage import trials_elsewhere
 from ppo_workbench.records.returns import Returns, study_returns
 from ppo_workbench.records.storage import check_study_folder, open_storage
-from ppo_workbench.records.study import load_study
+from ppo_workbench.records.study import LINEAGE, load_study
 from ppo_workbench.records.study_identity import check_folder
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
+
+# Settings that decide what a trial's score means, and so are no hyperparameters.
+JUDGES = ("costs", "data", "experiment", "market", "objective", "risk", "splits")
+HOUSE_LIMITS = {
+    f"risk.{name}.{key}"
+    for name, rule in asdict(RiskConfig()).items()
+    for key in rule
+    if rule["severity"] is Severity.house and key not in ("enabled", "severity")
+}
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,22 @@ class StudyTrials:
         candidates: The best complete, feasible trials, the best first, each set of parameters
             once.
         returns: Trial -> seed -> daily validation returns, of all that were scored.
+        elsewhere: Trials that are not its own, see `records.lineage`.
+        research: Why it is for research alone; None where it may be promoted from.
     """
 
     name: str
     states: Mapping[str, int]
     candidates: tuple[Candidate, ...]
     returns: Mapping[int, Mapping[int, Returns]]
+    elsewhere: Mapping[str, int]
+    research: str | None
 
     @property
     def trials(self) -> int:
-        """Every trial that was begun: complete, pruned, failed, run again or still running."""
-        return sum(count for state, count in self.states.items() if state != "WAITING")
+        """Every trial that was begun: complete, pruned, failed, run again, running, elsewhere."""
+        own = sum(count for state, count in self.states.items() if state != "WAITING")
+        return own + sum(self.elsewhere.values())
 
 
 def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTrials:
@@ -80,7 +95,25 @@ def read_study(storage: str | None, home: Path, name: str, top: int) -> StudyTri
             f"({counts or 'there is none'}); run the sweep to its end"
         )
     candidates = tuple(_candidate(trial, folder) for trial in best)
-    return StudyTrials(name, dict(states), candidates, study_returns(study, home))
+    returns = study_returns(study, home)
+    elsewhere = trials_elsewhere(folder, best[0].number, study.user_attrs.get(LINEAGE, {}), home)
+    return StudyTrials(name, dict(states), candidates, returns, elsewhere, research_alone(study))
+
+
+def research_alone(study: "Study") -> str | None:
+    """Say which searched settings make a study research and not promotable; None if none does.
+
+    The best under unlike costs, rules, splits or objectives is the most kindly judged.  The
+    limits of house rules may be searched, not whether they are on, and no law.
+    """
+    searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
+    found = sorted(key for key in searched - HOUSE_LIMITS if key.partition(".")[0] in JUDGES)
+    told = (
+        f"Study {study.study_name} is research and not promotable: it searched {', '.join(found)}, "
+        "so its trials were judged by unlike measures; fix these in a study to promote from, or "
+        "write promote.profile=research"
+    )
+    return told if found else None
 
 
 def _best(study: "Study", top: int) -> "list[FrozenTrial]":

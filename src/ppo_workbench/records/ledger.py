@@ -1,22 +1,29 @@
 """The ledger of test openings: no record, no access (DESIGN rule 4).
 
 Every look at a test split is appended to `mlruns/test_openings.jsonl` and synced to disk
-before the caller may read a single test bar.  Looks are counted by instrument and
-overlapping dates, not by file or fingerprint: a re-export of the same days is the same test.
+before the caller may read a single test bar.  What is counted is variants scored, by what the
+bars say: two looks in overlapping dates are at the same test if `SAME_SHARE` of the sessions in
+both returned the same from close to close.  So another name, a copied folder, other bar lengths
+and prices times a constant hide nothing; noise added on purpose does.  The ledger keeps hashes
+of these returns, never the returns; a hash of one number can be tried out, so it is no secret.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from ppo_workbench.config import WorkbenchError
+from ppo_workbench.market.bars import NS_PER_DAY, Bars
 
 LOCK_SECONDS = 60.0
+SAME_SHARE = 0.5  # of unlike instruments 1 session in 100 agrees by chance, of a re-export most do
 
 
 class LedgerError(WorkbenchError):
@@ -30,10 +37,12 @@ class Opening:
     Attributes:
         start: First bar looked at, ISO 8601; without an offset it counts as UTC.
         stop: Last bar looked at; a bare date means to the end of that day.
-        looks: How many looks, this one included, the ledger then held at this instrument in
-            overlapping dates.  1 means that the test was never opened before.
+        looks: How many variants had then been scored on this test, its own included.
         look: Identity of a look that many processes share, such as the cells of one
             comparison; empty for a look of one process.
+        variants: How many this look scores, each of which could be chosen by its score.
+        sessions: Day -> hash, see `session_hashes`; empty in lines of before they were kept,
+            which are found by instrument and count as one variant.
     """
 
     instrument: str
@@ -44,6 +53,30 @@ class Opening:
     opened_utc: str
     looks: int
     look: str = ""
+    variants: int = 1
+    sessions: Mapping[str, str] = field(default_factory=dict)
+
+
+def session_hashes(bars: Bars, start: int, stop: int) -> dict[str, str]:
+    """Return day -> hash of the rounded close-to-close return, for sessions in a range of bars.
+
+    A session's close is that of its last regular bar, its day the UTC date of that bar's end, so
+    minute bars, hourly bars and daily bars of one instrument give the same.
+
+    Args:
+        bars: All bars: the first session of the range needs the close before it.
+        start: First bar of the range.
+        stop: Behind its last bar; sessions that it cuts are taken whole.
+    """
+    rows = np.flatnonzero(bars.regular) if bars.regular.any() else np.arange(len(bars))
+    last = rows[np.append(np.diff(bars.session[rows]) != 0, True)]
+    moves = np.rint((bars.close[last][1:] / bars.close[last][:-1] - 1.0) * 1e4)  # basis points
+    days = ((bars.end_ns[last][1:] - 1) // NS_PER_DAY).astype("datetime64[D]")
+    inside = np.isin(bars.session[last][1:], bars.session[start:stop])
+    return {
+        str(day): hashlib.sha256(f"{day} {int(move)}".encode()).hexdigest()[:8]
+        for day, move in zip(days[inside], moves[inside], strict=True)
+    }
 
 
 def ledger_path(home: Path) -> Path:
@@ -59,30 +92,34 @@ def open_test(
     fingerprint: str,
     why: str,
     look: str = "",
+    variants: int = 1,
+    sessions: Mapping[str, str] | None = None,
 ) -> Opening:
     """Record a look at the test split; only after this returns may its bars be read.
 
     Args:
         home: Folder that holds `mlruns/`.
-        instrument: Compared without regard to case.
+        instrument: Compared, without regard to case, where no sessions can be.
         start_iso: First bar or day of the test split, ISO 8601.
         stop_iso: Last bar or day of the test split, ISO 8601.
         fingerprint: SHA-256 of the bars.
         why: What the look is for, such as "promotion of maskable_v1".
         look: Identity of a look that many processes share: the first records it, and the
             others, with equal bars and dates, get what it recorded.
+        variants: How many are scored.
+        sessions: From `session_hashes`.
 
     Returns:
-        The recorded opening with the number of looks so far, this one included.
+        The recorded opening with the number of variants so far, its own included.
 
     Raises:
         LedgerError: A field is empty or no date, an older line is damaged, or the record
             cannot be written and synced.  The test must then stay closed.
     """
-    for field, value in (("instrument", instrument), ("fingerprint", fingerprint), ("why", why)):
+    for name, value in (("instrument", instrument), ("fingerprint", fingerprint), ("why", why)):
         if not value.strip():
-            raise LedgerError(f"{field} is empty: an opening of the test names it; pass it")
-    span = _span(start_iso, stop_iso)
+            raise LedgerError(f"{name} is empty: an opening of the test names it; pass it")
+    _span(start_iso, stop_iso)
     path = ledger_path(home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +138,12 @@ def open_test(
                 fingerprint=fingerprint,
                 why=why,
                 opened_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-                looks=1 + len(_looks(earlier, instrument, span) - {look}),
+                looks=variants,
                 look=look,
+                variants=variants,
+                sessions=sessions or {},
             )
+            opening = replace(opening, looks=variants + _scored_before(earlier, opening))
             _append(path, opening)
     except (OSError, Timeout) as error:
         raise LedgerError(
@@ -156,22 +196,26 @@ def _append(path: Path, opening: Opening) -> None:
         os.close(folder)
 
 
-def _looks(
-    earlier: Sequence[Opening], instrument: str, span: tuple[datetime, datetime]
-) -> set[str]:
-    """Return the identities of looks at a test; the folds of one comparison are one look."""
-    return {
-        old.look or f"line {number}"
-        for number, old in enumerate(earlier)
-        if _same_test(old, instrument, span)
-    }
+def _scored_before(earlier: Sequence[Opening], opening: Opening) -> int:
+    """Count the variants of earlier looks at this test; folds of one comparison are one look."""
+    scored: dict[str, int] = {}
+    for number, old in enumerate(earlier):
+        look = old.look or f"line {number}"
+        if look != opening.look and _same_test(old, opening):
+            scored[look] = max(old.variants, scored.get(look, 0))
+    return sum(scored.values())
 
 
-def _same_test(old: Opening, instrument: str, span: tuple[datetime, datetime]) -> bool:
-    start, stop = _span(old.start, old.stop)
-    return old.instrument.casefold() == instrument.casefold() and (
-        start <= span[1] and span[0] <= stop
-    )
+def _same_test(old: Opening, new: Opening) -> bool:
+    (start, stop), (new_start, new_stop) = (_span(one.start, one.stop) for one in (old, new))
+    if new_stop < start or stop < new_start:
+        return False
+    days = old.sessions.keys() & new.sessions.keys()
+    if old.fingerprint == new.fingerprint:
+        return True
+    if not days:  # of one of the two no more than the name is known
+        return old.instrument.casefold() == new.instrument.casefold()
+    return sum(old.sessions[day] == new.sessions[day] for day in days) >= SAME_SHARE * len(days)
 
 
 def _span(start_iso: str, stop_iso: str) -> tuple[datetime, datetime]:

@@ -31,6 +31,7 @@ HEARTBEAT_SECONDS = 30.0
 GRACE_BEATS = 4  # a trial elsewhere is lost after this many missed heartbeats
 LAST_SEEN, SWEEPER, FAIL_REASON = "last_seen", "sweeper", "fail_reason"
 SWEEP, SETTLED = "sweep", "settled"
+LINEAGE = "lineage"  # studies that it was warm started from -> trials that had been begun in each
 INTERRUPTED, LOST = "interrupted", "its process died without a word"
 PRUNERS = {
     "none": "NopPruner",

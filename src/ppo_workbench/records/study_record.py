@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
+from ppo_workbench.records.candidates import research_alone
+from ppo_workbench.records.lineage import read_json
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
 from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
@@ -112,7 +114,7 @@ class StudyRecord:
 
     def _describe(self, child: Tracker, number: int, folder: Path, tags: Mapping[str, str]) -> None:
         """Give a trial's run its tags, columns, description and bars."""
-        result = _read_result(folder)
+        result = read_json(folder / "result.json")
         cards = result.get("scorecards", {})
         held = f"Trial {number} of study {self._study}: `sweeps/{self._study}/analysis.html`"
         note = run_note({f"seed {seed}": card for seed, card in cards.items()}, [held])
@@ -140,7 +142,7 @@ class StudyRecord:
             return
         recorded = {run.tags["trial"] for run in runs if run.status != "RUNNING" and is_child(run)}
         grace = GRACE_BEATS * HEARTBEAT_SECONDS
-        for trial in self._trials():
+        for trial in self._loaded().get_trials(deepcopy=False):
             number = trial.number
             ended = trial.state.is_finished() and str(number) not in recorded
             if ended and not is_watched(trial, grace):
@@ -149,9 +151,8 @@ class StudyRecord:
                     number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
                 )
 
-    def _trials(self) -> "list[optuna.trial.FrozenTrial]":
-        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
-        return study.get_trials(deepcopy=False)
+    def _loaded(self) -> "optuna.Study":
+        return load_study(open_storage(self._storage, self._home, self._study), self._study)
 
     def _attempted(self, act: Callable[..., Any], *arguments: Any) -> Any:
         """Do what may fail, on a full disk or without a server: the parent run still has to end."""
@@ -168,7 +169,8 @@ class StudyRecord:
         deliver_records(self._config, self._home)
         self.settle(find_runs(self._config, self._home, {"study": self._study}))
         return any(
-            not trial.state.is_finished() and is_watched(trial, 0.0) for trial in self._trials()
+            not trial.state.is_finished() and is_watched(trial, 0.0)
+            for trial in self._loaded().get_trials(deepcopy=False)
         )
 
     def close(self, best: Mapping[str, Any], interrupted: bool = False) -> None:
@@ -206,10 +208,11 @@ class StudyRecord:
         study = self._study
         commands = [] if full else [("go on, finished trials are kept", command_line(overrides))]
         commands.append(("analyse it again", command_line(["task=analyse", f"study={study}"])))
-        if found:
+        mark = research_alone(self._loaded())
+        if found and mark is None:
             promote = ["task=promote", f"promote.study={study}"]
             commands.append(("promote the best if it passes the gates", command_line(promote)))
-        return "\n".join(["", *next_lines(commands)])
+        return "\n".join(["", *([mark] if mark else []), *next_lines(commands)])
 
     def _summarise(self) -> None:
         """Analyse the study; give the parent run its figures and page."""
@@ -220,12 +223,12 @@ class StudyRecord:
             f"Report: `sweeps/{self._study}/analysis.html`, and among the artifacts",
         ]
         best = self._folder / str(found.recommended.number) if found.recommended else None
-        cards = list(_read_result(best).get("scorecards", {}).values()) if best else []
-        self._parent.log_metrics(headline_metrics(cards), 0)
+        cards = read_json(best / "result.json").get("scorecards", {}) if best else {}
+        self._parent.log_metrics(headline_metrics(list(cards.values())), 0)
         self._parent.set_tags({NOTE: "\n".join(lines), "status": "study"})
         for name in ("analysis.html", "analysis.json"):
             self._parent.log_artifact(self._folder / name)
-        study = load_study(open_storage(self._storage, self._home, self._study), self._study)
+        study = self._loaded()
         # A step of its own for every start that added trials: older figures stay in the run.
         self._parent.log_metrics(study_figures(study), len(study.get_trials(deepcopy=False)))
 
@@ -260,15 +263,6 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
         seconds += max(stop - max(start, reached), 0.0)
         reached = max(reached, stop)
     return seconds
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    """Return what a trial wrote of itself, nothing where it ended before."""
-    try:
-        found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def is_child(run: RunInfo) -> bool:

@@ -37,12 +37,12 @@ class Evidence:
 
     Attributes:
         trace: What the model did on the test.
-        looks: Openings of that test, this one included.
+        looks: Variants scored on that test, this one included.
         validation_excess: float64 (T,), the model's excess session returns on validation.
         trial_returns: float64 (trials, T), excess session returns of the study's trials on
             validation, each the mean over its seeds.
         run_sharpes: Per-session Sharpe ratios of all runs that were scored on validation.
-        trials: True number of trials, those without returns and this promotion's own included.
+        trials: All that are known: begun in the study, this promotion's own, and elsewhere.
         rivals: Sessions of each rival on the same test, or why there are none; a rival that
             is left out is not asked about, but for those that the profile requires.
         every_seed: Sessions on the test of all seeds of `MODEL` and of `REJECT`, run k of both
@@ -107,7 +107,9 @@ def _protocol(evidence: Evidence) -> list[Gate]:
 def _targets(evidence: Evidence) -> list[Gate]:
     card, trace = scorecard(evidence.trace), evidence.trace
     long_enough = len(trace.session_ends()) >= LEAST_SESSIONS
+    excess, q = trace.daily_returns() - trace.cash_returns(), trace.sessions_per_year
     return [
+        probabilistic_test(excess, evidence.looks, q, evidence.alternative),
         g.target_sharpe(card),
         g.target_drawdown(card, SessionPath.from_trace(trace) if long_enough else None),
         g.target_win_rate(card),

@@ -128,7 +128,7 @@ def deflated_validation(
 def probabilistic_test(
     excess: Floats, looks: int, sessions_per_year: float, alternative: Alternative
 ) -> Gate:
-    """Ask for a PSR(0) of .95 on the test, deflated by the number of accesses to it.
+    """Ask for a PSR(0) of .95 on the test, deflated by accesses to it, one a variant scored.
 
     Bonferroni over looks: 1 - looks (1 - PSR).  The ledger counts looks but does not know what
     they saw, so their spread, which a DSR with trials = looks would need, would be a guess;
@@ -136,7 +136,7 @@ def probabilistic_test(
 
     Args:
         excess: float64 (T,), excess session returns on the test.
-        looks: Openings of this test, this one included.
+        looks: Variants scored on this test, this one included.
         sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
