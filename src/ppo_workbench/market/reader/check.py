@@ -86,7 +86,9 @@ def check_file(config: DataConfig) -> Checked:
                 config = replace(config, **_merged(vars(config), fix))
                 continue
             mended = False
-            if not fault.rows or table is None or fault.kind in CALENDAR_FAULTS:
+            if table is None or len(fault.rows) in (0, len(table)):
+                break
+            if fault.kind in CALENDAR_FAULTS:
                 break
             table = table.drop(index=fault.rows)
         except BarsError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What vendors call our columns, as `plain` writes it, the surest first.
 NAMES: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "datetime", "date time", "open time", "unix", "date", "time",
-                  "start"),
+                  "start", "window start"),
     "time": ("time",),
     "instrument": ("instrument", "symbol", "ticker", "tic"),
     "volume": ("volume", "vol"),
@@ -177,6 +177,6 @@ def numbers(label: str, column: "pd.Series", name: str) -> FloatArray:
     broken = np.isnan(values) & column.notna().to_numpy()
     if pd.api.types.is_bool_dtype(column.dtype):
         broken[:] = True
-    rule = f"{name} must be a number; correct or remove the row"
+    rule = f"{name} must be a number, without thousands separators; correct or remove the row"
     refuse_values(label, column.index, name, column.array, broken, rule)
     return values

@@ -15,7 +15,6 @@ from ppo_workbench.market.bars import (
 )
 from ppo_workbench.market.calendar import Placement
 from ppo_workbench.market.reader.faults import Fault, refuse
-from ppo_workbench.market.reader.stamps import DAILY_STEP_NS
 
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)
 # So many equal steps in a row are no accident of a thin market.
@@ -67,23 +66,27 @@ def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
         )
 
 
-def changed_length(label: str, stamp_ns: Int64Array, bar_seconds: int, describe: Describe) -> None:
-    """Refuse a file in which the length of the bars changes; stamps int64 (T,), rising.
+def changed_length(
+    label: str, stamp_ns: Int64Array, day: Int64Array, bar_seconds: int, describe: Describe
+) -> None:
+    """Refuse a file in which the length of the bars changes; stamps and local days int64 (T,).
 
     Raises:
-        Fault: Twelve neighbours or more have one other distance.
+        Fault: Twelve neighbours or more have one other distance, single nights left out.
     """
-    steps = np.diff(stamp_ns)
-    kinds = np.where(steps < DAILY_STEP_NS, steps, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1))
+    steps, night = np.diff(stamp_ns), np.diff(day) != 0
+    kinds = np.where(night, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1), steps)
     usual = min(bar_seconds * NS_PER_SECOND, NS_PER_DAY)
-    edges = np.flatnonzero(np.diff(kinds)) + 1
-    begin = np.concatenate([[0], edges])
-    runs = np.diff(np.concatenate([begin, [len(kinds)]]))
-    other = (runs >= _STEPS) & (kinds[begin] != usual)
-    broken = np.concatenate([np.repeat(other, runs), other[-1:]])
+    around = np.concatenate([[False], night, [False]])
+    kept = np.flatnonzero(~night | around[:-2] | around[2:])
+    begin = np.flatnonzero(np.diff(kinds[kept], prepend=0))
+    runs = np.diff(begin, append=len(kept))
+    other = kept[np.repeat((runs >= _STEPS) & (kinds[kept[begin]] != usual), runs)]
+    broken = np.zeros(len(stamp_ns), np.bool_)
+    broken[other] = broken[other + 1] = True
 
     def say(at: int) -> str:
-        change = at or int(np.argmin(broken))
+        change = at or int(np.argmin(broken)) - 1
         before, after = (
             float(np.median(steps[max(change + k, 0) : change + k + _STEPS])) / NS_PER_SECOND
             for k in (-_STEPS, 0)
