@@ -1,6 +1,7 @@
 """What is formally right in a file and yet wrong: refused where it is sure, else noted by row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ppo_workbench.market.bars import (
     Int64Array,
 )
 from ppo_workbench.market.calendar import Placement
-from ppo_workbench.market.reader.faults import Fault, refuse
+from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)
 # So many equal steps in a row are no accident of a thin market.
@@ -40,12 +41,15 @@ class Doubt(str):
     rows: Int64Array
 
     @classmethod
-    def of(cls, kind: str, broken: BoolArray, say: Callable[[int], str]) -> "list[Doubt]":
-        """Return a doubt of the rows that are broken, none if there are none."""
+    def of(cls, kind: str, broken: BoolArray, describe: Describe, words: str) -> "list[Doubt]":
+        """Return a doubt of the rows that are broken, none if there are none.
+
+        `words` follow the count of rows, "{}" in them is the first.
+        """
         rows = np.flatnonzero(broken).astype(np.int64)
         if len(rows) == 0:
             return []
-        doubt = cls(say(int(rows[0])))
+        doubt = cls(f"{len(rows)} {words.format(describe(int(rows[0])))}")
         doubt.kind, doubt.rows = kind, rows
         return [doubt]
 
@@ -139,18 +143,15 @@ def adjusted(
         return dict(prices), _raw_notes(close, evidence, describe)
     if adjust is Adjust.none:
         return dict(prices), [f"data.adjust=none: {int(raw.sum())} splits are left in the prices"]
+    needed = "adj_close" if adjust is Adjust.adj_close else "split"
+    if needed not in evidence:
+        raise BarsError(f"{label}: data.adjust={adjust.value} needs a column {needed}; add it")
     if adjust is Adjust.adj_close:
-        if adj is None:
-            raise BarsError(f"{label}: data.adjust=adj_close needs a column adj_close; add it")
-        factor = adj / close
+        factor = evidence[needed] / close
         broken = ~(np.isfinite(factor) & (factor > 0))
-        refuse(
-            broken, labels, "adj_close is no price",
-            lambda at: f"{label}: {describe(at)} has adj_close={adj[at]:g}; correct the row",
-        )  # fmt: skip
+        rule = "an adjusted close must be above 0; correct the row"
+        refuse_values(label, labels, needed, evidence[needed], broken, rule)
     else:
-        if "split" not in evidence:
-            raise BarsError(f"{label}: data.adjust=splits needs a column split; add it")
         later = np.concatenate([np.where(raw, 1 / split, 1.0)[1:], [1.0]])
         factor = np.cumprod(later[::-1])[::-1]
     count = int((np.abs(factor - 1) > 1e-9).sum())
@@ -160,8 +161,11 @@ def adjusted(
     ]
 
 
-def scaled(prices: Mapping[str, FloatArray], factor: FloatArray) -> dict[str, FloatArray]:
-    """Return prices times a factor, and volume divided by it: the money traded stays."""
+def scaled(prices: Mapping[str, Any], factor: Any) -> dict[str, Any]:
+    """Return prices, arrays or numbers, times a factor, and volume divided by it.
+
+    The money traded stays.
+    """
     return {
         name: values / factor if name == "volume" else values * factor
         for name, values in prices.items()
@@ -184,29 +188,20 @@ def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:
 def _raw_notes(
     close: FloatArray, evidence: Mapping[str, FloatArray], describe: Describe
 ) -> list[str]:
-    doubts: list[str] = []
-    adj, dividend = evidence.get("adj_close"), evidence.get("dividend")
-    if dividend is not None:
-        paid = np.nan_to_num(dividend) != 0
-        doubts += Doubt.of(
-            "dividends",
-            paid,
-            lambda at: (
-                f"{int(paid.sum())} dividends, the first at {describe(at)}, are not in the prices "
-                "(data.adjust=adj_close where the file has such a column)"
-            ),
-        )
-    if adj is not None:
-        apart = np.abs(adj / close - 1) > 1e-6
-        doubts += Doubt.of(
-            "adjusted close",
-            apart,
-            lambda at: (
-                f"the adjusted close departs from the close in {int(apart.sum())} bars, the first "
-                f"{describe(at)}; prices are taken raw (data.adjust=adj_close adjusts them)"
-            ),
-        )
-    return doubts
+    paid = np.nan_to_num(evidence.get("dividend", np.zeros(len(close)))) != 0
+    apart = np.abs(evidence.get("adj_close", close) / close - 1) > 1e-6
+    return [
+        *Doubt.of(
+            "dividends", paid, describe,
+            "dividends, the first at {}, are not in the prices (data.adjust=adj_close where the "
+            "file has such a column)",
+        ),
+        *Doubt.of(
+            "adjusted close", apart, describe,
+            "bars, the first {}, have an adjusted close that departs from the close; prices are "
+            "taken raw (data.adjust=adj_close adjusts them)",
+        ),
+    ]  # fmt: skip
 
 
 def suspicions(
@@ -220,41 +215,26 @@ def suspicions(
     jump[jump] &= (
         np.abs(ratio[jump, None] - _SPLITS[None]).min(axis=1, initial=np.inf) < _SPLIT_TOLERANCE
     )
-    same = np.concatenate([[False], _all_same(prices)])
+    quoted = [prices[name] for name in ("open", "high", "low", "close")]
+    same = np.all([np.diff(values, prepend=np.nan) == 0 for values in quoted], axis=0)
     frozen = _runs(same, _FROZEN_BARS)
     zero = (prices["volume"] == 0) & (volume is not Volume.none)
-
-    def split(at: int) -> str:
-        nearest = float(np.exp(_SPLITS[np.abs(_SPLITS - ratio[at]).argmin()]))
-        name = f"{nearest:g}:1" if gap[at] < 0 else f"1:{nearest:g}"
-        return (
-            f"{int(jump.sum())} jumps as of a split overnight, the first ({name}) at "
-            f"{describe(at)}: {prices['open'][at]:g} after {prices['close'][at - 1]:g}; if it is "
-            "one, adjust the file"
-        )
-
+    at = int(np.argmax(jump))
+    nearest = float(np.exp(_SPLITS[np.abs(_SPLITS - ratio[at]).argmin()]))
+    split = f"{nearest:g}:1" if gap[at] < 0 else f"1:{nearest:g}"
     return [
-        *Doubt.of("jump near n:1", jump, split),
         *Doubt.of(
-            "frozen prices",
-            frozen,
-            lambda at: (
-                f"{int(frozen.sum())} bars repeat all four prices of the bar before, "
-                f"{_FROZEN_BARS} or more in a row, the first at {describe(at)}"
-            ),
+            "jump near n:1", jump, describe,
+            f"jumps as of a split overnight, the first ({split}) at {{}}: {prices['open'][at]:g} "
+            f"after {prices['close'][at - 1]:g}; if it is one, adjust the file",
         ),
         *Doubt.of(
-            "volume 0",
-            zero,
-            lambda at: f"{int(zero.sum())} bars have zero volume, the first {describe(at)}",
+            "frozen prices", frozen, describe,
+            f"bars repeat all four prices of the bar before, {_FROZEN_BARS} or more in a row, the "
+            "first at {}",
         ),
-    ]
-
-
-def _all_same(prices: Mapping[str, FloatArray]) -> BoolArray:
-    columns: Sequence[FloatArray] = [prices[name] for name in ("open", "high", "low", "close")]
-    same: BoolArray = np.all([values[1:] == values[:-1] for values in columns], axis=0)
-    return same
+        *Doubt.of("volume 0", zero, describe, "bars have zero volume, the first {}"),
+    ]  # fmt: skip
 
 
 def _runs(flags: BoolArray, shortest: int) -> BoolArray:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from ppo_workbench.config import Adjust, BarsError, DataConfig, Volume
 from ppo_workbench.market.bars import NS_PER_DAY
 from ppo_workbench.market.clock import BarClock
@@ -152,11 +150,11 @@ class RowReader:
                     "up from an adjusted history"
                 )
             return
-        close, adj = values["close"], found["adj_close"]
-        if close and adj is not None:
-            known = {name: np.array([values[name]]) for name in PRICES if values[name] is not None}
-            factor = np.array([adj]) / np.array([close])
-            values |= {name: float(x[0]) for name, x in scaled(known, factor).items()}
+        close, adj = values["close"] or 0.0, found["adj_close"] or 0.0
+        if close <= 0 or adj <= 0:
+            raise BarsError(f"close={close:g} and adj_close={adj:g} must be above 0")
+        known = {name: values[name] for name in PRICES if values[name] is not None}
+        values |= scaled(known, adj / close)
 
     def _lagged(self, stamp_ns: int, features: list[float | None]) -> dict[str, float | None]:
         """Remember features; return those of as many rows earlier as the file's were."""
