@@ -13,6 +13,7 @@ from ppo_workbench.market.bars import (
     stamp_text,
 )
 from ppo_workbench.market.reader.check import CALENDAR_FAULTS, Checked, Problem, check_file
+from ppo_workbench.market.reader.plausible import Doubt
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.trading.experiment import split_bars
 
@@ -93,13 +94,13 @@ def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> 
 def _missed(checked: Checked) -> float:
     """Return bars of the calendar that are missing, and half of those outside its hours, a bar.
 
-    Half, since bars before and after regular hours are usual and holes are not.
+    Half, since bars before and after regular hours are usual and holes are not; 0 where nothing
+    was read for another reason than the calendar.
     """
-    outside = [one.count or 10**9 for one in checked.problems if one.kind in CALENDAR_FAULTS]
     bars = checked.bars
     if bars is None:
-        return float(10**9 + sum(outside))
-    return float(bars.missing.sum() + (~bars.regular).sum() / 2) / len(bars) + sum(outside)
+        return sum(1e9 + one.count for one in checked.problems if one.kind in CALENDAR_FAULTS)
+    return float(bars.missing.sum() + (~bars.regular).sum() / 2) / len(bars)
 
 
 def _fill(bars: Bars) -> Fill:
@@ -129,14 +130,14 @@ def _show(
         return
     share = opens_equal_prior_close_frac(bars)
     first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
-    spanned = f"{first} to {last}"
     console.show_choices(
         [
-            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {spanned}"),
+            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {first} to {last}"),
             ("instrument", bars.instrument),
             ("market", f"{market}, calendar {bars.calendar} ({bars.timezone})"),
             ("fill", f"{_fill(bars).value}: {share:.1%} of opens equal the prior close"),
         ]
     )
     for note in bars.notes:
-        console.show(f"note: {note}", wrap=False)
+        if not isinstance(note, Doubt):  # those are among the problems
+            console.show(f"note: {note}", wrap=False)

@@ -120,7 +120,8 @@ def adjusted(
         BarsError: The column to adjust by is missing or no number.
     """
     close, adj = prices["close"], evidence.get("adj_close")
-    split = _split_factors(evidence, len(close))
+    split = evidence.get("split", np.ones(len(close)))
+    split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
     gap = _gap(prices)
     raw = (split != 1) & (np.abs(gap + np.log(split)) < np.abs(gap))
     if adj is not None:
@@ -170,14 +171,6 @@ def scaled(prices: Mapping[str, Any], factor: Any) -> dict[str, Any]:
         name: values / factor if name == "volume" else values * factor
         for name, values in prices.items()
     }
-
-
-def _split_factors(evidence: Mapping[str, FloatArray], count: int) -> FloatArray:
-    """Return shares after one share, 1 where there is no split."""
-    split = evidence.get("split")
-    if split is None:
-        return np.ones(count)
-    return np.where(np.isfinite(split) & (split > 0), split, 1.0)
 
 
 def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:

@@ -303,7 +303,7 @@ def _put_in_order(label: str, rows: _Rows, config: DataConfig) -> _Rows:
         if falls.mean() > 0.5:  # newest first, the copies of a bar too
             order = len(falls) - 1 - np.argsort(rows.stamps.ns[::-1], kind="stable")
         rows = rows.take(order, f"data.sort: rows sorted, {falls.sum()} were out of order")
-    elif falls.any():
+    else:
         refuse(
             falls,
             rows.row,
