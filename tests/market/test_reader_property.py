@@ -59,7 +59,7 @@ def _calendars_made_once() -> Iterator[None]:
         whole = _whole(name)
         if whole is None:
             return _get_calendar(name, start=start, end=end)
-        return whole._replace(schedule=whole.schedule.loc[start:end])  # type: ignore[misc]
+        return whole._replace(schedule=whole.schedule.loc[start:end])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exchange_calendars, "get_calendar", cut)

@@ -356,12 +356,12 @@ def test_bars_whose_length_changes_and_weekly_ones_are_refused_by_that_name(tmp_
     with pytest.raises(BarsError, match=r"from data row 40 .* 3600 seconds apart, before 86400"):
         loaded(both, calendar="24/7")
     assert not checked(both, calendar="24/7").mended
-    hours = pd.date_range("2023-03-01 09:30", periods=7, freq="h", tz="America/New_York")
-    days = [hours + pd.Timedelta(days=k) for k in (0, 1, 5, 6, 7, 8, 12)]
-    coarser = [day[:: 2 if k > 2 else 1].strftime("%Y-%m-%dT%H:%M%z") for k, day in enumerate(days)]
-    fine = hourly(21 + 4 * 4).assign(timestamp=np.concatenate(coarser))
-    with pytest.raises(BarsError, match=r"from data row 21 .* 7200 seconds apart, before 3600"):
-        loaded(write(fine, tmp_path / "coarser.csv"))
+    dates = [f"2023-03-{k:02}" for k in (1, 2, 3, 6, 7, 8, 9, 10, 13, 14)]
+    clocks = [range(9, 16)] * 3 + [(9, 10, 12, 14)] * 7  # the open cuts the first of two hours
+    times = [f"{date} {k:02}:00" for date, own in zip(dates, clocks, strict=True) for k in own]
+    coarser = hourly(len(times)).assign(timestamp=times)
+    with pytest.raises(BarsError, match=r"from data row 22 .* 7200 seconds apart, before 3600"):
+        loaded(write(coarser, tmp_path / "coarser.csv"), timezone="America/New_York")
     fridays = pd.date_range("2015-01-02", periods=len(DAYS), freq="W-FRI").strftime("%Y-%m-%d")
     with pytest.raises(BarsError, match="weekly or longer"):
         loaded(write(daily().assign(Date=fridays), tmp_path / "weekly.csv"))

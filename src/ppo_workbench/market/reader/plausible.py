@@ -76,13 +76,14 @@ def changed_length(
     """Refuse a file in which the length of the bars changes; stamps and local days int64 (T,).
 
     Raises:
-        Fault: Twelve neighbours or more have one other distance, single nights left out.
+        Fault: Twelve neighbours or more have one other distance; single nights, and the first bar
+            of a day, which the open may cut, are left out.
     """
     steps, night = np.diff(stamp_ns), np.diff(day) != 0
     kinds = np.where(night, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1), steps)
     usual = min(bar_seconds * NS_PER_SECOND, NS_PER_DAY)
     around = np.concatenate([[False], night, [False]])
-    kept = np.flatnonzero(~night | around[:-2] | around[2:])
+    kept = np.flatnonzero(np.where(night, around[:-2] | around[2:], ~around[:-2]))
     begin = np.flatnonzero(np.diff(kinds[kept], prepend=0))
     runs = np.diff(begin, append=len(kept))
     other = kept[np.repeat((runs >= _STEPS) & (kinds[kept[begin]] != usual), runs)]
