@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.cli import command, compose
+from ppo_workbench.market.calendar import load_sessions
 from ppo_workbench.trading.experiment import split_bars
 
 
@@ -57,3 +58,25 @@ def test_check_of_a_file_that_nothing_trains_on_ends_with_2_and_all_problems(
     assert "no command trains on it" in capsys.readouterr().err
     assert command(["task=check_data"]) == 2
     assert "write data.path=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("market", "zone"), [("us_equity", "Europe/Warsaw"), ("fx", "Etc/GMT+5"), ("fx", "Asia/Tokyo")]
+)
+def test_zone_that_was_assumed_is_refused_where_bars_do_not_keep_its_hours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], market: str, zone: str
+) -> None:
+    first, last = (pd.Timestamp(day).value for day in ("2023-02-20", "2023-04-20"))
+    table = load_sessions(compose([f"market={market}"]).data.calendar, first, last)
+    spans = zip(table.open_ns, table.close_ns, strict=True)
+    starts = np.concatenate([np.arange(a, b, 900 * 10**9) for a, b in spans])
+    frame = _days(len(starts))
+    local = pd.DatetimeIndex(starts, tz="UTC").tz_convert(zone)
+    frame["date"] = local.strftime("%Y-%m-%d %H:%M:%S")
+    path = tmp_path / "bars.csv"
+    frame.rename(columns={"Volume BTC": "volume"}).to_csv(path, index=False)
+    assert _check(path)[0] == 2
+    assert "stops: unlikely time zone" in capsys.readouterr().out
+    _, found = _check(path, f"data.timezone={zone}")
+    assert found["market"] == market
+    assert [one["kind"] for one in found["problems"]] == ["too few bars"]

@@ -133,6 +133,113 @@ def test_daily_shape_is_read_as_the_plain_file(tmp_path: Path, shape: str) -> No
     assert any(note in text for text in bars.notes)
 
 
+def _stamped(frame: pd.DataFrame, form: str) -> pd.DataFrame:
+    return frame.assign(timestamp=pd.to_datetime(frame["timestamp"]).dt.strftime(form))
+
+
+def _terminal(frame: pd.DataFrame) -> pd.DataFrame:
+    """Dates and times apart, as a trading terminal writes them."""
+    own = _stamped(frame, "%Y.%m.%d")
+    own.insert(1, "time", _stamped(frame, "%H:%M")["timestamp"])
+    return own.rename(columns={"timestamp": "date"})
+
+
+def _grouped(frame: pd.DataFrame) -> pd.DataFrame:
+    """Thousands apart, as on a page for people."""
+    prices = {name: frame[name].map("{:,.2f}".format) for name in ("open", "high", "low", "close")}
+    return frame.assign(**prices)
+
+
+# What the file's bytes are, how it is read, and the words that it is refused with if it is.
+VENDORS: dict[str, tuple[Callable[[pd.DataFrame], str], dict[str, object], str]] = {
+    "further columns, epoch seconds": (
+        lambda t: _stamped(t, "%s").assign(MA="").rename(columns={"timestamp": "time"}).to_csv(
+            index=False), {}, "",
+    ),
+    "tabs, angled names, dotted dates": (
+        lambda t: _terminal(t).rename(columns=lambda n: f"<{n.upper()}>").to_csv(
+            index=False, sep="\t"), {"timezone": "UTC"}, "",
+    ),
+    "no header, date and time apart": (
+        lambda t: _terminal(t).to_csv(index=False, header=False), {"timezone": "UTC"},
+        r"data\.header=\[date,time,open,high,low,close,volume\]",
+    ),
+    "no header, five columns": (
+        lambda t: t.drop(columns="volume").to_csv(index=False, header=False), {},
+        r"data\.header=\[timestamp,open,high,low,close\]",
+    ),
+    "two spaces before the time": (
+        lambda t: _stamped(t, "%Y%m%d  %H:%M:%S").to_csv(index=False), {"timezone": "UTC"}, "",
+    ),
+    "slashes": (
+        lambda t: _stamped(t, "%Y/%m/%d %H:%M").to_csv(index=False), {"timezone": "UTC"}, "",
+    ),
+    "start of a window in nanoseconds": (
+        lambda t: _stamped(t, "%s000000000").rename(columns={"timestamp": "window_start"}).to_csv(
+            index=False), {}, "",
+    ),
+    "byte order mark, quotes, carriage returns": (
+        lambda t: "\ufeff" + t.to_csv(index=False, quoting=1, lineterminator="\r\n"), {}, "",
+    ),
+    "month first": (
+        lambda t: _stamped(t, "%m/%d/%Y %H:%M").to_csv(index=False), {}, "year last",
+    ),
+    "day first": (
+        lambda t: _stamped(t, "%d.%m.%Y %H:%M:%S.000").to_csv(index=False), {}, "year last",
+    ),
+    "12-hour clock": (
+        lambda t: _stamped(t, "%Y-%m-%d %I:%M %p").to_csv(index=False), {}, "12-hour clock",
+    ),
+    "zone in letters": (
+        lambda t: _stamped(t, "%Y-%m-%d %H:%M EST").to_csv(index=False), {}, "zone in letters",
+    ),
+    "zone by its name": (
+        lambda t: _stamped(t, "%Y%m%d %H:%M:%S US/Eastern").to_csv(index=False), {},
+        "zone in letters",
+    ),
+    "thousands": (
+        lambda t: _grouped(t).to_csv(index=False), {}, "without thousands separators",
+    ),
+    "total line": (
+        lambda t: t.to_csv(index=False) + "Total,,,,,300\n", {}, "'Total' in data row 60",
+    ),
+    "separated by spaces": (
+        lambda t: _stamped(t, "%s").to_csv(index=False, sep=" "), {}, "must be separated by",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", VENDORS)
+def test_vendor_shape_is_read_as_the_plain_file_or_refused_by_cause(
+    tmp_path: Path, shape: str
+) -> None:
+    make, own, words = VENDORS[shape]
+    path = tmp_path / "bars.csv"
+    path.write_bytes(make(hourly()).encode())
+    if words:
+        with pytest.raises(BarsError, match=words):
+            loaded(path, calendar="24/7", **own)
+        found = checked(path, calendar="24/7", **own)
+        assert found.mended == ("no header" in shape)
+        if not found.mended:
+            return
+    else:
+        found = checked(path, calendar="24/7", **own)
+        assert not found.problems
+    assert found.bars is not None
+    plain = loaded(write(hourly(), tmp_path / "plain.csv"), calendar="24/7")
+    np.testing.assert_array_equal(found.bars.start_ns, plain.start_ns)
+    np.testing.assert_array_equal(found.bars.close, plain.close)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_text_that_is_not_utf8_is_refused_by_that_name(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "bars.csv"
+    daily().rename(columns={"Open": "Er\xf6ffnung"}).to_csv(path, encoding=encoding)
+    with pytest.raises(BarsError, match="not UTF-8 text; save it as UTF-8"):
+        loaded(path)
+
+
 def test_klines_with_and_without_header_are_read_across_the_change_of_unit(tmp_path: Path) -> None:
     plain = loaded(write(hourly(), tmp_path / "plain.csv"), calendar="24/7")
     own = klines(hourly())
@@ -249,6 +356,12 @@ def test_bars_whose_length_changes_and_weekly_ones_are_refused_by_that_name(tmp_
     with pytest.raises(BarsError, match=r"from data row 40 .* 3600 seconds apart, before 86400"):
         loaded(both, calendar="24/7")
     assert not checked(both, calendar="24/7").mended
+    dates = [f"2023-03-{k:02}" for k in (1, 2, 3, 6, 7, 8, 9, 10, 13, 14)]
+    clocks = [range(9, 16)] * 3 + [(9, 10, 12, 14)] * 7  # the open cuts the first of two hours
+    times = [f"{date} {k:02}:00" for date, own in zip(dates, clocks, strict=True) for k in own]
+    coarser = hourly(len(times)).assign(timestamp=times)
+    with pytest.raises(BarsError, match=r"from data row 22 .* 7200 seconds apart, before 3600"):
+        loaded(write(coarser, tmp_path / "coarser.csv"), timezone="America/New_York")
     fridays = pd.date_range("2015-01-02", periods=len(DAYS), freq="W-FRI").strftime("%Y-%m-%d")
     with pytest.raises(BarsError, match="weekly or longer"):
         loaded(write(daily().assign(Date=fridays), tmp_path / "weekly.csv"))

@@ -50,7 +50,8 @@ class Bar(_Message):
 
     version: Literal[1] = 1
     start: AwareDatetime = Field(
-        description="Start of the bar; of a daily bar any time of its session"
+        description="Start of the bar; of a daily bar any time of its session, where a midnight "
+        "as it is written, in whatever zone, is its date"
     )
     open: float | None = Field(description="First price", allow_inf_nan=True)
     high: float | None = Field(description="Highest price", allow_inf_nan=True)

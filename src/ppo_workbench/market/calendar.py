@@ -164,15 +164,16 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
         )
     make = OWN_CALENDARS.get(name, partial(exchange_calendars.get_calendar, name))
     first, last = (pd.Timestamp(ns).normalize() for ns in (first_ns, last_ns))
-    margin = pd.Timedelta(days=_MARGIN_DAYS)
     reason = ""
-    # Some calendars are bounded: without the margin the bars may still fit.
-    for start, end in ((first - margin, last + margin), (first, last)):
+    # Some calendars are bounded: without the margin the bars may still fit; a day more, since a
+    # date can be the day after its midnight in UTC.
+    for days in (_MARGIN_DAYS, 1, 0):
+        margin = pd.Timedelta(days=days)
         try:
             with warnings.catch_warnings():
                 # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
                 warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
-                calendar = make(start=start, end=end)
+                calendar = make(start=first - margin, end=last + margin)
                 schedule = calendar.schedule
         except (ValueError, NotImplementedError, exchange_calendars.errors.CalendarError) as error:
             reason = str(error)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ppo_workbench.config import BarsError, Config, Fill, WorkbenchError
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -13,11 +13,14 @@ from ppo_workbench.market.bars import (
     stamp_text,
 )
 from ppo_workbench.market.reader.check import CALENDAR_FAULTS, Checked, Problem, check_file
+from ppo_workbench.market.reader.plausible import Doubt
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.trading.experiment import split_bars
 
-# Which markets are tried where none is named: the first whose hours the bars keep.
+# Which markets are tried where none is named: the one whose hours the bars fill best.
 MARKETS = ("us_equity", "fx", "us_futures", "crypto")
+_KEPT = 0.1  # of the bars missing or outside its hours: surely that market's
+_HOLES = 0.05  # more than that missing in a zone that nobody named: it may be another
 Compose = Callable[[Sequence[str]], Config]
 
 
@@ -69,16 +72,35 @@ def check_data(
 
 
 def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> tuple[str, Checked]:
-    """Return the first market in whose hours the bars lie, else that with the fewest outside."""
+    """Return the first market whose hours the bars keep, else the one that they miss least."""
     found = []
     for name in markets:
         checked = check_file(compose([*given, f"market={name}"]).data)
-        outside = [one.count or 10**9 for one in checked.problems if one.kind in CALENDAR_FAULTS]
-        if not outside and checked.bars is not None and checked.bars.regular.mean() > 0.5:
-            return name, checked
-        found.append((sum(outside), name, checked))
+        found.append((_missed(checked), name, checked))
+        if found[-1][0] < _KEPT:
+            break
     _, name, checked = min(found, key=lambda one: one[0])
+    bars, assumed = checked.bars, any(one.kind == "no time zone" for one in checked.problems)
+    if assumed and bars is not None and (missing := bars.missing.sum() / len(bars)) > _HOLES:
+        sentence = (
+            f"in {bars.timezone} time, which was assumed, {missing:.0%} as many bars of calendar "
+            f"{bars.calendar} are missing as there are; set data.timezone to that of the stamps"
+        )
+        problems = [*checked.problems, Problem("unlikely time zone", 0, [], sentence)]
+        checked = replace(checked, problems=problems, mended=False)
     return name, checked
+
+
+def _missed(checked: Checked) -> float:
+    """Return bars of the calendar that are missing, and half of those outside its hours, a bar.
+
+    Half, since bars before and after regular hours are usual and holes are not; 0 where nothing
+    was read for another reason than the calendar.
+    """
+    bars = checked.bars
+    if bars is None:
+        return sum(1e9 + one.count for one in checked.problems if one.kind in CALENDAR_FAULTS)
+    return float(bars.missing.sum() + (~bars.regular).sum() / 2) / len(bars)
 
 
 def _fill(bars: Bars) -> Fill:
@@ -108,14 +130,14 @@ def _show(
         return
     share = opens_equal_prior_close_frac(bars)
     first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
-    spanned = f"{first} to {last}"
     console.show_choices(
         [
-            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {spanned}"),
+            ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {first} to {last}"),
             ("instrument", bars.instrument),
             ("market", f"{market}, calendar {bars.calendar} ({bars.timezone})"),
             ("fill", f"{_fill(bars).value}: {share:.1%} of opens equal the prior close"),
         ]
     )
     for note in bars.notes:
-        console.show(f"note: {note}", wrap=False)
+        if not isinstance(note, Doubt):  # those are among the problems
+            console.show(f"note: {note}", wrap=False)

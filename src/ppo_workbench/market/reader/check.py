@@ -74,19 +74,21 @@ def check_file(config: DataConfig) -> Checked:
         try:
             if table is None:
                 table, layout = read_table(path, "data.path", config.header)
-            own, name = table, label.split(".")[0]
-            bars = bars_from_table(label, name, own, config, source="file", layout=layout)
+            name = label.split(".")[0]
+            bars = bars_from_table(label, name, table, config, source="file", layout=layout)
             break
         except Fault as fault:
             fix = dict(fault.fix) or _zone(fault, config)
             shown = [f"data.{key}={_text(value)}" for key, value in fix.items()]
-            problems.append(_problem(fault, shown))
+            problems.append(_problem(fault, shown, stops=True))
             if fix and not fix.keys() & (fixed.keys() - {"columns"}):
                 fixed |= _merged(fixed, fix)
                 config = replace(config, **_merged(vars(config), fix))
                 continue
             mended = False
-            if not fault.rows or table is None or fault.kind in CALENDAR_FAULTS:
+            if table is None or len(fault.rows) in (0, len(table)):
+                break
+            if fault.kind in CALENDAR_FAULTS:
                 break
             table = table.drop(index=fault.rows)
         except BarsError as error:
@@ -94,7 +96,9 @@ def check_file(config: DataConfig) -> Checked:
             mended = False
             break
     if bars is not None:
-        problems += [_doubt(note) for note in bars.notes if isinstance(note, Doubt)]
+        problems += [
+            _problem(note, [], stops=False) for note in bars.notes if isinstance(note, Doubt)
+        ]
     overrides = [f"data.{key}={_text(value)}" for key, value in fixed.items()]
     return Checked(bars, problems, overrides, mended and bars is not None)
 
@@ -113,13 +117,9 @@ def _merged(base: Mapping[str, Any], fix: Mapping[str, Any]) -> dict[str, Any]:
     return {**fix, "columns": columns} if "columns" in fix else dict(fix)
 
 
-def _problem(fault: Fault, fix: list[str]) -> Problem:
-    return Problem(fault.kind, len(fault.rows), fault.rows[:_SHOWN], str(fault), fix)
-
-
-def _doubt(doubt: Doubt) -> Problem:
-    rows = doubt.rows[:_SHOWN].tolist()
-    return Problem(doubt.kind, len(doubt.rows), rows, str(doubt), stops=False)
+def _problem(found: Fault | Doubt, fix: list[str], *, stops: bool) -> Problem:
+    rows = [int(row) for row in found.rows[:_SHOWN]]
+    return Problem(found.kind, len(found.rows), rows, str(found), fix, stops)
 
 
 def _text(value: object) -> str:

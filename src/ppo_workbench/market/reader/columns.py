@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 # What vendors call our columns, as `plain` writes it, the surest first.
 NAMES: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "datetime", "date time", "open time", "unix", "date", "time",
-                  "start"),
-    "time": ("time",),
+                  "start", "window start"),
     "instrument": ("instrument", "symbol", "ticker", "tic"),
     "volume": ("volume", "vol"),
     "adj_close": ("adj close", "adjclose", "adjusted close"),
     "split": ("stock splits", "split", "splits"),
     "dividend": ("dividends", "dividend"),
 }  # fmt: skip
-_OPTIONAL = (*QUOTES, *EVIDENCE, "instrument")
+_OPTIONAL = ("time", "instrument", *QUOTES, *EVIDENCE)
 
 
 def plain(name: object) -> str:
@@ -123,10 +122,10 @@ def column_names(label: str, columns: Sequence[object], config: DataConfig) -> d
     for name in OURS:
         if name == "volume" and config.volume is Volume.none:
             continue
-        found = config.columns.get(name) or _known(columns, name)
-        if name == "time":
-            found = config.columns.get(name) or _clock_beside(label, columns, names["timestamp"])
-        if found is None and (name in _OPTIONAL or name == "time"):
+        found = config.columns.get(name)
+        if name != "time" or plain(names["timestamp"]) == "date":  # a time belongs to a date
+            found = found or _known(columns, name)
+        if found is None and name in _OPTIONAL:
             continue
         names[name] = find_column(label, columns, found or name, *_remedy(columns, name))
     return names
@@ -134,11 +133,6 @@ def column_names(label: str, columns: Sequence[object], config: DataConfig) -> d
 
 def _known(columns: Sequence[object], name: str) -> str | None:
     return next((known for known in NAMES.get(name, (name,)) if spellings(columns, known)), None)
-
-
-def _clock_beside(label: str, columns: Sequence[object], stamp: str) -> str | None:
-    """Return the time of day that belongs to a column of dates."""
-    return "time" if plain(stamp) == "date" and spellings(columns, "time") else None
 
 
 def _remedy(columns: Sequence[object], name: str) -> tuple[str, dict[str, object]]:
@@ -177,6 +171,6 @@ def numbers(label: str, column: "pd.Series", name: str) -> FloatArray:
     broken = np.isnan(values) & column.notna().to_numpy()
     if pd.api.types.is_bool_dtype(column.dtype):
         broken[:] = True
-    rule = f"{name} must be a number; correct or remove the row"
+    rule = f"{name} must be a number, without thousands separators; correct or remove the row"
     refuse_values(label, column.index, name, column.array, broken, rule)
     return values

@@ -63,6 +63,11 @@ def find_layout(lines: Sequence[str], header: Sequence[str] = ()) -> Layout:
     preamble = next((i for i in filled if separator in lines[i]), next(iter(filled), 0))
     rows = list(csv.reader(lines[preamble:], delimiter=separator))
     first = [cell.strip() or f"column_{i}" for i, cell in enumerate(rows[0])] if rows else []
+    if len(first) == 1:
+        raise BarsError(
+            f"fields must be separated by a comma, semicolon, tab or bar, but the first line is "
+            f"{first[0][:60]!r}; write them so"
+        )
     cells = [cell.strip() for row in rows[1:] for cell in row]
     decimal = "," if separator != "," and _have_decimal_commas(cells) else "."
     if header or (first and all(_is_data(cell) for cell in first if cell)):
@@ -108,17 +113,18 @@ def _have_decimal_commas(cells: Sequence[str]) -> bool:
 
 def _no_header(rows: Sequence[Sequence[str]]) -> Fault:
     """Say which names would fit: a stamp, then prices in the order that they can have."""
-    names = ["timestamp", "open", "high", "low", "close", "volume"]
-    width = len(rows[0])
-    names += [f"column_{i}" for i in range(len(names), width)]
+    stamps = ["date", "time"] if ":" in rows[0][1] else ["timestamp"]
+    names, width = [*stamps, "open", "high", "low", "close", "volume"], len(rows[0])
+    names = [*names, *(f"column_{i}" for i in range(len(names), width))][:width]
+    prices_at = slice(len(stamps), len(stamps) + 4)
     try:
-        prices = [[float(cell.replace(",", ".")) for cell in row[1:6]] for row in rows]
-        fits = width > 5 and all(p[2] <= min(p[0], p[3]) <= max(p[0], p[3]) <= p[1] for p in prices)
+        prices = [[float(cell.replace(",", ".")) for cell in row[prices_at]] for row in rows]
+        fits = all(p[2] <= min(p[0], p[3]) <= max(p[0], p[3]) <= p[1] for p in prices)
     except (IndexError, ValueError):
         fits = False
     return Fault(
         f"there is no header row (the first line is {','.join(rows[0])[:60]!r}); name the columns, "
-        f"data.header=[{','.join(names if fits else names[:6])}]",
+        f"data.header=[{','.join(names)}]",
         "no header row",
         fix={"header": names} if fits else {},
     )
@@ -150,23 +156,30 @@ def read_table(path: str, key: str, header: Sequence[str] = ()) -> "tuple[pd.Dat
         raise Fault(f"{key}={path!r}: {fault}", fault.kind, fix=fault.fix) from None
     except pd.errors.EmptyDataError:
         raise BarsError(f"{key}={path!r} is empty; give a file with a header and rows") from None
+    except UnicodeDecodeError:
+        raise BarsError(f"{key}={path!r} is not UTF-8 text; save it as UTF-8") from None
     except (OSError, EOFError, ValueError, KeyError, zlib.error, Warning) as error:
-        # pandas' and pyarrow's parse errors, UnicodeDecodeError and BadGzipFile are among these.
+        # pandas' and pyarrow's parse errors and BadGzipFile are among these.
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BarsError(
             f"{key}={path!r} cannot be read as {suffix} ({reason}); give an undamaged file"
         ) from None
+    if len(table) == 0:
+        raise BarsError(f"{key}={path!r} has a header but no rows; give a file with rows")
+    return _flat(table), layout
+
+
+def _flat(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Make columns of a time index and of several levels."""
+    import pandas as pd
+
     if isinstance(table.columns, pd.MultiIndex):
         table.columns = [_joined(table.columns, pair) for pair in table.columns]
     if isinstance(table.index, pd.MultiIndex):
-        table = table.reset_index()
-    elif isinstance(table.index, pd.DatetimeIndex):
-        table = table.rename_axis(
-            str(table.index.name) if table.index.name else "timestamp"
-        ).reset_index()
-    if len(table) == 0:
-        raise BarsError(f"{key}={path!r} has a header but no rows; give a file with rows")
-    return table, layout
+        return table.reset_index()
+    if isinstance(table.index, pd.DatetimeIndex):
+        return table.rename_axis(str(table.index.name or "timestamp")).reset_index()
+    return table
 
 
 def _joined(columns: "pd.MultiIndex", pair: Sequence[object]) -> str:

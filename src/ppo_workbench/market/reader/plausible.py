@@ -1,6 +1,7 @@
 """What is formally right in a file and yet wrong: refused where it is sure, else noted by row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,7 @@ from ppo_workbench.market.bars import (
     Int64Array,
 )
 from ppo_workbench.market.calendar import Placement
-from ppo_workbench.market.reader.faults import Fault, refuse
-from ppo_workbench.market.reader.stamps import DAILY_STEP_NS
+from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)
 # So many equal steps in a row are no accident of a thin market.
@@ -41,12 +41,15 @@ class Doubt(str):
     rows: Int64Array
 
     @classmethod
-    def of(cls, kind: str, broken: BoolArray, say: Callable[[int], str]) -> "list[Doubt]":
-        """Return a doubt of the rows that are broken, none if there are none."""
+    def of(cls, kind: str, broken: BoolArray, describe: Describe, words: str) -> "list[Doubt]":
+        """Return a doubt of the rows that are broken, none if there are none.
+
+        `words` follow the count of rows, "{}" in them is the first.
+        """
         rows = np.flatnonzero(broken).astype(np.int64)
         if len(rows) == 0:
             return []
-        doubt = cls(say(int(rows[0])))
+        doubt = cls(f"{len(rows)} {words.format(describe(int(rows[0])))}")
         doubt.kind, doubt.rows = kind, rows
         return [doubt]
 
@@ -67,23 +70,28 @@ def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
         )
 
 
-def changed_length(label: str, stamp_ns: Int64Array, bar_seconds: int, describe: Describe) -> None:
-    """Refuse a file in which the length of the bars changes; stamps int64 (T,), rising.
+def changed_length(
+    label: str, stamp_ns: Int64Array, day: Int64Array, bar_seconds: int, describe: Describe
+) -> None:
+    """Refuse a file in which the length of the bars changes; stamps and local days int64 (T,).
 
     Raises:
-        Fault: Twelve neighbours or more have one other distance.
+        Fault: Twelve neighbours or more have one other distance; single nights, and the first bar
+            of a day, which the open may cut, are left out.
     """
-    steps = np.diff(stamp_ns)
-    kinds = np.where(steps < DAILY_STEP_NS, steps, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1))
+    steps, night = np.diff(stamp_ns), np.diff(day) != 0
+    kinds = np.where(night, np.where(steps < _WEEKLY_NS, NS_PER_DAY, -1), steps)
     usual = min(bar_seconds * NS_PER_SECOND, NS_PER_DAY)
-    edges = np.flatnonzero(np.diff(kinds)) + 1
-    begin = np.concatenate([[0], edges])
-    runs = np.diff(np.concatenate([begin, [len(kinds)]]))
-    other = (runs >= _STEPS) & (kinds[begin] != usual)
-    broken = np.concatenate([np.repeat(other, runs), other[-1:]])
+    around = np.concatenate([[False], night, [False]])
+    kept = np.flatnonzero(np.where(night, around[:-2] | around[2:], ~around[:-2]))
+    begin = np.flatnonzero(np.diff(kinds[kept], prepend=0))
+    runs = np.diff(begin, append=len(kept))
+    other = kept[np.repeat((runs >= _STEPS) & (kinds[kept[begin]] != usual), runs)]
+    broken = np.zeros(len(stamp_ns), np.bool_)
+    broken[other] = broken[other + 1] = True
 
     def say(at: int) -> str:
-        change = at or int(np.argmin(broken))
+        change = at or int(np.argmin(broken)) - 1
         before, after = (
             float(np.median(steps[max(change + k, 0) : change + k + _STEPS])) / NS_PER_SECOND
             for k in (-_STEPS, 0)
@@ -113,7 +121,8 @@ def adjusted(
         BarsError: The column to adjust by is missing or no number.
     """
     close, adj = prices["close"], evidence.get("adj_close")
-    split = _split_factors(evidence, len(close))
+    split = evidence.get("split", np.ones(len(close)))
+    split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
     gap = _gap(prices)
     raw = (split != 1) & (np.abs(gap + np.log(split)) < np.abs(gap))
     if adj is not None:
@@ -136,18 +145,15 @@ def adjusted(
         return dict(prices), _raw_notes(close, evidence, describe)
     if adjust is Adjust.none:
         return dict(prices), [f"data.adjust=none: {int(raw.sum())} splits are left in the prices"]
+    needed = "adj_close" if adjust is Adjust.adj_close else "split"
+    if needed not in evidence:
+        raise BarsError(f"{label}: data.adjust={adjust.value} needs a column {needed}; add it")
     if adjust is Adjust.adj_close:
-        if adj is None:
-            raise BarsError(f"{label}: data.adjust=adj_close needs a column adj_close; add it")
-        factor = adj / close
+        factor = evidence[needed] / close
         broken = ~(np.isfinite(factor) & (factor > 0))
-        refuse(
-            broken, labels, "adj_close is no price",
-            lambda at: f"{label}: {describe(at)} has adj_close={adj[at]:g}; correct the row",
-        )  # fmt: skip
+        rule = "an adjusted close must be above 0; correct the row"
+        refuse_values(label, labels, needed, evidence[needed], broken, rule)
     else:
-        if "split" not in evidence:
-            raise BarsError(f"{label}: data.adjust=splits needs a column split; add it")
         later = np.concatenate([np.where(raw, 1 / split, 1.0)[1:], [1.0]])
         factor = np.cumprod(later[::-1])[::-1]
     count = int((np.abs(factor - 1) > 1e-9).sum())
@@ -157,20 +163,15 @@ def adjusted(
     ]
 
 
-def scaled(prices: Mapping[str, FloatArray], factor: FloatArray) -> dict[str, FloatArray]:
-    """Return prices times a factor, and volume divided by it: the money traded stays."""
+def scaled(prices: Mapping[str, Any], factor: Any) -> dict[str, Any]:
+    """Return prices, arrays or numbers, times a factor, and volume divided by it.
+
+    The money traded stays.
+    """
     return {
         name: values / factor if name == "volume" else values * factor
         for name, values in prices.items()
     }
-
-
-def _split_factors(evidence: Mapping[str, FloatArray], count: int) -> FloatArray:
-    """Return shares after one share, 1 where there is no split."""
-    split = evidence.get("split")
-    if split is None:
-        return np.ones(count)
-    return np.where(np.isfinite(split) & (split > 0), split, 1.0)
 
 
 def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:
@@ -181,29 +182,20 @@ def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:
 def _raw_notes(
     close: FloatArray, evidence: Mapping[str, FloatArray], describe: Describe
 ) -> list[str]:
-    doubts: list[str] = []
-    adj, dividend = evidence.get("adj_close"), evidence.get("dividend")
-    if dividend is not None:
-        paid = np.nan_to_num(dividend) != 0
-        doubts += Doubt.of(
-            "dividends",
-            paid,
-            lambda at: (
-                f"{int(paid.sum())} dividends, the first at {describe(at)}, are not in the prices "
-                "(data.adjust=adj_close where the file has such a column)"
-            ),
-        )
-    if adj is not None:
-        apart = np.abs(adj / close - 1) > 1e-6
-        doubts += Doubt.of(
-            "adjusted close",
-            apart,
-            lambda at: (
-                f"the adjusted close departs from the close in {int(apart.sum())} bars, the first "
-                f"{describe(at)}; prices are taken raw (data.adjust=adj_close adjusts them)"
-            ),
-        )
-    return doubts
+    paid = np.nan_to_num(evidence.get("dividend", np.zeros(len(close)))) != 0
+    apart = np.abs(evidence.get("adj_close", close) / close - 1) > 1e-6
+    return [
+        *Doubt.of(
+            "dividends", paid, describe,
+            "dividends, the first at {}, are not in the prices (data.adjust=adj_close where the "
+            "file has such a column)",
+        ),
+        *Doubt.of(
+            "adjusted close", apart, describe,
+            "bars, the first {}, have an adjusted close that departs from the close; prices are "
+            "taken raw (data.adjust=adj_close adjusts them)",
+        ),
+    ]  # fmt: skip
 
 
 def suspicions(
@@ -217,41 +209,26 @@ def suspicions(
     jump[jump] &= (
         np.abs(ratio[jump, None] - _SPLITS[None]).min(axis=1, initial=np.inf) < _SPLIT_TOLERANCE
     )
-    same = np.concatenate([[False], _all_same(prices)])
+    quoted = [prices[name] for name in ("open", "high", "low", "close")]
+    same = np.all([np.diff(values, prepend=np.nan) == 0 for values in quoted], axis=0)
     frozen = _runs(same, _FROZEN_BARS)
     zero = (prices["volume"] == 0) & (volume is not Volume.none)
-
-    def split(at: int) -> str:
-        nearest = float(np.exp(_SPLITS[np.abs(_SPLITS - ratio[at]).argmin()]))
-        name = f"{nearest:g}:1" if gap[at] < 0 else f"1:{nearest:g}"
-        return (
-            f"{int(jump.sum())} jumps as of a split overnight, the first ({name}) at "
-            f"{describe(at)}: {prices['open'][at]:g} after {prices['close'][at - 1]:g}; if it is "
-            "one, adjust the file"
-        )
-
+    at = int(np.argmax(jump))
+    nearest = float(np.exp(_SPLITS[np.abs(_SPLITS - ratio[at]).argmin()]))
+    split = f"{nearest:g}:1" if gap[at] < 0 else f"1:{nearest:g}"
     return [
-        *Doubt.of("jump near n:1", jump, split),
         *Doubt.of(
-            "frozen prices",
-            frozen,
-            lambda at: (
-                f"{int(frozen.sum())} bars repeat all four prices of the bar before, "
-                f"{_FROZEN_BARS} or more in a row, the first at {describe(at)}"
-            ),
+            "jump near n:1", jump, describe,
+            f"jumps as of a split overnight, the first ({split}) at {{}}: {prices['open'][at]:g} "
+            f"after {prices['close'][at - 1]:g}; if it is one, adjust the file",
         ),
         *Doubt.of(
-            "volume 0",
-            zero,
-            lambda at: f"{int(zero.sum())} bars have zero volume, the first {describe(at)}",
+            "frozen prices", frozen, describe,
+            f"bars repeat all four prices of the bar before, {_FROZEN_BARS} or more in a row, the "
+            "first at {}",
         ),
-    ]
-
-
-def _all_same(prices: Mapping[str, FloatArray]) -> BoolArray:
-    columns: Sequence[FloatArray] = [prices[name] for name in ("open", "high", "low", "close")]
-    same: BoolArray = np.all([values[1:] == values[:-1] for values in columns], axis=0)
-    return same
+        *Doubt.of("volume 0", zero, describe, "bars have zero volume, the first {}"),
+    ]  # fmt: skip
 
 
 def _runs(flags: BoolArray, shortest: int) -> BoolArray:

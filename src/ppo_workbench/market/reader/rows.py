@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from ppo_workbench.config import Adjust, BarsError, DataConfig, Volume
 from ppo_workbench.market.bars import NS_PER_DAY
 from ppo_workbench.market.clock import BarClock
@@ -109,12 +107,11 @@ class RowReader:
         back = {plain: theirs for theirs, plain in kept.items()}
         columns = list(back or keys)
         if own.columns.keys() >= {"timestamp", "close"}:
-            needed = {"adj_close": own.adjust is Adjust.adj_close, "split": own.adjust is not
-                      Adjust.none, "dividend": False}  # fmt: skip
+            evidence = {Adjust.adj_close: "adj_close", Adjust.splits: "split"}.get(own.adjust)
             names = {
                 ours: find_column("input", columns, theirs, _remedy(ours))
                 for ours, theirs in own.columns.items()
-                if needed.get(ours, True) or theirs in columns
+                if ours not in EVIDENCE or ours == evidence
             }
         else:
             config = DataConfig(columns=own.columns, volume=own.volume)
@@ -143,20 +140,21 @@ class RowReader:
         own = self.conventions
         if own.adjust is Adjust.none:
             return
-        found = {name: _number(row[names[name]], own.decimal) for name in EVIDENCE if name in names}
+        by = "split" if own.adjust is Adjust.splits else "adj_close"
+        found = _number(row[names[by]], own.decimal) or 0.0
         if own.adjust is Adjust.splits:
-            if found["split"] not in (None, 0.0, 1.0):
+            if found not in (0.0, 1.0):
                 raise BarsError(
-                    f"a split of {found['split']:g}: the model's prices are adjusted for splits "
+                    f"a split of {found:g}: the model's prices are adjusted for splits "
                     "(data.adjust=splits), which a stream cannot be for what came before; warm "
                     "up from an adjusted history"
                 )
             return
-        close, adj = values["close"], found["adj_close"]
-        if close and adj is not None:
-            known = {name: np.array([values[name]]) for name in PRICES if values[name] is not None}
-            factor = np.array([adj]) / np.array([close])
-            values |= {name: float(x[0]) for name, x in scaled(known, factor).items()}
+        close = values["close"] or 0.0
+        if close <= 0 or found <= 0:
+            raise BarsError(f"close={close:g} and adj_close={found:g} must be above 0")
+        known = {name: values[name] for name in PRICES if values[name] is not None}
+        values |= scaled(known, found / close)
 
     def _lagged(self, stamp_ns: int, features: list[float | None]) -> dict[str, float | None]:
         """Remember features; return those of as many rows earlier as the file's were."""

@@ -1,8 +1,8 @@
 """Stamps of bars, whole columns or one at a time, by one set of rules.
 
-ISO 8601 with or without an offset; seconds, milli-, micro- or nanoseconds since 1970, told
-by their size row by row; dates as 20150102.  A local time that comes twice in autumn is the
-first of the two that is later than the stamp before it.
+ISO 8601 with or without an offset, also as 2024.01.31 or 2024/01/31; seconds, milli-, micro- or
+nanoseconds since 1970, told by their size row by row; dates as 20150102.  A local time that
+comes twice in autumn is the first of the two that is later than the stamp before it.
 """
 
 import re
@@ -27,16 +27,26 @@ _YEARS = (1700, 2250)
 _LARGEST, _NONE = 9 * 10**18, -(2**63)
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-_DATE = r"(\d{4})(?:-(\d{1,2})-(\d{1,2})|(\d\d)(\d\d))"
-_CLOCK = r"[T ](\d{1,2})(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?"
+_DATE = r"(\d{4})(?:[-./](\d{1,2})[-./](\d{1,2})|(\d\d)(\d\d))"
+_CLOCK = r"(?:T| {1,2})(\d{1,2})(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?"
 _LOCAL = rf"^{_DATE}(?:{_CLOCK})?"
 _ZONE = r"\s?(Z|[+-]\d\d(?::?\d\d)?)"
 _NAIVE_PATTERN, _ZONED_PATTERN = _LOCAL + "$", rf"^{_DATE}{_CLOCK}{_ZONE}$"
 _STAMP = re.compile(rf"^{_DATE}(?:{_CLOCK}(?:{_ZONE})?)?$")
-_RULE = (
-    "is no stamp: neither ISO 8601 nor an epoch nor a date as 20150102",
-    "write stamps such as 2024-01-31T09:30:00-05:00",
-)
+# Why a stamp is none, and the remedy: the first that fits.
+_CAUSES = {
+    r"^\d{1,2}[-./ ]\w{1,9}[-./, ]+\d{4}": (
+        "has the year last, where day and month are easily confused; write 2024-01-31"
+    ),
+    r"(?i)\d ?[ap]\.?m\.?$": "has a 12-hour clock; write 21:30 for 9:30 PM",
+    r"\d ?[A-Za-z][A-Za-z/_]+$": (
+        "names its zone in letters; write an offset such as -05:00, or none and set data.timezone"
+    ),
+    "": (
+        "is no stamp: neither ISO 8601 nor an epoch nor a date as 20150102; write stamps such as "
+        "2024-01-31T09:30:00-05:00"
+    ),
+}
 # A day's worth of slack: daily stamps are 23 hours apart in spring.
 DAILY_STEP_NS = 20 * 3600 * NS_PER_SECOND
 
@@ -141,7 +151,7 @@ def read_stamp(text: str, timezone: str | None, previous_ns: int, *, daily: bool
     if number is not None:
         ns, dates = _from_numbers(np.array([number if abs(number) < _LARGEST else 0]))
         if ns[0] == _NONE:
-            raise BarsError(f"the stamp {text[:40]!r} {_RULE[0]}; {_RULE[1]}")
+            raise BarsError(f"the stamp {text[:40]!r} {_why_none(text)}")
         if not dates[0]:
             return Stamp(int(ns[0]), int(ns[0]), False)
         wall, offset, bare = int(ns[0]), None, True
@@ -161,6 +171,10 @@ def read_stamp(text: str, timezone: str | None, previous_ns: int, *, daily: bool
     return Stamp(found, wall, bare)
 
 
+def _why_none(text: str) -> str:
+    return next(words for pattern, words in _CAUSES.items() if re.search(pattern, text))
+
+
 def _number(text: str) -> float | int | None:
     for kind in (int, float):
         with suppress(ValueError):
@@ -172,7 +186,7 @@ def _parse(text: str) -> tuple[int, int | None, bool]:
     """Return wall clock, offset or None in nanoseconds, and whether it is a date alone."""
     found = _STAMP.match(text)
     if found is None:
-        raise BarsError(f"the stamp {text[:40]!r} {_RULE[0]}; {_RULE[1]}")
+        raise BarsError(f"the stamp {text[:40]!r} {_why_none(text)}")
     year, month, day, month_, day_, hour, minute, second, fraction, zone = found.groups()
     try:
         moment = datetime(
@@ -253,8 +267,8 @@ def parse_stamps(
     order = slice(None, None, -1 if falling else 1)  # the hour that comes twice, from the past
     utc, skipped = local_time(timezone).all_utc(wall_ns[order])
     _refuse(
-        label, column, skipped[order], f"does not exist in {timezone}",
-        "correct data.timezone or write stamps with an offset",
+        label, column, skipped[order],
+        f"does not exist in {timezone}; correct data.timezone or write stamps with an offset",
     )  # fmt: skip
     return Stamps(utc[order], wall_ns, bare)
 
@@ -263,7 +277,7 @@ def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, Bool
     """Return UTC (of the wall clock where there is no zone), wall clock, bare, all zoned."""
     import pandas as pd
 
-    _refuse(label, column, column.isna().to_numpy(), "is missing", "add it")
+    _refuse(label, column, column.isna().to_numpy(), "is missing; add it")
     no, yes = (np.full(len(column), value) for value in (False, True))
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         index = pd.DatetimeIndex(column)
@@ -281,10 +295,10 @@ def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, Bool
         values = pd.to_numeric(text)
     numbers = values.to_numpy()
     ns, dates = _from_numbers(np.zeros(len(numbers)) if numbers.dtype == bool else numbers)
-    _refuse(label, column, ns == _NONE, *_RULE)
+    _refuse(label, column, ns == _NONE)
     _refuse(
-        label, column, dates != dates[0], "is not of the kind of row 0 (epoch or date)",
-        "write all stamps alike",
+        label, column, dates != dates[0],
+        "is not of the kind of row 0 (epoch or date); write all stamps alike",
     )  # fmt: skip
     return ns, ns, dates, not dates[0]
 
@@ -297,14 +311,17 @@ def _from_text(
     zoned = _matches(text, _ZONED_PATTERN)
     if not zoned.all():
         naive = _matches(text, _NAIVE_PATTERN)
-        _refuse(label, column, ~(zoned | naive), *_RULE)
+        _refuse(label, column, ~(zoned | naive))
         _refuse(
             label, column, zoned != zoned[0],
-            f"has {'no ' if zoned[0] else 'a '}time zone, unlike row 0 ({text.iloc[0]})",
-            "write all stamps with an offset",
+            f"has {'no ' if zoned[0] else 'a '}time zone, unlike row 0 ({text.iloc[0]}); write all "
+            "stamps with an offset",
         )  # fmt: skip
     parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    _refuse(label, column, parsed.isna().to_numpy(), *_RULE)
+    if parsed.isna().any():  # two spaces between date and time
+        text = text.str.replace("  ", " ")
+        parsed = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    _refuse(label, column, parsed.isna().to_numpy())
     ns = wall = _as_ns(label, column, pd.DatetimeIndex(parsed))
     bare = np.zeros(len(ns), np.bool_)
     if len(ns) > 1 and np.median(np.abs(np.diff(ns))) >= DAILY_STEP_NS:
@@ -328,17 +345,18 @@ def _matches(text: "pd.Series", pattern: str) -> BoolArray:
 def _as_ns(label: str, column: "pd.Series", stamps: "pd.DatetimeIndex") -> Int64Array:
     years = np.asarray(stamps.year)
     broken = (years < _YEARS[0]) | (years > _YEARS[1])
-    _refuse(label, column, broken, f"is not in the years {_YEARS[0]}-{_YEARS[1]}", "correct it")
+    _refuse(label, column, broken, f"is not in the years {_YEARS[0]}-{_YEARS[1]}; correct it")
     ns: Int64Array = stamps.as_unit("ns").asi8.copy()
     return ns
 
 
-def _refuse(label: str, column: "pd.Series", broken: BoolArray, rule: str, remedy: str) -> None:
-    """Raise a Fault for broken stamps, if there are any."""
+def _refuse(label: str, column: "pd.Series", broken: BoolArray, rule: str = "") -> None:
+    """Raise a Fault for broken stamps, if there are any; without a rule those that are none."""
     labels = column.index
 
     def say(row: int) -> str:
-        value = str(column.iloc[row])[:40]
-        return f"{label}: the stamp {value!r} in data row {labels[row]} {rule}; {remedy}"
+        value = str(column.iloc[row]).strip()
+        words = rule or _why_none(value)
+        return f"{label}: the stamp {value[:40]!r} in data row {labels[row]} {words}"
 
     refuse(broken, labels, "unreadable stamp", say)

@@ -127,9 +127,9 @@ def bars_from_table(
         table = table.reset_index(drop=True)
     layout = layout or Layout()
     table, names, chosen, long = _one_instrument(label, table, config)
+    _check_count(label, len(table))
     rows = _put_in_order(label, _read_rows(label, table, config, names), config)
-    if len(rows.row) < 2:
-        raise BarsError(f"{label}: {len(rows.row)} bars, at least 2 are needed; give more bars")
+    _check_count(label, len(rows.row))
     check_weekly(label, rows.stamps.ns, rows.describe)
     first_ns, last_ns = int(rows.stamps.ns[0]), int(rows.stamps.ns[-1])
     sessions = load_sessions(config.calendar, first_ns, last_ns)
@@ -187,6 +187,11 @@ def bars_from_table(
             decimal=layout.decimal,
         ),
     )
+
+
+def _check_count(label: str, rows: int) -> None:
+    if rows < 2:
+        raise BarsError(f"{label}: {rows} bars, at least 2 are needed; give more bars")
 
 
 def _one_instrument(
@@ -298,7 +303,7 @@ def _put_in_order(label: str, rows: _Rows, config: DataConfig) -> _Rows:
         if falls.mean() > 0.5:  # newest first, the copies of a bar too
             order = len(falls) - 1 - np.argsort(rows.stamps.ns[::-1], kind="stable")
         rows = rows.take(order, f"data.sort: rows sorted, {falls.sum()} were out of order")
-    elif falls.any():
+    else:
         refuse(
             falls,
             rows.row,
@@ -355,8 +360,9 @@ def _place(
 ) -> tuple[Placement, list[str]]:
     """Put the rows into sessions; return notes on how stamps were read."""
     stamps, ends = rows.stamps, config.timestamp is TimestampConvention.bar_end
-    bar_seconds = find_bar_seconds(label, stamps.ns, local_days(stamps.ns, sessions.timezone))
-    changed_length(label, stamps.ns, bar_seconds, rows.describe)
+    local_day = local_days(stamps.ns, sessions.timezone)
+    bar_seconds = find_bar_seconds(label, stamps.ns, local_day)
+    changed_length(label, stamps.ns, local_day, bar_seconds, rows.describe)
     if bar_seconds >= 86_400:
         day = session_days(stamps.ns, stamps.wall_ns, stamps.bare, sessions, ends=ends)
         note = f"daily bars, midnights are dates, other stamps times in {sessions.timezone}"
