@@ -80,3 +80,46 @@ def test_zone_that_was_assumed_is_refused_where_bars_do_not_keep_its_hours(
     _, found = _check(path, f"data.timezone={zone}")
     assert found["market"] == market
     assert [one["kind"] for one in found["problems"]] == ["too few bars"]
+
+
+def test_check_of_a_pair_with_bars_on_holidays_names_its_market_and_the_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty rows on 25 December do not make a pair a coin that lacks its weekends."""
+    days = pd.bdate_range("2005-01-03", "2014-12-31")
+    close = 1.2 + 0.01 * np.sin(np.arange(len(days)))
+    prices = {"open": close, "high": close * 1.001, "low": close * 0.999, "close": close + 1e-5}
+    path = tmp_path / "eurusd.csv"
+    table = pd.DataFrame({"date": days.strftime("%Y-%m-%d"), **prices, "volume": 1000})
+    table.to_csv(path, index=False)
+    code, found = _check(path)
+    assert (code, found["market"]) == (2, "fx")
+    (stops,) = (one for one in found["problems"] if one["stops"])
+    assert stops["kind"] == "no session of the calendar"
+    holidays = [day for day in days if (day.month, day.day) in ((12, 25), (1, 1))]
+    assert stops["count"] == len(holidays)
+    assert "2005-01-03 to 2014-12-31" in capsys.readouterr().out
+
+
+def test_check_of_hours_that_no_market_keeps_stops(tmp_path: Path) -> None:
+    stamps = pd.date_range("2020-01-06", "2021-01-06", freq="h", tz="UTC")
+    stamps = stamps[(stamps.day_of_week < 5) & (stamps.hour < 9)]  # an exchange in Asia, say
+    close = 100 + np.sin(np.arange(len(stamps)))
+    path = tmp_path / "asia.csv"
+    pd.DataFrame(
+        {"time": stamps, "open": close, "high": close + 1, "low": close - 1, "close": close}
+    ).assign(volume=5.0).to_csv(path, index=False)
+    code, found = _check(path)
+    assert code == 2
+    assert "hours of no market" in [one["kind"] for one in found["problems"]]
+
+
+def test_check_says_which_other_markets_keep_the_same_hours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bars.csv"
+    _days(2600).to_csv(path, index=False)
+    assert _check(path)[1]["market"] == "crypto"
+    assert "crypto by its hours (crypto_perp keep" in capsys.readouterr().out
+    _check(path, "market=crypto")
+    assert "by its hours" not in capsys.readouterr().out

@@ -12,14 +12,22 @@ from ppo_workbench.market.bars import (
     opens_equal_prior_close_frac,
     stamp_text,
 )
-from ppo_workbench.market.reader.check import CALENDAR_FAULTS, Checked, Problem, check_file
+from ppo_workbench.market.horizons import DAY_SECONDS
+from ppo_workbench.market.reader.check import Checked, Problem, check_file
 from ppo_workbench.market.reader.plausible import Doubt
 from ppo_workbench.pipeline.outcome import check_result_path, write_result
 from ppo_workbench.trading.experiment import split_bars
 
-# Which markets are tried where none is named: the one whose hours the bars fill best.
-MARKETS = ("us_equity", "fx", "us_futures", "crypto")
-_KEPT = 0.1  # of the bars missing or outside its hours: surely that market's
+# Which markets are tried where none is named: the one whose hours the bars fill best.  Behind each
+# those that keep the same hours.
+MARKETS = {
+    "us_equity": ("us_etf", "index"),
+    "fx": (),
+    "us_futures": ("metal_cfd",),
+    "crypto": ("crypto_perp",),
+}
+_SURELY = 0.01  # of the bars missing or outside its hours: no other is tried
+_BADLY = 0.1  # more than that: the hours of no market that is known
 _HOLES = 0.05  # more than that missing in a zone that nobody named: it may be another
 Compose = Callable[[Sequence[str]], Config]
 
@@ -45,7 +53,7 @@ def check_data(
     """
     console = console or WorkbenchConsole()
     check_result_path(config.result_json)
-    chosen, checked = _fitting(compose, given, [market] if market else MARKETS)
+    chosen, checked = _fitting(compose, given, [market] if market else list(MARKETS))
     problems, overrides = list(checked.problems), list[str]()
     if checked.mended and checked.bars is not None:
         fill = _fill(checked.bars)
@@ -55,7 +63,7 @@ def check_data(
         except WorkbenchError as error:
             problems.append(Problem("too few bars", 0, [], str(error)))
             overrides = []
-    _show(console, config, checked, problems, chosen)
+    _show(console, config, checked, problems, chosen if market else f"{chosen}{_alike(chosen)}")
     document = {
         "overrides": overrides,
         "problems": [asdict(problem) for problem in problems],
@@ -77,35 +85,63 @@ def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> 
     for name in markets:
         checked = check_file(compose([*given, f"market={name}"]).data)
         found.append((_missed(checked), name, checked))
-        if found[-1][0] < _KEPT:
+        if found[-1][0] < _SURELY:
             break
-    _, name, checked = min(found, key=lambda one: one[0])
+    missed, name, checked = min(found, key=lambda one: one[0])
     bars, assumed = checked.bars, any(one.kind == "no time zone" for one in checked.problems)
-    if assumed and bars is not None and (missing := bars.missing.sum() / len(bars)) > _HOLES:
+    if bars is None:
+        return name, checked
+    kind, sentence = "", ""
+    if assumed and (missing := bars.missing.sum() / len(bars)) > _HOLES:
+        kind = "unlikely time zone"
         sentence = (
             f"in {bars.timezone} time, which was assumed, {missing:.0%} as many bars of calendar "
             f"{bars.calendar} are missing as there are; set data.timezone to that of the stamps"
         )
-        problems = [*checked.problems, Problem("unlikely time zone", 0, [], sentence)]
+    elif missed > _BADLY and len(markets) > 1:
+        kind = "hours of no market"
+        sentence = (
+            f"calendar {bars.calendar} of market={name} fits best, but its missing bars and the "
+            f"rows outside of it are {missed:.0%} of the bars; name the market, or its hours with "
+            "data.calendar"
+        )
+    if kind:
+        problems = [*checked.problems, Problem(kind, 0, [], sentence)]
         checked = replace(checked, problems=problems, mended=False)
     return name, checked
 
 
 def _missed(checked: Checked) -> float:
-    """Return bars of the calendar that are missing, and half of those outside its hours, a bar.
+    """Return how badly a calendar fits: its bars that are missing, rows outside of it, a bar.
 
-    Half, since bars before and after regular hours are usual and holes are not; 0 where nothing
-    was read for another reason than the calendar.
+    Half of those outside its regular hours: bars before and after these are usual and holes are
+    not.  0 where nothing was read for another reason than the calendar.
     """
     bars = checked.bars
     if bars is None:
-        return sum(1e9 + one.count for one in checked.problems if one.kind in CALENDAR_FAULTS)
-    return float(bars.missing.sum() + (~bars.regular).sum() / 2) / len(bars)
+        return 1e9 * checked.outside_frac
+    missing = bars.missing.sum() + (~bars.regular).sum() / 2
+    return float(missing / len(bars)) + checked.outside_frac
 
 
 def _fill(bars: Bars) -> Fill:
     share = opens_equal_prior_close_frac(bars)
     return Fill.next_close if share > MAX_OPENS_EQUAL_PRIOR_CLOSE_FRAC else Fill.next_open
+
+
+def _alike(market: str) -> str:
+    """Say that hours do not tell a share from an index."""
+    others = MARKETS[market]
+    return f" by its hours ({' and '.join(others)} keep the same: name yours)" if others else ""
+
+
+def _ends(bars: Bars) -> tuple[str, str]:
+    """Return when the first and last bars are: dates of days, which may open the evening before."""
+    if bars.bar_seconds < DAY_SECONDS:
+        first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:16] for at in (0, -1))
+    else:
+        first, last = (stamp_text(int(bars.end_ns[at]) - 1, bars.timezone)[:10] for at in (0, -1))
+    return first, last
 
 
 def _show(
@@ -116,7 +152,7 @@ def _show(
     market: str,
 ) -> None:
     console.show(
-        f"{config.data.path}: {len(problems)} kind{'s' * (len(problems) != 1)} of problems",
+        f"{config.data.path}: {len(problems)} kind{'s' * (len(problems) != 1)} of problem",
         wrap=False,
     )
     for one in problems:
@@ -129,7 +165,7 @@ def _show(
     if bars is None:
         return
     share = opens_equal_prior_close_frac(bars)
-    first, last = (stamp_text(int(bars.start_ns[at]), bars.timezone)[:10] for at in (0, -1))
+    first, last = _ends(bars)
     console.show_choices(
         [
             ("bars", f"{len(bars):,} of {bars.bar_seconds} seconds, {first} to {last}"),

@@ -18,6 +18,7 @@ from ppo_workbench.market.reader.table import bars_from_table
 
 _MOST_ROUNDS = 60  # each ends one kind of fault
 _SHOWN = 5
+_FEW = 0.02  # of the rows, off the calendar
 CALENDAR_FAULTS = ("no session of the calendar", "no regular hours")
 
 
@@ -51,12 +52,14 @@ class Checked:
         problems: In the order in which they were met.
         overrides: Settings that mend what settings can.
         mended: They mend all that stops a training.
+        outside_frac: Share of the rows on dates without a session of the calendar.
     """
 
     bars: Bars | None
     problems: list[Problem]
     overrides: list[str]
     mended: bool
+    outside_frac: float = 0.0
 
 
 def check_file(config: DataConfig) -> Checked:
@@ -67,7 +70,7 @@ def check_file(config: DataConfig) -> Checked:
     """
     problems: list[Problem] = []
     fixed: dict[str, Any] = {}
-    mended, table, bars = True, None, None
+    mended, table, bars, outside = True, None, None, 0.0
     path = str(config.path)
     label = Path(path).name
     for _ in range(_MOST_ROUNDS):
@@ -86,9 +89,11 @@ def check_file(config: DataConfig) -> Checked:
                 config = replace(config, **_merged(vars(config), fix))
                 continue
             mended = False
-            if table is None or len(fault.rows) in (0, len(table)):
+            if table is None or len(fault.rows) == 0:
                 break
             if fault.kind in CALENDAR_FAULTS:
+                outside += len(fault.rows) / len(table)
+            if outside > _FEW or len(fault.rows) == len(table):  # the hours of another market
                 break
             table = table.drop(index=fault.rows)
         except BarsError as error:
@@ -100,7 +105,7 @@ def check_file(config: DataConfig) -> Checked:
             _problem(note, [], stops=False) for note in bars.notes if isinstance(note, Doubt)
         ]
     overrides = [f"data.{key}={_text(value)}" for key, value in fixed.items()]
-    return Checked(bars, problems, overrides, mended and bars is not None)
+    return Checked(bars, problems, overrides, mended and bars is not None, outside)
 
 
 def _zone(fault: Fault, config: DataConfig) -> dict[str, object]:
