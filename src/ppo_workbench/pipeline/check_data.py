@@ -92,11 +92,13 @@ def _fitting(compose: Compose, given: Sequence[str], markets: Sequence[str]) -> 
     if bars is None:
         return name, checked
     kind, sentence = "", ""
-    if assumed and (missing := bars.missing.sum() / len(bars)) > _HOLES:
+    missing = bars.missing.sum() / len(bars)
+    if assumed and (missing > _HOLES or checked.outside_frac > 0.0):
         kind = "unlikely time zone"
         sentence = (
-            f"in {bars.timezone} time, which was assumed, {missing:.0%} as many bars of calendar "
-            f"{bars.calendar} are missing as there are; set data.timezone to that of the stamps"
+            f"in {bars.timezone} time, which was assumed, {missing:.1%} as many bars of calendar "
+            f"{bars.calendar} are missing as there are, and {checked.outside_frac:.1%} of the rows "
+            "lie outside of it; set data.timezone to that of the stamps"
         )
     elif missed > _BADLY and len(markets) > 1:
         kind = "hours of no market"
