@@ -32,7 +32,8 @@ def _deliver_later(disk: Path, home: Path, freed: bool) -> None:
             tracker.log_metrics({"a": float(step)}, step)
         tracker.flush()
         spooled = list(home.rglob("*.jsonl"))
-        print("SPOOLED", sum(len(path.read_text().splitlines()) for path in spooled))
+        calls = [json.loads(line) for path in spooled for line in path.read_text().splitlines()]
+        print("SPOOLED", sum(len(call.get("metrics", ())) for call in calls))
         if freed:
             (disk / "ballast").unlink()
     client: Any = vars(tracker)["_client"]

@@ -149,7 +149,7 @@ def test_metrics_that_a_full_disk_refuses_arrive_when_there_is_room_or_are_told(
         assert "STATUS FINISHED" in full.out
         assert "WAITING 0" in full.out
     else:
-        assert ("metric values are lost" in full.err) != spool_has_room
+        assert ("parts of the record are lost" in full.err) != spool_has_room
         assert "WAITING 1" in full.out or not spool_has_room
 
 
