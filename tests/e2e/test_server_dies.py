@@ -53,7 +53,7 @@ class _Server:
         self.process = subprocess.Popen(
             command, start_new_session=True, env=environment, stderr=subprocess.DEVNULL
         )
-        for _ in range(240):
+        for _ in range(600):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
