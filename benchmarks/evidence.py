@@ -79,6 +79,12 @@ STEPS = (
         25,
     ),
     Step(
+        "select_checkpoint",
+        f"benchmarks/select_checkpoint.py --jobs 2 --json {RESULTS}/select_checkpoint.json",
+        (f"{RESULTS}/select_checkpoint.json",),
+        10,
+    ),
+    Step(
         "real_bars",
         f"benchmarks/real_bars.py --jobs 2 --json {RESULTS}/real_bars.json",
         (f"{RESULTS}/real_bars.json",),

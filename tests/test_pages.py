@@ -81,6 +81,12 @@ def test_hurdle_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_rules_of_checkpoints_are_those_of_their_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "select_checkpoint.py"))
+    table = made["table"](_read(RESULTS / "select_checkpoint.json"))
+    assert table in (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+
+
 def test_markets_hard_on_masks_are_those_of_their_results() -> None:
     for row in _rows("docs/results.md", "| market | masked, median Sharpe"):
         found = _read(RESULTS / f"comparison_{row[0].strip('`')}.json")
