@@ -81,7 +81,9 @@ def test_start_ends_runs_of_dead_sweeps_and_adds_missing_ones(
     ]
     opened: dict[str, _Run] = {}
 
-    def open_tracker(*arguments: Any, resume_run_id: str | None = None) -> _Run:
+    def open_tracker(
+        *arguments: Any, resume_run_id: str | None = None, may_wait: bool = False
+    ) -> _Run:
         run_id = resume_run_id or f"new {arguments[2]}"
         return opened.setdefault(run_id, _Run(run_id))
 

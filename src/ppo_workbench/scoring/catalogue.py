@@ -74,10 +74,10 @@ CATALOGUE = {
 def metric(key: str) -> Metric:
     """Return a figure's entry; `violations/house` has that of `violations`.
 
-    Raises:
-        KeyError: No scorecard has such a figure.
+    A figure that no scorecard has, such as one of an older document, is neither good nor bad.
     """
-    return CATALOGUE[key.partition("/")[0]]
+    known = CATALOGUE.get(key.partition("/")[0])
+    return known or Metric(key.replace("_", " "), RATIO, NEITHER)
 
 
 def is_better(key: str, apart: float) -> bool:

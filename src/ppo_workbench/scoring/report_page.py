@@ -184,7 +184,11 @@ def _years(markets: Sequence[Mapping[str, Any]]) -> str:
 
 def _statistics(document: Document, arms: Sequence[Arm]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the parts that have no table of their own as lines of key and value."""
-    named = {"selection": "The best of several arms", "seeds": "Statistics over seeds"}
+    named = {
+        "selection": "The best of several arms",
+        "seeds": "Statistics over seeds",
+        "probability_above_zero": "Probability that the true Sharpe ratio is above 0 (PSR), by run",
+    }
     titles = {arm.name: arm.title for arm in arms}
     found = [(title, _lines(part(document, key), titles)) for key, title in named.items()]
     return [(title, lines) for title, lines in found if lines]
