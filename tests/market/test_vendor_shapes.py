@@ -309,6 +309,14 @@ def test_split_that_columns_name_is_refused_at_its_row_until_adjusted(tmp_path: 
     assert not _doubts(loaded(write(daily().assign(split=raw["Stock Splits"]), path)))
 
 
+def test_open_at_twice_the_price_of_its_bar_is_no_split(tmp_path: Path) -> None:
+    """One of IBM's hours opens at 159.58 after 80.2 and closes at 80.11."""
+    table = daily()
+    for name in ("Open", "High"):
+        table.loc[table.index[20], name] = 2 * table["Close"].iloc[19]
+    assert _doubts(loaded(write(table, tmp_path / "bars.csv"))) == {"open far off": [20]}
+
+
 def _doubts(bars: Bars) -> dict[str, list[int]]:
     return {note.kind: note.rows.tolist() for note in bars.notes if isinstance(note, Doubt)}
 

@@ -147,7 +147,10 @@ def adjusted(
         return dict(prices), [f"data.adjust=none: {int(raw.sum())} splits are left in the prices"]
     needed = "adj_close" if adjust is Adjust.adj_close else "split"
     if needed not in evidence:
-        raise BarsError(f"{label}: data.adjust={adjust.value} needs a column {needed}; add it")
+        raise BarsError(
+            f"{label}: data.adjust={adjust.value} needs a column {needed}; add it, "
+            "or take the prices as they are with data.adjust=none"
+        )
     if adjust is Adjust.adj_close:
         factor = evidence[needed] / close
         broken = ~(np.isfinite(factor) & (factor > 0))
@@ -201,11 +204,14 @@ def _raw_notes(
 def suspicions(
     prices: Mapping[str, FloatArray], placement: Placement, volume: Volume, describe: Describe
 ) -> list[Doubt]:
-    """Return what may be wrong in T bars: jumps near n:1 overnight, frozen prices, volume 0."""
-    gap = _gap(prices)
+    """Return what may be wrong in T bars: jumps near n:1, wrong opens, frozen prices, volume 0."""
+    gap, close = _gap(prices), np.log(prices["close"])
     overnight = np.concatenate([[False], np.diff(placement.session) != 0])
     ratio = np.abs(gap)
-    jump = overnight & (ratio > _SPLITS[0] - _SPLIT_TOLERANCE)
+    far = ratio > _SPLITS[0] - _SPLIT_TOLERANCE
+    # A split stays: where the bar closes near the close before, its open alone is off.
+    back = far & (np.abs(np.diff(close, prepend=close[0])) < ratio / 2)
+    jump = overnight & far & ~back
     jump[jump] &= (
         np.abs(ratio[jump, None] - _SPLITS[None]).min(axis=1, initial=np.inf) < _SPLIT_TOLERANCE
     )
@@ -221,6 +227,10 @@ def suspicions(
             "jump near n:1", jump, describe,
             f"jumps as of a split overnight, the first ({split}) at {{}}: {prices['open'][at]:g} "
             f"after {prices['close'][at - 1]:g}; if it is one, adjust the file",
+        ),
+        *Doubt.of(
+            "open far off", back, describe,
+            "bars open far from the close before and return to it, the first {}; correct the open",
         ),
         *Doubt.of(
             "frozen prices", frozen, describe,
