@@ -63,7 +63,7 @@ def find_layout(lines: Sequence[str], header: Sequence[str] = ()) -> Layout:
     preamble = next((i for i in filled if separator in lines[i]), next(iter(filled), 0))
     rows = list(csv.reader(lines[preamble:], delimiter=separator))
     first = [cell.strip() or f"column_{i}" for i, cell in enumerate(rows[0])] if rows else []
-    if len(first) == 1:
+    if len(first) == 1 and len(first[0].split()) > 1:
         raise BarsError(
             f"fields must be separated by a comma, semicolon, tab or bar, but the first line is "
             f"{first[0][:60]!r}; write them so"
