@@ -22,9 +22,13 @@ STORE = "sqlite:////home/me/mlruns/mlflow.db"
 
 
 def _scores(exposure: float, fills: int = 90, random_fills: int = 5) -> Any:
-    own = SimpleNamespace(exposure_mean_abs=exposure, n_fills=fills, sharpe_annual=0.98)
-    last = SimpleNamespace(sharpe_annual=0.15)
-    random = SimpleNamespace(n_fills=random_fills, blocked_share={"locate": 0.1, "capital": 0.9})
+    own = SimpleNamespace(
+        exposure_mean_abs=exposure, n_fills=fills, sharpe_annual=0.98, ruined=False
+    )
+    last = SimpleNamespace(sharpe_annual=0.15, ruined=False)
+    random = SimpleNamespace(
+        n_fills=random_fills, blocked_share={"locate": 0.1, "capital": 0.9}, ruined=False
+    )
     return {
         OWN: {"validation": own},
         f"{OWN}, last": {"validation": last},
@@ -122,3 +126,16 @@ def test_ctrl_c_in_a_comparison_gives_the_command_that_goes_on(tmp_path: Path) -
     assert shlex.split(command, comments=True) == [
         *("python", "-m", "ppo_workbench", "task=compare", "model.net_arch=[8, 8]", "output=mine")
     ]
+
+
+def test_policies_that_were_ruined_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    fine = SimpleNamespace(exposure_mean_abs=0.5, n_fills=9, ruined=False)
+    ruined = SimpleNamespace(exposure_mean_abs=0.5, n_fills=1, ruined=True)
+    scores: Any = {
+        "MaskablePPO": {"train": fine, "validation": fine},
+        "random-legal": {"train": ruined, "validation": fine},
+    }
+    say_if_nothing_trades(WorkbenchConsole(), Config(), scores)
+    assert (
+        "warning: ruined, and nothing left to trade with: random-legal;" in capsys.readouterr().out
+    )
