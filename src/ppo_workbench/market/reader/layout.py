@@ -63,9 +63,9 @@ def find_layout(lines: Sequence[str], header: Sequence[str] = ()) -> Layout:
     preamble = next((i for i in filled if separator in lines[i]), next(iter(filled), 0))
     rows = list(csv.reader(lines[preamble:], delimiter=separator))
     first = [cell.strip() or f"column_{i}" for i, cell in enumerate(rows[0])] if rows else []
-    if len(first) == 1 and len(first[0].split()) > 1:
+    if len(first) == 1 and len(first[0].split()) > 3:
         raise BarsError(
-            f"fields must be separated by a comma, semicolon, tab or bar, but the first line is "
+            "fields must be separated by a comma, semicolon, tab or bar, but the first line is "
             f"{first[0][:60]!r}; write them so"
         )
     cells = [cell.strip() for row in rows[1:] for cell in row]
@@ -113,7 +113,7 @@ def _have_decimal_commas(cells: Sequence[str]) -> bool:
 
 def _no_header(rows: Sequence[Sequence[str]]) -> Fault:
     """Say which names would fit: a stamp, then prices in the order that they can have."""
-    stamps = ["date", "time"] if ":" in rows[0][1] else ["timestamp"]
+    stamps = ["date", "time"] if any(":" in cell for cell in rows[0][1:2]) else ["timestamp"]
     names, width = [*stamps, "open", "high", "low", "close", "volume"], len(rows[0])
     names = [*names, *(f"column_{i}" for i in range(len(names), width))][:width]
     prices_at = slice(len(stamps), len(stamps) + 4)
