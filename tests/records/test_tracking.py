@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records import pending
-from ppo_workbench.records.mlflow_store import TrackingError, check_store, tracking_uri
+from ppo_workbench.records.mlflow_store import TrackingError, check_store, open_client, tracking_uri
 from ppo_workbench.records.pending import PendingTracker, load_mlflow_early
 from ppo_workbench.records.spool import MAX_METRICS_PER_BATCH, Spool
 from ppo_workbench.records.tracking import (
@@ -490,3 +491,20 @@ class _Listener(Tracker):
 
     def __exit__(self, *details: object) -> None:
         self.heard.append("end")
+
+
+def test_end_of_a_run_on_a_server_prints_no_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow prints where a run can be seen, with the password of the tracking address."""
+    from mlflow.tracking._tracking_service.client import TrackingServiceClient
+
+    run = SimpleNamespace(
+        info=SimpleNamespace(run_name="x", experiment_id="1", run_id="r"),
+        data=SimpleNamespace(tags={}),
+    )
+    monkeypatch.setattr(TrackingServiceClient, "get_run", lambda self, run_id: run)
+    client = open_client(f"http://user:{CANARY}@127.0.0.1:1")
+    client._tracking_client._log_url("r")
+    said = capsys.readouterr()
+    assert CANARY not in said.out + said.err

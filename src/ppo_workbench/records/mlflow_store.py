@@ -64,6 +64,8 @@ def client_class() -> Any:
     """Import mlflow with telemetry and pickles off, quiet, and without minutes of retries."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    # It would print the address of each run that ends, password included.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("PGCONNECT_TIMEOUT", "5")  # libpq would wait for ever
