@@ -26,6 +26,7 @@ from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.learning.training import Hooks, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.fitting import look_at
+from ppo_workbench.pipeline.scores import clearly_better
 from ppo_workbench.pipeline.stored import trained_policy
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
@@ -65,11 +66,7 @@ def run_market(market: int, learners: list[int], sessions: int, timesteps: int, 
 def trained(experiment: Any) -> Any:
     """Return the policy that `experiment.config` trains."""
     config: Config = experiment.config
-    hooks = Hooks(
-        evaluate=lambda weights: look_at(experiment, weights),
-        record=lambda metrics, step: None,
-        progress=lambda standing: None,
-    )
+    hooks = Hooks(lambda weights: look_at(experiment, weights), clearly_better)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:

@@ -43,9 +43,7 @@ def sharpe(seed: int, learner: str, timesteps: int) -> float:
     )
     experiment = prepare(config, *split_bars(config))
     hooks = Hooks(
-        evaluate=lambda weights: Validation(0.0, {}),
-        record=lambda metrics, step: None,
-        progress=lambda standing: None,
+        evaluate=lambda weights: Validation(0.0, {}), clearly_better=lambda earlier, last: False
     )
     result = train_model(config, TradingVecEnv(experiment.batch()), 1, hooks)
     policy = Policy("last", NETWORK, policy_weights(result.last_tensors, config.model.activation))

@@ -154,9 +154,7 @@ def run_cell(cell: Cell) -> dict[str, float]:
     experiment = prepare(config, bars, time_splits(bars, config.splits, warmup))
     config = experiment.config
     hooks = Hooks(
-        evaluate=lambda weights: Validation(0.0, {}),
-        record=lambda metrics, step: None,
-        progress=lambda standing: None,
+        evaluate=lambda weights: Validation(0.0, {}), clearly_better=lambda earlier, last: False
     )
     result = train_model(config, TradingVecEnv(experiment.batch()), 1, hooks)
     policy = Policy("last", NETWORK, policy_weights(result.last_tensors, config.model.activation))

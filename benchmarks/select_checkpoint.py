@@ -40,6 +40,7 @@ def run_cell(edge: float, seed: int, path: Path) -> None:
     from ppo_workbench.market.horizons import derived
     from ppo_workbench.market.sources import load_bars
     from ppo_workbench.market.splits import time_splits
+    from ppo_workbench.pipeline.scores import clearly_better, validated
     from ppo_workbench.pipeline.stored import run_on_split, trained_policy
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare_with_test
@@ -75,10 +76,9 @@ def run_cell(edge: float, seed: int, path: Path) -> None:
         trace = run_on_split(experiment, policy, "validation")
         excess.append(trace.daily_returns() - trace.cash_returns())
         truth.append(scorecard(run_on_split(experiment, policy, "test")).sharpe_annual)
-        card = scorecard(trace)
-        return Validation(card.sharpe_annual - card.sharpe_standard_error, card.to_dict())
+        return validated(trace, scorecard(trace))
 
-    train_model(config, TradingVecEnv(experiment.batch()), 1, Hooks(evaluate=evaluate))
+    train_model(config, TradingVecEnv(experiment.batch()), 1, Hooks(evaluate, clearly_better))
     with path.open("wb") as file:
         np.savez(file, excess=np.array(excess), truth=np.array(truth))
 
@@ -95,11 +95,10 @@ def kept(cell: tuple[float, int], work: Path) -> tuple[Values, Values]:
 def influences(excess: Values) -> tuple[Values, Values]:
     """Return the annual Sharpe ratio (E,) and each day's part of it (E, T)."""
     from ppo_workbench.scoring.metrics import sharpe_ratio
-    from ppo_workbench.scoring.session_path import SessionPath
     from ppo_workbench.scoring.studentised import sharpe_influence
 
     ratios = np.array([sharpe_ratio(row, 252) for row in excess])
-    parts = np.array([sharpe_influence(SessionPath.from_returns(row, 252)) for row in excess])
+    parts = np.array([sharpe_influence(row, 252) for row in excess])
     return ratios, parts
 
 
@@ -144,23 +143,13 @@ RULES: dict[str, Callable[[Values, Values], int]] = {
     "last unless 2 paired errors worse, mean of 3": lambda r, p: last_unless(r, p, 2.0, 3),
     "last": lambda ratios, parts: len(ratios) - 1,
 }
-PRESENT = "highest mean of 3"  # `select=best`
-
-
-def effective_count(parts: Values) -> float:
-    """Return how many independent evaluations the correlated ones of a training are worth.
-
-    Of the correlation matrix of their days' parts: (sum of eigenvalues)^2 / sum of squares.
-    """
-    moving = parts[parts.std(axis=1) > 0]
-    if len(moving) < 2:
-        return 1.0
-    eigenvalues = np.linalg.eigvalsh(np.corrcoef(moving))
-    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+PRESENT = "last unless 1 paired error worse"  # `select=best`
 
 
 def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
     """Return the regret of every rule at one strength of the market."""
+    from ppo_workbench.scoring.studentised import effective_count
+
     truth = np.array([own for _, own in cells])
     fixed = int(np.argmax(truth.mean(axis=0)))
     measures = [influences(excess) for excess, _ in cells]

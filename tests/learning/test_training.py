@@ -34,6 +34,7 @@ from ppo_workbench.learning.training import (
 
 ROOT = Path(__file__).parents[2]
 EVALUATIONS = 4
+CLEARLY = 1.5
 
 
 class Watcher:
@@ -49,7 +50,12 @@ class Watcher:
 
     def evaluate(self, weights: PolicyWeights) -> Validation:
         score = float(weights.flat.sum()) if self.scores is None else next(self.scores)
-        return Validation(score, {"sharpe_annual": score})
+        parts = np.full(3, score, np.float32)
+        return Validation(score, {"sharpe_annual": score}, parts)
+
+    def clearly_better(self, earlier: Validation, last: Validation) -> bool:
+        assert (earlier.parts == earlier.score).all()  # also after a checkpoint
+        return earlier.score > last.score + CLEARLY
 
     def record(self, metrics: dict[str, float], step: int) -> None:
         self.recorded.append((step, metrics))
@@ -62,7 +68,8 @@ class Watcher:
     def hooks(self) -> Hooks:
         told = self.interruptions.append
         return Hooks(
-            self.evaluate, self.record, self.progress, self.checkpoints.append, lambda: told(1)
+            *(self.evaluate, self.clearly_better, self.record, self.progress),
+            *(self.checkpoints.append, lambda: told(1)),
         )
 
 
@@ -81,7 +88,10 @@ def fingerprint(learner: str) -> str:
     result = _train(_config(model__learner=Learner(learner)), Watcher())
     weights = b"".join(t.numpy().tobytes() for t in result.last_tensors.values())
     return json.dumps(
-        {"weights": sha256(weights).hexdigest(), "evaluations": result.evaluations}, sort_keys=True
+        {
+            "weights": sha256(weights).hexdigest(),
+            "evaluations": [(step, found.score) for step, found in result.evaluations],
+        }
     )
 
 
@@ -136,11 +146,11 @@ def test_train_model_uses_its_timesteps_and_evaluates_in_even_steps(
     config = _config(model__learner=learner, model__type=model_type)
     result = _train(config, watcher)
     assert result.timesteps == result.planned_timesteps == 1024
-    assert [step for step, _, _ in result.evaluations] == [256, 512, 768, 1024]
+    assert [step for step, _ in result.evaluations] == [256, 512, 768, 1024]
     assert [step for step, _ in watcher.recorded] == [128 * k for k in range(1, 9)]
     assert result.passes == 1024 / 400
     assert not result.interrupted
-    seen = [step for step, metrics in watcher.recorded if "validation/score" in metrics]
+    seen = [step for step, metrics in watcher.recorded if "validation/sharpe_annual" in metrics]
     assert seen == [256, 512, 768, 1024]
     for _, metrics in watcher.recorded:
         assert {"train/approx_kl", "train/loss", "mask/any", "time/passes"} <= metrics.keys()
@@ -149,8 +159,9 @@ def test_train_model_uses_its_timesteps_and_evaluates_in_even_steps(
     assert result.episodes > 20
 
 
-def test_train_model_selects_the_best_smoothed_evaluation() -> None:
-    # Means of up to three: 1, 3, 2.33, 2.67 - the single best look, 5, is not the last one.
+def test_train_model_selects_the_last_evaluation_unless_one_is_clearly_better() -> None:
+    near = _train(_config(), Watcher([1.0, 2.0 + CLEARLY, 1.0, 2.0]))
+    assert near.selected_timesteps == near.timesteps
     scores = [1.0, 5.0, 1.0, 2.0]
     best = _train(_config(), Watcher(scores))
     assert best.selected_timesteps == 512

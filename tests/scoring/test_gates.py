@@ -278,6 +278,19 @@ def test_masks_are_not_said_to_harm_where_seeds_of_one_training_differ_as_much(
     assert "mean of 3 seeds each" in failed(worse)[0].reason
 
 
+def test_one_lucky_seed_does_not_beat_the_threshold_rule_for_its_training(good: Evidence) -> None:
+    path = SessionPath.from_returns(_returns(3.0, 22), YEAR)
+    rivals = {name: good.rivals[name] for name in (EXECUTE,)} | {THRESHOLD: path}
+    seeds = {MODEL: _runs(3.6, 2.0, 2.2)}
+    alone = judge(PromotionProfile.production, replace(good, rivals=rivals))
+    among = judge(PromotionProfile.production, replace(good, rivals=rivals, every_seed=seeds))
+
+    assert failed(alone) == []
+    assert [gate.name for gate in failed(among)] == [THRESHOLD]
+    assert "mean of 3 seeds" in failed(among)[0].reason
+    assert "half would pass" in failed(among)[0].reason
+
+
 def test_flat_model_is_refused_without_an_error(good: Evidence, make_trace: TraceMaker) -> None:
     flat = replace(
         good,
@@ -297,17 +310,30 @@ def test_one_lucky_trial_among_200_is_refused_by_the_dsr_alone_of_its_trials() -
     sharpes = trials.mean(axis=1) / trials.std(axis=1, ddof=1)
     lucky = trials[np.argmax(sharpes)]
 
-    alone = deflated_validation(lucky, list(sharpes[:1]), 1, YEAR, Alternative())
-    among = deflated_validation(lucky, list(sharpes), 200, YEAR, Alternative())
+    alone = deflated_validation(lucky, list(sharpes[:1]), (1, 1.0), YEAR, Alternative())
+    among = deflated_validation(lucky, list(sharpes), (200, 1.0), YEAR, Alternative())
 
     assert alone.passed
     assert not among.passed
     assert "200 trials" in among.reason
 
 
+def test_the_choice_among_evaluations_deflates_as_further_trials_do() -> None:
+    excess, spread = _returns(1.5), [0.0, 0.1, -0.1]
+    plain, chosen, many = (
+        deflated_validation(excess, spread, choices, YEAR, Alternative())
+        for choices in ((10, 1.0), (10, 2.45), (25, 1.0))
+    )
+    assert plain.value is not None
+    assert chosen.value is not None
+    assert chosen.value == many.value
+    assert chosen.value < plain.value
+    assert "25 choices without skill (10 trials" in chosen.reason
+
+
 def test_few_trials_cannot_hide_their_number_behind_a_small_spread() -> None:
     excess = _returns(1.5)
-    same = deflated_validation(excess, [0.1, 0.1, 0.1], 100, YEAR, Alternative())
+    same = deflated_validation(excess, [0.1, 0.1, 0.1], (100, 1.0), YEAR, Alternative())
 
     assert same.value is not None
     assert same.value < 0.9  # the spread of noise counts, not that of three equal runs

@@ -12,6 +12,7 @@ from ppo_workbench.scoring.samples import Floats, symmetric_interval, symmetric_
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.studentised import (
     Studentised,
+    effective_count,
     long_run_error,
     sharpe_drawn_errors,
     sharpe_errors,
@@ -36,8 +37,22 @@ def test_influence_is_the_derivative_of_the_ratio_by_the_weight_of_a_day() -> No
         (_ratio(path.excess, (1 - step) * equal + step * day) - _ratio(path.excess, equal)) / step
         for day in np.eye(n)
     ]
-    np.testing.assert_allclose(sharpe_influence(path), slopes, atol=1e-3)
-    assert sharpe_influence(path).mean() == pytest.approx(0.0, abs=1e-12)
+    influence = sharpe_influence(path.excess, path.sessions_per_year)
+    np.testing.assert_allclose(influence, slopes, atol=1e-3)
+    assert influence.mean() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_effective_count_is_one_for_copies_and_their_number_for_strangers() -> None:
+    rng = np.random.default_rng(1)
+    days = rng.normal(size=20_000)
+    copies, strangers = [days * k for k in (1.0, 2.0, 3.0)], list(rng.normal(size=(5, 20_000)))
+    assert effective_count(copies) == pytest.approx(1.0)
+    assert effective_count(strangers) == pytest.approx(5.0, rel=0.01)
+    # Equal correlations rho: n^2 / (n + n (n - 1) rho^2).
+    mixed = [days + x for x in strangers]
+    assert effective_count(mixed) == pytest.approx(25 / (5 + 20 * 0.25), rel=0.02)
+    flat, ruined = np.zeros(20_000), np.empty(0)
+    assert effective_count([flat, ruined, days]) == effective_count([]) == 1.0
 
 
 @pytest.mark.parametrize("rho", [-0.3, 0.0, 0.3, 0.6])

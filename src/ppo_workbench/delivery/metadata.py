@@ -122,7 +122,11 @@ class Gate(_Model):
 
 
 class Training(_Model):
-    """What the training took, and which checkpoint was kept."""
+    """What the training took, and which checkpoint was kept.
+
+    `effective_evaluations`: of how many independent evaluations, by their correlation, the
+    checkpoint was chosen; 1 is no choice.
+    """
 
     timesteps: Annotated[int, Field(ge=0)]
     episodes: Annotated[int, Field(ge=0)]
@@ -131,6 +135,7 @@ class Training(_Model):
     select: Select
     selected_timesteps: Annotated[int, Field(ge=0)]
     plan: list[tuple[int, int]] = []
+    effective_evaluations: Annotated[float, Field(ge=1)] = 1.0
 
 
 class Metadata(_Model):

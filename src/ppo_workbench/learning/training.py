@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from statistics import fmean
 from types import FrameType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -22,20 +23,23 @@ from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restor
 from ppo_workbench.learning.models import build_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
-SMOOTHED_EVALUATIONS = 3
+PARTS = "evaluation."  # their tensors in a checkpoint
 
 
 @dataclass(frozen=True)
 class Validation:
-    """One look at the validation split.
+    """One evaluation of a checkpoint on the validation split.
 
     Attributes:
-        score: Lower bound that checkpoints are chosen by.
+        score: What checkpoints are chosen by, more is better.
         metrics: Flat scorecard.
+        parts: float32 (T,), what each session adds to the score to first order, by which
+            checkpoints are compared in pairs.
     """
 
     score: float
     metrics: dict[str, float]
+    parts: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Hooks:
 
     Attributes:
         evaluate: Score the present weights on the validation split.
+        clearly_better: Whether an earlier checkpoint, the first argument, is to be kept instead
+            of the last.
         record: Take metrics at a number of timesteps.
         progress: Show where training is (called after every rollout).
         save: Keep a checkpoint; called every `checkpoint.every_seconds`, when the plan of the
@@ -52,6 +58,7 @@ class Hooks:
     """
 
     evaluate: Callable[[PolicyWeights], Validation]
+    clearly_better: Callable[[Validation, Validation], bool]
     record: Callable[[dict[str, float], int], None] = lambda metrics, timesteps: None
     progress: Callable[["Standing"], None] = lambda standing: None
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
@@ -83,7 +90,7 @@ class TrainingResult:
         plan: (timestep, planned timesteps) of every plan that was measured; see `Budget`.
         passes: Times the training bars were passed over, in expectation.
         interrupted: The user ended it.
-        evaluations: (timesteps, score, metrics) in order.
+        evaluations: Timesteps and what was found there, in order.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -96,7 +103,7 @@ class TrainingResult:
     plan: list[tuple[int, int]]
     passes: float
     interrupted: bool
-    evaluations: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
+    evaluations: list[tuple[int, Validation]] = field(default_factory=list)
 
 
 class _Capture(KVWriter):
@@ -171,9 +178,8 @@ class _Supervisor(BaseCallback):
         self._paused = False
         self._saved_at = 0.0
         self._seen_timesteps = 0
-        self._evaluations: list[tuple[int, float, dict[str, float]]] = []
-        self._best_score = float("-inf")
-        self._best: tuple[int, dict[str, torch.Tensor]] | None = None
+        self._evaluations: list[tuple[int, Validation]] = []
+        self._best: tuple[int, dict[str, torch.Tensor]] | None = None  # of the evaluations
 
     def _on_training_start(self) -> None:
         if not self._pauses or self.model.num_timesteps == 0:
@@ -211,7 +217,6 @@ class _Supervisor(BaseCallback):
             self.evaluations_due = due
             validation = self._evaluate()
             metrics |= {f"validation/{k}": v for k, v in validation.metrics.items()}
-            metrics["validation/score"] = validation.score
             self._paused = self._pauses
         self._hooks.record(metrics, self.model.num_timesteps)
         self._hooks.progress(self._standing(metrics, validation))
@@ -229,10 +234,16 @@ class _Supervisor(BaseCallback):
         document, tensors = checkpoint.document, checkpoint.tensors
         document["budget"] = self._budget.state()
         document["evaluations_due"] = self.evaluations_due
-        document["evaluations"] = [list(row) for row in self._evaluations]
+        document["evaluations"] = [
+            [step, found.score, found.metrics] for step, found in self._evaluations
+        ]
+        tensors |= {
+            f"{PARTS}{k}": torch.from_numpy(found.parts)
+            for k, (_, found) in enumerate(self._evaluations)
+        }
         document["stopped"] = self._budget.exhausted
         if self._best is not None:
-            document["best"] = {"score": self._best_score, "timesteps": self._best[0]}
+            document["best"] = self._best[0]
             tensors |= {f"best.{key}": value for key, value in self._best[1].items()}
         return checkpoint
 
@@ -252,7 +263,10 @@ class _Supervisor(BaseCallback):
         self._saved_at = document["budget"]["used_seconds"]
         self._seen_timesteps = document["num_timesteps"]
         self.evaluations_due = document["evaluations_due"]
-        self._evaluations = [(row[0], row[1], row[2]) for row in document["evaluations"]]
+        self._evaluations = [
+            (step, Validation(score, metrics, checkpoint.tensors[f"{PARTS}{k}"].numpy()))
+            for k, (step, score, metrics) in enumerate(document["evaluations"])
+        ]
         self._stop = document["stopped"]
         best = document.get("best")
         if best is not None:
@@ -262,7 +276,7 @@ class _Supervisor(BaseCallback):
                 for key, value in checkpoint.tensors.items()
                 if key.startswith(prefix)
             }
-            self._best_score, self._best = best["score"], (best["timesteps"], tensors)
+            self._best = best, tensors
 
     def _passes(self) -> float:
         return self.model.num_timesteps / self._train_bars
@@ -282,22 +296,26 @@ class _Supervisor(BaseCallback):
         tensors = deepcopy(self.model.policy.state_dict())
         weights = policy_weights(tensors, self._config.model.activation)
         validation = self._hooks.evaluate(weights)
-        step = self.model.num_timesteps
-        self._evaluations.append((step, validation.score, validation.metrics))
-        smoothed = fmean(score for _, score, _ in self._evaluations[-SMOOTHED_EVALUATIONS:])
-        if smoothed > self._best_score or self._best is None:
-            self._best_score, self._best = smoothed, (step, tensors)
+        if self._best is None or validation.score > self._best_validation.score:
+            self._best = len(self._evaluations), tensors
+        self._evaluations.append((self.model.num_timesteps, validation))
         return validation
 
+    @property
+    def _best_validation(self) -> Validation:
+        assert self._best is not None
+        return self._evaluations[self._best[0]][1]
+
     def result(self) -> TrainingResult:
-        """Collect what training leaves, after one last look if none was taken."""
+        """Collect what training leaves: the last checkpoint, or the best where it is clearly so."""
         last = deepcopy(self.model.policy.state_dict())
-        if self._best is None:
-            self._best = (self.model.num_timesteps, last)
         timesteps = self._budget.timesteps
-        step, tensors = self._best
-        if self._config.select is Select.last:
-            step, tensors = timesteps, last
+        step, tensors = timesteps, last
+        if self._config.select is Select.best and self._best is not None:
+            at, best = self._best
+            found = self._evaluations[-1][1]
+            if self._hooks.clearly_better(self._best_validation, found):
+                step, tensors = self._evaluations[at][0], best
         return TrainingResult(
             tensors=tensors,
             last_tensors=last,

@@ -24,6 +24,7 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import Hooks, Standing, Validation, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.fitting import look_at, warm_up
+from ppo_workbench.pipeline.scores import clearly_better
 from ppo_workbench.trading.experiment import prepare, split_bars
 
 PROBE_FRAC = 0.03
@@ -155,7 +156,7 @@ def measure(config: Config) -> Speed:
 
     warm_up(experiment)
     env = TradingVecEnv(experiment.batch())
-    hooks = Hooks(evaluate=look, progress=progress)
+    hooks = Hooks(look, clearly_better, progress=progress)
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:
         raise KeyboardInterrupt

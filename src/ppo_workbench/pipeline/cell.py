@@ -32,7 +32,7 @@ from ppo_workbench.pipeline.comparison_plan import (
 )
 from ppo_workbench.pipeline.fitting import look_at
 from ppo_workbench.pipeline.outcome import bars_of, describe_training
-from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.scores import clearly_better, lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
 from ppo_workbench.scoring.audit import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
@@ -135,7 +135,7 @@ def _train(experiment: Experiment) -> _Trained:
         if "validation/sharpe_annual" in kept:
             rows.append({"step": float(step), **kept})
 
-    hooks = Hooks(evaluate=lambda weights: look_at(experiment, weights), record=record)
+    hooks = Hooks(lambda weights: look_at(experiment, weights), clearly_better, record)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, experiment.train_bars, hooks)
     if result.interrupted:

@@ -46,7 +46,7 @@ from ppo_workbench.learning.training import (
     train_model,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.scores import clearly_better, validated
 from ppo_workbench.pipeline.stored import run_on_split, trained_policy
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.metrics import scorecard
@@ -69,6 +69,7 @@ def learn(
 
     hooks = Hooks(
         evaluate=lambda weights: look_at(experiment, weights),
+        clearly_better=clearly_better,
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
         save=keeper.save,
@@ -91,8 +92,8 @@ def learn(
 def look_at(experiment: Experiment, weights: PolicyWeights) -> Validation:
     """Score weights on the validation split, as training does."""
     policy = trained_policy(experiment.config.model.type, weights)
-    card = scorecard(run_on_split(experiment, policy, "validation"))
-    return Validation(lower_bound(card), card.to_dict())
+    trace = run_on_split(experiment, policy, "validation")
+    return validated(trace, scorecard(trace))
 
 
 def _is_compiled() -> bool:
@@ -123,7 +124,7 @@ def warm_up(experiment: Experiment, interrupted: Callable[[], None] = lambda: No
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
-    hooks = Hooks(evaluate=lambda weights: look_at(small, weights), interrupted=interrupted)
+    hooks = Hooks(lambda weights: look_at(small, weights), clearly_better, interrupted=interrupted)
     if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 

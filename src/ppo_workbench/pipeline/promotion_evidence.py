@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -45,12 +46,15 @@ class TrialEvidence:
         trial_returns: float64 (trials, T), of trials on the same sessions.
         run_sharpes: Per-session Sharpe ratios of every scored run, the promotion's included.
         trials: True number of trials, the promotion's own trainings included.
+        evaluations: Independent evaluations among which each of the promotion's trainings chose
+            its checkpoint, the mean; those of the trials are taken to be as many.
     """
 
     validation_excess: Floats
     trial_returns: Floats
     run_sharpes: list[float]
     trials: int
+    evaluations: float
 
 
 def trial_evidence(
@@ -74,6 +78,7 @@ def trial_evidence(
         trial_returns=returns,
         run_sharpes=[_sharpe(run) for run in runs],
         trials=study.trials + len(fresh),
+        evaluations=fmean(run.effective_evaluations for run in fresh),
     )
 
 
@@ -111,6 +116,7 @@ def collect(
         trial_returns=trials.trial_returns,
         run_sharpes=trials.run_sharpes,
         trials=trials.trials,
+        evaluations=trials.evaluations,
         rivals=rivals,
         every_seed=seeds,
         stressed=stressed(opened.policy, experiment),
@@ -155,15 +161,15 @@ def baseline_paths(baselines: Mapping[str, Contender]) -> dict[str, SessionPath 
 def every_seed(
     winner: Contender, baselines: Mapping[str, Contender]
 ) -> dict[str, list[SessionPath]]:
-    """Score all seeds of the winner and of the rejecting baseline on the test.
+    """Score all seeds of the winner on the test, and of the rejecting baseline.
 
-    Empty where that baseline was not trained, or not on the winner's seeds.
+    Without the latter where it was not trained, or not on the winner's seeds.
     """
+    found, asked = {}, {MODEL: winner}
     rival = baselines.get(REJECT)
-    if rival is None or [r.seed for r in rival.runs] != [r.seed for r in winner.runs]:
-        return {}
-    found = {}
-    for name, contender in ((MODEL, winner), (REJECT, rival)):
+    if rival is not None and [r.seed for r in rival.runs] == [r.seed for r in winner.runs]:
+        asked[REJECT] = rival
+    for name, contender in asked.items():
         experiment = prepare_with_test(contender.config, contender.bars, contender.splits)
         found[name] = [test_path(experiment, contender.policy(run)) for run in contender.runs]
     return found

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
-from ppo_workbench.config import Config
-from ppo_workbench.learning.training import TrainingResult
+import numpy as np
+
+from ppo_workbench.config import Config, Select
+from ppo_workbench.learning.training import TrainingResult, Validation
 from ppo_workbench.pipeline.stored import MODEL_NAMES, run_on_split, selected_policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import RATIO_CAP, Scorecard, scorecard
+from ppo_workbench.scoring.studentised import effective_count, long_run_error, sharpe_influence
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 
@@ -20,6 +23,34 @@ def lower_bound(card: Scorecard) -> float:
     """
     bound = card.sharpe_annual - card.sharpe_standard_error
     return min(bound, -RATIO_CAP) if card.ruined else bound
+
+
+def validated(trace: Trace, card: Scorecard) -> Validation:
+    """Return what checkpoints are compared by: the annual Sharpe ratio, of ruin the worst."""
+    if card.ruined:
+        return Validation(-RATIO_CAP, card.to_dict())
+    excess = trace.daily_returns() - trace.cash_returns()
+    parts = sharpe_influence(excess, trace.sessions_per_year).astype(np.float32)
+    return Validation(card.sharpe_annual, card.to_dict(), parts)
+
+
+def clearly_better(earlier: Validation, last: Validation) -> bool:
+    """Return whether a checkpoint beats the last by more than a paired standard error.
+
+    The last has learned longest, and one validation split cannot tell small differences from
+    luck: docs/statistics.md has what other rules would have kept.
+    """
+    apart = earlier.score - last.score
+    if not (len(earlier.parts) and len(last.parts)):  # one is ruined
+        return apart > 0.0
+    return bool(apart > long_run_error(earlier.parts.astype(np.float64) - last.parts))
+
+
+def effective_evaluations(config: Config, result: TrainingResult) -> float:
+    """Return of how many independent evaluations the checkpoint was chosen, 1 is no choice."""
+    if config.select is Select.last:
+        return 1.0
+    return effective_count([found.parts.astype(np.float64) for _, found in result.evaluations])
 
 
 def score_policies(

@@ -28,7 +28,7 @@ from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.outcome import bars_of, describe_training
-from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.scores import clearly_better, effective_evaluations, validated
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
@@ -77,14 +77,15 @@ class SeedTraining:
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
-        hooks = Hooks(evaluate=self._evaluate, record=self._record)
+        hooks = Hooks(self.look, clearly_better, self._record)
         bars = len(experiment.splits["train"])
         config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
         self.training = Training(config, env, bars, hooks)
 
-    def _evaluate(self, weights: PolicyWeights) -> Validation:
-        card = self.look(weights)
-        return Validation(lower_bound(card), card.to_dict())
+    @property
+    def effective_evaluations(self) -> float:
+        """Of how many independent evaluations the checkpoint was chosen."""
+        return effective_evaluations(self._experiment.config, self.training.result())
 
     def _record(self, metrics: dict[str, float], step: int) -> None:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
@@ -98,11 +99,11 @@ class SeedTraining:
             run_id: MLflow run of the trial, if any.
         """
         result, config = self.training.result(), self._experiment.config
-        card = self.look(policy_weights(result.tensors, config.model.activation))
+        found = self.look(policy_weights(result.tensors, config.model.activation))
         metadata = describe_model(
             self._experiment,
             describe_training(config, result),
-            Scorecards(validation=plain(card.to_dict())),
+            Scorecards(validation=plain(found.metrics)),
             {**raw, "seed": self.seed},
             run_id,
         )
@@ -110,7 +111,7 @@ class SeedTraining:
         tensors = artifact_tensors(self._experiment, result.tensors)
         save_artifact(folder, self.artifact, tensors, metadata, overwrite=True)
 
-    def look(self, weights: PolicyWeights) -> Scorecard:
+    def look(self, weights: PolicyWeights) -> Validation:
         """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config
@@ -126,7 +127,7 @@ class SeedTraining:
             self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
         self.cards.append(card)
         self.returns = trace.daily_returns().astype(np.float32)
-        return self.cards[-1]
+        return validated(trace, card)
 
 
 def bound(key: str, values: Sequence[float], k: float, fallback: float) -> Bound:

@@ -43,11 +43,12 @@ class Evidence:
             validation, each the mean over its seeds.
         run_sharpes: Per-session Sharpe ratios of all runs that were scored on validation.
         trials: All that are known: begun in the study, this promotion's own, and elsewhere.
+        evaluations: Independent evaluations among which each of them chose its checkpoint.
         rivals: Sessions of each rival on the same test, or why there are none; a rival that
             is left out is not asked about, but for those that the profile requires.
         every_seed: Sessions on the test of all seeds of `MODEL` and of `REJECT`, run k of both
-            the same seed.  Whether masks harm is a question about two trainings, not about
-            two models: single models of one training differ by more than their days' noise.
+            the same seed.  Whether masks harm, and whether training beats a rule, are questions
+            about trainings: models of one training differ by more than their days' noise.
         stressed: What changed, and the scorecard on the test, for each of `STRESSES`.
         audit: Of `trace`.
         golden_failure: What refused the saved model, None if nothing did.
@@ -72,6 +73,7 @@ class Evidence:
     gaps: Sequence[int]
     gap_asked: int
     seen_test: int
+    evaluations: float = 1.0
     alternative: Alternative = field(default_factory=Alternative)
     every_seed: Mapping[str, Sequence[SessionPath]] = field(default_factory=dict)
 
@@ -125,7 +127,11 @@ def _production(evidence: Evidence) -> list[Gate]:
         g.enough_round_trips(scorecard(trace)),
         expectancy(trace, alternative),
         deflated_validation(
-            evidence.validation_excess, evidence.run_sharpes, evidence.trials, q, alternative
+            evidence.validation_excess,
+            evidence.run_sharpes,
+            (evidence.trials, evidence.evaluations),
+            q,
+            alternative,
         ),
         probability_of_loss(evidence.trial_returns, q, alternative),
         probabilistic_test(excess, evidence.looks, q, alternative),
@@ -142,7 +148,7 @@ def _stress(evidence: Evidence, name: str) -> Gate:
 
 
 def _rivals(evidence: Evidence) -> list[Gate]:
-    """Judge the paired differences; but for `REJECT` of the models that would be delivered."""
+    """Judge the paired differences: of trainings to `REJECT` and `THRESHOLD`, else of models."""
     names = [EXECUTE, *([REJECT] if REJECT in evidence.rivals else []), THRESHOLD]
     found = [_rival(evidence, name) for name in names]
     reigns = CHAMPION in evidence.rivals
@@ -156,8 +162,10 @@ def _rival(evidence: Evidence, name: str) -> Gate:
     try:
         own = SessionPath.from_trace(evidence.trace)
         runs = evidence.every_seed
-        if name == REJECT and name in runs:
-            difference = paired_difference(runs[MODEL], runs[REJECT])
+        seeds = 1
+        if MODEL in runs and (name in runs or name == THRESHOLD):
+            seeds = len(runs[MODEL])
+            difference = paired_difference(runs[MODEL], runs.get(name, [path] * seeds))
         else:
             difference = paired_difference([own], [path])
     except StatisticsError as error:
@@ -167,11 +175,11 @@ def _rival(evidence: Evidence, name: str) -> Gate:
     if name == EXECUTE:
         return g.decidedly_better(name, rival, difference, years, alternative)
     if name == REJECT:
-        seeds = len(runs.get(name, [path]))
         told = f"{rival} (mean of {seeds} seeds each)" if seeds > 1 else rival
         return g.not_decidedly_worse(name, told, difference)
     if name == THRESHOLD:
-        return g.better(name, rival, difference, alternative)
+        told = f"{rival} (mean of {seeds} seeds)" if seeds > 1 else rival
+        return g.better(name, told, difference, alternative)
     return g.not_worse(name, rival, difference, alternative)
 
 

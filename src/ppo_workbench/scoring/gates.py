@@ -158,9 +158,15 @@ def decidedly_better(
 
 
 def better(name: str, rival: str, difference: Difference, alternative: Alternative) -> Gate:
-    """Ask for a paired Sharpe difference above 0; its interval is told, not asked for."""
+    """Ask for a paired Sharpe difference above 0, which half of those pass whose truth is 0.
+
+    An interval above 0 would ask for decades; one that does not lie below 0 would pass 97.5 %.
+    """
     power = _difference_power(difference, alternative.difference_annual, 0.0)
-    reason = f"{_told(rival, difference)}, asked for: difference above 0"
+    reason = (
+        f"{_told(rival, difference)}, asked for: difference above 0 (at a true difference of 0 "
+        "half would pass)"
+    )
     truth = f"a true difference of {alternative.difference_annual:g}"
     return Gate(name, difference.estimate > 0.0, difference.estimate, 0.0, reason, power, truth)
 

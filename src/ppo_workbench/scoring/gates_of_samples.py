@@ -5,7 +5,7 @@ Each refuses where its sample does not admit the statistic, and says what is mis
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from math import sqrt
+from math import ceil, sqrt
 from typing import ParamSpec
 
 import numpy as np
@@ -85,7 +85,7 @@ def expectancy(
 def deflated_validation(
     excess: Floats,
     trial_sharpes: Sequence[float],
-    trials: int,
+    choices: tuple[int, float],
     sessions_per_year: float,
     alternative: Alternative,
 ) -> Gate:
@@ -95,7 +95,8 @@ def deflated_validation(
         excess: float64 (T,), the model's excess session returns on validation.
         trial_sharpes: Per-session Sharpe ratios of all runs that were scored. Fewer than
             `LEAST_SERIES` say little of their spread: then it is at least that of noise.
-        trials: Every trial counts: pruned, failed and re-run ones, and this promotion's own.
+        choices: Every trial counts: pruned, failed and re-run ones, and this promotion's own;
+            and the independent evaluations among which each has chosen its checkpoint.
         sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
@@ -103,11 +104,14 @@ def deflated_validation(
     spread = float(np.std(trial_sharpes, ddof=1)) if len(trial_sharpes) > 1 else 0.0
     if len(trial_sharpes) < LEAST_SERIES:
         spread = max(spread, 1.0 / sqrt(moments.sessions - 1))
-    found = deflated_sharpe(moments, trials, spread)
+    trials, evaluations = choices
+    tries = ceil(trials * evaluations)
+    found = deflated_sharpe(moments, tries, spread)
     benchmark, q = found.expected_maximum_per_session, annual_root(sessions_per_year)
     reason = (
         f"Sharpe ratio {moments.sharpe_per_session * q:.2f} a year on validation; the best of "
-        f"{trials} trials without skill is expected at {benchmark * q:.2f}: DSR "
+        f"{tries} choices without skill ({trials} trials, each its checkpoint among "
+        f"{evaluations:.1f} independent evaluations) is expected at {benchmark * q:.2f}: DSR "
         f"{found.probability:.3f}, asked for: {CONFIDENCE}"
     )
     reason += _missing(moments, sessions_per_year, benchmark, CONFIDENCE, found.probability)

@@ -75,13 +75,13 @@ class Studentised:
         )
 
 
-def sharpe_influence(path: SessionPath) -> Floats:
+def sharpe_influence(excess: Floats, sessions_per_year: float) -> Floats:
     """Return what each session adds to the annual Sharpe ratio, float64 (T,), first order.
 
     With z the standardised return: z - SR (z^2 - 1) / 2; the mean is 0.  Zeros without variance.
     """
-    z, ratio = _standardised(path)
-    influence: Floats = (z - ratio / 2.0 * (z * z - 1.0)) * annual_root(path.sessions_per_year)
+    z, ratio = _standardised(excess)
+    influence: Floats = (z - ratio / 2.0 * (z * z - 1.0)) * annual_root(sessions_per_year)
     return influence if z.any() else z
 
 
@@ -121,7 +121,10 @@ def _kernel_weights(x: Floats) -> Floats:
 
 def sharpe_errors(arms: Sequence[Sequence[SessionPath]]) -> Floats:
     """Return the standard errors of the sample, float64 (arms, arms), see `Studentised`."""
-    influence = [np.mean([sharpe_influence(path) for path in paths], axis=0) for paths in arms]
+    influence = [
+        np.mean([sharpe_influence(path.excess, path.sessions_per_year) for path in paths], axis=0)
+        for paths in arms
+    ]
     errors = np.zeros((len(arms), len(arms)))
     for i, one in enumerate(influence):
         errors[i, i] = long_run_error(one)
@@ -207,7 +210,7 @@ class _RunningSums:
 
     @classmethod
     def of(cls, path: SessionPath) -> "_RunningSums":
-        z, ratio = _standardised(path)
+        z, ratio = _standardised(path.excess)
         twice = np.concatenate(([0.0], z, z))
         return cls(
             np.cumsum(twice), np.cumsum(twice**2), ratio, annual_root(path.sessions_per_year)
@@ -235,9 +238,26 @@ class _RunningSums:
         return sums
 
 
-def _standardised(path: SessionPath) -> tuple[Floats, float]:
+def effective_count(parts: Sequence[Floats]) -> float:
+    """Return how many independent figures correlated ones are worth, 1 to their number.
+
+    Of the correlation matrix of their sessions' parts: (sum of eigenvalues)^2 over their sum of
+    squares, the participation ratio.  What does not vary counts for nothing.
+
+    Args:
+        parts: float64 (T,) each, see `sharpe_influence`; those of unlike length are left out.
+    """
+    moving = [part for part in parts if len(part) and float(np.std(part)) > NOTHING]
+    alike = [part for part in moving if len(part) == len(moving[0])]
+    if len(alike) < 2:
+        return 1.0
+    correlations = np.corrcoef(alike)
+    return float(np.trace(correlations) ** 2 / (correlations**2).sum())
+
+
+def _standardised(excess: Floats) -> tuple[Floats, float]:
     """Return standardised returns, float64 (T,), and their Sharpe ratio a session."""
-    mean, deviation = float(path.excess.mean()), float(path.excess.std())
+    mean, deviation = float(excess.mean()), float(excess.std())
     if deviation <= NOTHING:
-        return np.zeros(len(path)), 0.0
-    return (path.excess - mean) / deviation, mean / deviation
+        return np.zeros(len(excess)), 0.0
+    return (excess - mean) / deviation, mean / deviation
