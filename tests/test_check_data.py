@@ -42,6 +42,24 @@ def test_check_names_the_command_that_trains_on_a_file(
     assert "mended: out of order: 2599 rows, first 1, 2" in shown
 
 
+@pytest.mark.parametrize("name", ["open", "high", "low", "close"])
+def test_a_missing_price_does_not_hide_what_else_is_wrong(tmp_path: Path, name: str) -> None:
+    frame = _days(300).rename(columns={"Volume BTC": "volume"})
+    other = "open" if name == "close" else "close"
+    frame.loc[5, other] = -1
+    frame.loc[7, "date"] = "someday"
+    path = tmp_path / "bars.csv"
+    frame.drop(columns=name).to_csv(path, index=False)
+    code, found = _check(path, "market=crypto")
+    kinds = [one["kind"] for one in found["problems"]]
+    assert kinds == ["missing column", "unreadable stamp", f"{other} must be above 0"]
+    assert code == 2
+    frame.drop(columns=name).loc[9:].to_csv(path, index=False)
+    code, found = _check(path, "market=crypto", f"data.columns={{{name}: Last}}")
+    assert [one["kind"] for one in found["problems"]] == ["missing column"]
+    assert code == 2  # a price that was made up trains nothing
+
+
 def test_check_of_a_file_that_nothing_trains_on_ends_with_2_and_all_problems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 import pytest
 
-import ppo_workbench
+import ppo_workbench.pipeline
 from ppo_workbench import cli
 from ppo_workbench.cli import command, compose
 from ppo_workbench.config import (
@@ -58,10 +58,10 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
     monkeypatch.setattr(root, "handlers", list(root.handlers))
     monkeypatch.setattr(root, "level", root.level)
     fake = FakePipeline()
-    module = types.ModuleType("ppo_workbench.pipeline")
+    module = types.ModuleType("ppo_workbench.pipeline.tasks")
     module.run = fake.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ppo_workbench.pipeline", module)
-    monkeypatch.setattr(ppo_workbench, "pipeline", module, raising=False)
+    monkeypatch.setitem(sys.modules, "ppo_workbench.pipeline.tasks", module)
+    monkeypatch.setattr(ppo_workbench.pipeline, "tasks", module, raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     folder = tmp_path / "empty"
     folder.mkdir()

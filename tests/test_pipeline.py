@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from ppo_workbench import pipeline
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError, flatten
 from ppo_workbench.market.horizons import KEYS
-from ppo_workbench.pipeline import default_name, find_artifact, fitting, home_folder
+from ppo_workbench.pipeline import fitting, stored, tasks
+from ppo_workbench.pipeline.stored import find_artifact, home_folder
+from ppo_workbench.pipeline.tasks import default_name
 
 
 def test_default_name_is_model_type_time_and_a_short_id() -> None:
@@ -66,11 +67,11 @@ def test_training_of_the_warm_up_leaves_no_trace_in_the_real_one(
         "overwrite=true",
         "output=same",
     ]
-    with_warm_up = pipeline.train(compose(overrides))
+    with_warm_up = tasks.train(compose(overrides))
     first = torch.load(with_warm_up.paths.pth, weights_only=True)
     monkeypatch.setattr(fitting, "warm_up", lambda *_: None)
 
-    without = pipeline.train(compose(overrides))
+    without = tasks.train(compose(overrides))
 
     second = torch.load(without.paths.pth, weights_only=True)
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -93,7 +94,7 @@ def test_model_and_checkpoint_record_what_followed_from_the_bars(
         *("tracking.enabled=false", "checkpoint.every_seconds=0", "output=recorded"),
     ]
 
-    outcome = pipeline.train(compose(overrides))
+    outcome = tasks.train(compose(overrides))
 
     assert headers
     for recorded in (outcome.metadata.config, headers[-1]["config"]):
@@ -102,7 +103,7 @@ def test_model_and_checkpoint_record_what_followed_from_the_bars(
         assert (values["env.episode_bars"], values["splits.gap_bars"]) == (1950, 390)
         assert (values["env.gamma"], values["model.gamma"]) == (0.9, 0.9)
         assert values["features.volatility_slow_bars"] == 195
-    assert pipeline.backtest(compose(overrides), "recorded").initial_equity_usd == 100_000.0
+    assert stored.backtest(compose(overrides), "recorded").initial_equity_usd == 100_000.0
 
 
 def test_artifact_path_is_found_from_home_and_from_here(

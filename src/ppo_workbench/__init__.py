@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppo_workbench.cli import compose
-    from ppo_workbench.pipeline import backtest, evaluate, train
+    from ppo_workbench.pipeline.stored import backtest
+    from ppo_workbench.pipeline.tasks import evaluate, train
 
 __version__ = "0.2.0"
 
@@ -17,9 +18,9 @@ __all__ = ["__version__", "backtest", "compose", "evaluate", "train"]
 
 _HOME_OF = {
     "compose": "ppo_workbench.cli",
-    "train": "ppo_workbench.pipeline",
-    "evaluate": "ppo_workbench.pipeline",
-    "backtest": "ppo_workbench.pipeline",
+    "train": "ppo_workbench.pipeline.tasks",
+    "evaluate": "ppo_workbench.pipeline.tasks",
+    "backtest": "ppo_workbench.pipeline.stored",
 }
 
 

@@ -160,25 +160,28 @@ def _run(cfg: DictConfig) -> float:
     config, raw, choices = _checked(cfg, given.choices)
     if "sweep" in choices and HydraConfig.get().mode is RunMode.RUN:
         raise ConfigError(f"sweep={choices['sweep']}: is searched under --multirun only, add it")
+    if config.task is Task.check_data:
+        return _check_data(config, choices, overrides)
     # Late: refusing bad input must not wait for torch.
     START_LINE.say("loading torch and stable-baselines3")
-    from ppo_workbench import pipeline
+    from ppo_workbench.pipeline import tasks
 
     _collect_garbage_as_usual()
     START_LINE.end()
-    if config.task is Task.check_data:
-        return _check_data(config, choices, overrides)
     if config.task is not Task.compare or config.compare.cell.name is not None:
-        return float(pipeline.run(config, raw, choices, overrides=overrides))
+        return float(tasks.run(config, raw, choices, overrides=overrides))
     from ppo_workbench.launching import LauncherJobs
 
-    return float(pipeline.run(config, raw, choices, LauncherJobs(_job), overrides))
+    return float(tasks.run(config, raw, choices, LauncherJobs(_job), overrides))
 
 
 def _check_data(config: Config, choices: Mapping[str, str], overrides: Sequence[str]) -> float:
     """Check a file; return the number of overrides of the command that trains on it."""
-    from ppo_workbench.pipeline import check_data
+    START_LINE.say("reading the file")
+    from ppo_workbench.pipeline.check_data import check_data
 
+    _collect_garbage_as_usual()
+    START_LINE.end()
     own = [text for text in overrides if text.lstrip("+").startswith("data.")]
     market = choices.get("market", SYNTHETIC)
     named = None if market == SYNTHETIC else market
@@ -243,7 +246,8 @@ def _with_null_options(overrides: Sequence[str]) -> list[str]:
 def _resumed(cfg: DictConfig) -> DictConfig:
     """Return the configuration that the run to resume was started with."""
     from ppo_workbench.learning.checkpoints import find_checkpoint, read_header
-    from ppo_workbench.pipeline import checkpoint_folder, home_folder
+    from ppo_workbench.pipeline.fitting import checkpoint_folder
+    from ppo_workbench.pipeline.stored import home_folder
 
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in given:

@@ -103,7 +103,6 @@ def test_run_is_complete_in_mlflow(trained: Workbench) -> None:
         "rules/passive",
         "action/BUY",
         "validation/sharpe_annual",
-        "validation/score",
         "final_train/sharpe_annual",
         "final_validation/max_drawdown_frac",
         "compare_validation/buy-and-hold/sharpe_annual",

@@ -30,7 +30,7 @@ class PoolConf:
     n_jobs: int = 2
     threads: Optional[int] = None  # noqa: UP045  OmegaConf's schema
     preload: List[str] = field(  # noqa: UP006
-        default_factory=lambda: ["ppo_workbench.pipeline"]
+        default_factory=lambda: ["ppo_workbench.pipeline.tasks"]
     )
     log: Optional[str] = "log.txt"  # noqa: UP045
 

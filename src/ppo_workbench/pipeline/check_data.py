@@ -15,7 +15,7 @@ from ppo_workbench.market.bars import (
 from ppo_workbench.market.horizons import DAY_SECONDS
 from ppo_workbench.market.reader.check import Checked, Problem, check_file
 from ppo_workbench.market.reader.plausible import Doubt
-from ppo_workbench.pipeline.outcome import check_result_path, write_result
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.trading.experiment import split_bars
 
 # Which markets are tried where none is named: the one whose hours the bars fill best.  Behind each

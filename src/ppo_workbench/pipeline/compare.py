@@ -30,8 +30,9 @@ from ppo_workbench.pipeline.comparison_plan import (
     varies_market,
 )
 from ppo_workbench.pipeline.comparison_runs import Comparands
-from ppo_workbench.pipeline.outcome import check_result_path, record_of, write_result
+from ppo_workbench.pipeline.outcome import record_of
 from ppo_workbench.pipeline.report import draw_comparison
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.stored import home_folder
 from ppo_workbench.records.comparison_record import ComparisonRecord
 

@@ -1,6 +1,5 @@
 """What a training leaves, on the screen, in the record and in a file for scripts."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ppo_workbench.config import Config, ConfigError, RewardConfig
+from ppo_workbench.config import Config, RewardConfig
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import ArtifactPaths
 from ppo_workbench.delivery.describe import describe_data, plain, utc
@@ -236,16 +235,6 @@ def record_of(config: Config) -> dict[str, Any]:
     return recorded
 
 
-def check_result_path(path: str | None) -> None:
-    """Refuse a path that the result could not be written to."""
-    if path is None:
-        return
-    if not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"result_json={path}: its folder does not exist; create it first")
-    if Path(path).is_dir():
-        raise ConfigError(f"result_json={path}: is a folder; name a file in it")
-
-
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
     """Return the outcome as JSON values."""
     return {
@@ -260,20 +249,3 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
             for name, cards in outcome.scorecards.items()
         },
     }
-
-
-def write_result(path: str | None, document: Mapping[str, Any]) -> None:
-    """Write the outcome for scripts, whole or not at all."""
-    if path is None:
-        return
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(
-            f"result_json={path}: cannot be written ({error.strerror}), everything else is done; "
-            "free space or name another file"
-        ) from None

@@ -11,7 +11,7 @@ from ppo_workbench.delivery.describe import utc
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.outcome import check_result_path, write_result
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks

@@ -52,7 +52,7 @@ from ppo_workbench.pipeline.contender import (
     check_same_bars,
 )
 from ppo_workbench.pipeline.floors import check_floors
-from ppo_workbench.pipeline.outcome import bars_of, check_result_path, record_of, write_result
+from ppo_workbench.pipeline.outcome import bars_of, record_of
 from ppo_workbench.pipeline.promotion_evidence import (
     BASELINES,
     Opened,
@@ -65,6 +65,7 @@ from ppo_workbench.pipeline.promotion_evidence import (
     trial_evidence,
 )
 from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.single_document import Comparand, references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession

@@ -35,7 +35,6 @@ from ppo_workbench.pipeline.interrupted import what_is_left
 from ppo_workbench.pipeline.outcome import (
     Outcome,
     bars_of,
-    check_result_path,
     describe_training,
     outcome_document,
     record_of,
@@ -44,13 +43,13 @@ from ppo_workbench.pipeline.outcome import (
     say_end,
     say_if_nothing_trades,
     what_next,
-    write_result,
 )
 from ppo_workbench.pipeline.paper import paper
 from ppo_workbench.pipeline.paper_feed import paper_feed
 from ppo_workbench.pipeline.power import power
 from ppo_workbench.pipeline.promote import promote, refuse, rollback
 from ppo_workbench.pipeline.report import report
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.result_table import show_results
 from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.pipeline.stored import (

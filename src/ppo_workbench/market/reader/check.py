@@ -4,17 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.reader.columns import MISSING, known_column, spellings
+from ppo_workbench.market.reader.conventions import PRICES
 from ppo_workbench.market.reader.faults import Fault
-from ppo_workbench.market.reader.layout import read_table
+from ppo_workbench.market.reader.layout import Layout, read_table
 from ppo_workbench.market.reader.plausible import Doubt
 from ppo_workbench.market.reader.table import bars_from_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_ROUNDS = 60  # each ends one kind of fault
 _SHOWN = 5
@@ -68,44 +73,83 @@ def check_file(config: DataConfig) -> Checked:
     Args:
         config: The calendar, and what is known of the file.
     """
-    problems: list[Problem] = []
-    fixed: dict[str, Any] = {}
-    mended, table, bars, outside = True, None, None, 0.0
-    path = str(config.path)
-    label = Path(path).name
+    check = _Check(config)
+    bars: Bars | None = None
     for _ in range(_MOST_ROUNDS):
         try:
-            if table is None:
-                table, layout = read_table(path, "data.path", config.header)
-            name = label.split(".")[0]
-            bars = bars_from_table(label, name, table, config, source="file", layout=layout)
+            bars = check.read()
             break
         except Fault as fault:
-            fix = dict(fault.fix) or _zone(fault, config)
-            shown = [f"data.{key}={_text(value)}" for key, value in fix.items()]
-            problems.append(_problem(fault, shown, stops=True))
-            if fix and not fix.keys() & (fixed.keys() - {"columns"}):
-                fixed |= _merged(fixed, fix)
-                config = replace(config, **_merged(vars(config), fix))
-                continue
-            mended = False
-            if table is None or len(fault.rows) == 0:
+            if not check.goes_on(fault):
                 break
-            if fault.kind in CALENDAR_FAULTS:
-                outside += len(fault.rows) / len(table)
-            if outside > _FEW or len(fault.rows) == len(table):  # the hours of another market
-                break
-            table = table.drop(index=fault.rows)
         except BarsError as error:
-            problems.append(Problem("unreadable", 0, [], str(error)))
-            mended = False
+            check.problems.append(Problem("unreadable", 0, [], str(error)))
+            check.mended = False
             break
-    if bars is not None:
-        problems += [
-            _problem(note, [], stops=False) for note in bars.notes if isinstance(note, Doubt)
-        ]
-    overrides = [f"data.{key}={_text(value)}" for key, value in fixed.items()]
-    return Checked(bars, problems, overrides, mended and bars is not None, outside)
+    doubts = [note for note in bars.notes if isinstance(note, Doubt)] if bars else []
+    problems = [*check.problems, *(_problem(note, [], stops=False) for note in doubts)]
+    overrides = [f"data.{key}={_text(value)}" for key, value in check.fixed.items()]
+    return Checked(bars, problems, overrides, check.mended and bars is not None, check.outside_frac)
+
+
+class _Check:
+    """One file as far as it is known: what was mended, and what was left out of it."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.problems: list[Problem] = []
+        self.fixed: dict[str, Any] = {}
+        self.mended, self.outside_frac = True, 0.0
+        self._config, self._layout = config, Layout()
+        self._table: pd.DataFrame | None = None
+
+    def read(self) -> Bars:
+        config = self._config
+        path = str(config.path)
+        label = Path(path).name
+        if self._table is None:
+            self._table, self._layout = read_table(path, "data.path", config.header)
+        name = label.split(".")[0]
+        return bars_from_table(label, name, self._table, config, source="file", layout=self._layout)
+
+    def goes_on(self, fault: Fault) -> bool:
+        """Note a fault and mend it or leave its rows out; return whether more can be seen."""
+        fix = dict(fault.fix) or _zone(fault, self._config)
+        shown = [f"data.{key}={_text(value)}" for key, value in fix.items()]
+        self.problems.append(_problem(fault, shown, stops=True))
+        if fix and not fix.keys() & (self.fixed.keys() - {"columns"}):
+            self.fixed |= _merged(self.fixed, fix)
+            self._config = replace(self._config, **_merged(vars(self._config), fix))
+            return True
+        self.mended = False
+        table = self._table
+        if table is None:
+            return False
+        if fault.kind == MISSING:
+            return _fill_in(table, self._config)
+        if fault.kind in CALENDAR_FAULTS:
+            self.outside_frac += len(fault.rows) / len(table)
+        # Else the hours of another market:
+        left = len(fault.rows) < len(table) and self.outside_frac <= _FEW
+        self._table = table.drop(index=fault.rows)
+        return left and len(fault.rows) > 0
+
+
+def _fill_in(table: "pd.DataFrame", config: DataConfig) -> bool:
+    """Make up the prices that a table lacks, so that the rest is checked; return whether it did."""
+    import pandas as pd
+
+    columns, prices = list(table.columns), PRICES[:4]
+    found = {name: config.columns.get(name) or known_column(columns, name) for name in prices}
+    there = [name for name in found.values() if name is not None and spellings(columns, name)]
+    lacking = {ours: name or ours for ours, name in found.items() if name not in there}
+    if not there or not lacking:
+        return False
+    own = [spellings(columns, name)[0] for name in there]
+    values = table[own].apply(pd.to_numeric, errors="coerce")
+    values = values.where(values > 0.0)
+    for ours, name in lacking.items():
+        table[name] = values.min(axis=1) if ours == "low" else values.max(axis=1)
+    return True
 
 
 def _zone(fault: Fault, config: DataConfig) -> dict[str, object]:

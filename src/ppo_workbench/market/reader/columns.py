@@ -24,6 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "split": ("stock splits", "split", "splits"),
     "dividend": ("dividends", "dividend"),
 }  # fmt: skip
+MISSING = "missing column"
 _OPTIONAL = ("time", "instrument", *QUOTES, *EVIDENCE)
 
 
@@ -61,7 +62,7 @@ def find_column(
     raise Fault(
         f"{label}: column {name!r} is missing (columns: {listed}); "
         f"{remedy or 'add or rename the column'}",
-        "missing column",
+        MISSING,
         fix=fix,
     )
 
@@ -124,14 +125,15 @@ def column_names(label: str, columns: Sequence[object], config: DataConfig) -> d
             continue
         found = config.columns.get(name)
         if name != "time" or plain(names["timestamp"]) == "date":  # a time belongs to a date
-            found = found or _known(columns, name)
+            found = found or known_column(columns, name)
         if found is None and name in _OPTIONAL:
             continue
         names[name] = find_column(label, columns, found or name, *_remedy(columns, name))
     return names
 
 
-def _known(columns: Sequence[object], name: str) -> str | None:
+def known_column(columns: Sequence[object], name: str) -> str | None:
+    """Return what a file calls a column of ours, None where it has none."""
     return next((known for known in NAMES.get(name, (name,)) if spellings(columns, known)), None)
 
 

@@ -1,0 +1,35 @@
+"""`result_json`: what a command found, for scripts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppo_workbench.config import ConfigError
+
+
+def check_result_path(path: str | None) -> None:
+    """Refuse a path that the result could not be written to."""
+    if path is None:
+        return
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(f"result_json={path}: its folder does not exist; create it first")
+    if Path(path).is_dir():
+        raise ConfigError(f"result_json={path}: is a folder; name a file in it")
+
+
+def write_result(path: str | None, document: Mapping[str, Any]) -> None:
+    """Write the outcome for scripts, whole or not at all."""
+    if path is None:
+        return
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(
+            f"result_json={path}: cannot be written ({error.strerror}), everything else is done; "
+            "free space or name another file"
+        ) from None
