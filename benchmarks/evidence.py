@@ -90,8 +90,8 @@ STEPS = (
         (f"{RESULTS}/real_bars.json",),
         25,
     ),
-    _compared("mask_neutral", "620,621,622,623"),
-    _compared("mask_adverse", "620,621,622,623"),
+    _compared("mask_neutral", "624,625,626,627"),
+    _compared("mask_adverse", "624,625,626,627"),
     Step(
         "null_promotions",
         f"benchmarks/promotion_gates.py null --promotions 10 --jobs 2 "
