@@ -51,7 +51,7 @@ def _coloured(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         monkeypatch.setenv(name, value)
     stream = TerminalStream()
     console = WorkbenchConsole(stream, width=100)
-    show_results(console, {"winner": {"train": WON}, "loser": {"train": LOST}})
+    show_results(console, {"winner": {"validation": WON}, "loser": {"validation": LOST}})
     return stream.getvalue()
 
 
@@ -70,3 +70,19 @@ def test_results_are_coloured_by_sign_on_a_terminal(monkeypatch: pytest.MonkeyPa
 
 def test_results_have_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[3" not in _coloured(monkeypatch, NO_COLOR="1")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (LOST, "on validation threshold rule (+2.10), flat (+2.10) did better than MaskablePPO ("),
+        (WON, "on validation no simple policy has a higher Sharpe ratio than MaskablePPO"),
+    ],
+)
+def test_results_say_which_simple_policies_did_better(model: Any, said: str) -> None:
+    stream = io.StringIO()
+    cards = {"MaskablePPO": model, "MaskablePPO, last": WON, "threshold rule (tuned)": WON}
+    cards |= {"buy-and-hold": LOST, "flat": WON}
+    scores = {name: {"validation": card} for name, card in cards.items()}
+    show_results(WorkbenchConsole(stream, width=140), scores)
+    assert said in stream.getvalue()

@@ -28,7 +28,20 @@ def show_results(console: WorkbenchConsole, scores: Scores) -> None:
     for label, detail in dict(map(_label, scores)).items():
         if detail:
             console.show(f"{label}: {detail}")
+    console.show(_against_simple(scores))
     console.show("test split: closed")
+
+
+def _against_simple(scores: Scores) -> str:
+    """Say which policies that learned nothing did better than the model, the first of all."""
+    own, *others = scores
+    sharpe = {name: cards["validation"].sharpe_annual for name, cards in scores.items()}
+    simple = [name for name in others if not name.startswith(own)]
+    better = [name for name in simple if sharpe[name] > sharpe[own]]
+    named = ", ".join(f"{_label(name)[0]} ({sharpe[name]:+.2f})" for name in better)
+    if not named:
+        return f"on validation no simple policy has a higher Sharpe ratio than {_label(own)[0]}"
+    return f"on validation {named} did better than {_label(own)[0]} ({sharpe[own]:+.2f})"
 
 
 class _SplitTable:
