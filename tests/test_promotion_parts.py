@@ -200,6 +200,11 @@ def _promotion() -> dict[str, Any]:
         "trials_with_returns": 9,
         "test": {"looks": 2, "instrument": "SPY", "start": "2020-01-01", "stop": "2021-01-01"},
         "scorecards": {"validation": card, "test": card},
+        "inference": {
+            **{"probability": 0.991, "critical_annual": 0.61, "power": 0.93, "significance": 0.05},
+            **{"planned_false_discovery": 0.505, "observed_false_discovery": 0.306},
+            **{"alternative_annual": 1.5, "prior": 0.05},
+        },
     }
 
 
@@ -214,6 +219,8 @@ def test_report_names_what_refuses_first_and_escapes(tmp_path: Path) -> None:
     assert "1 &lt; 2" in page
     assert "10 complete; 7 of study autumn; and the new ones" in page
     assert "Other homes are not known." in page
+    assert "promote.prior=0.05" in page
+    assert "the probability is 30.6%" in page
     assert page.index("<td>bad<") < page.index("<td>good<")
     assert headline(document) == "trial 3 of spring, seed 5 is not promoted: 1 of 2 gates refuse"
     assert describe(document).splitlines()[1] == "FAIL bad: 1 < 2 (power 25% at a truth)"

@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_workbench.scoring.samples import StatisticsError
-from ppo_workbench.scoring.sharpe_inference import sharpe_inference, sharpe_variance
+from ppo_workbench.scoring.sharpe_inference import (
+    inference_of,
+    sharpe_inference,
+    sharpe_variance,
+)
 from ppo_workbench.scoring.sharpe_statistics import SharpeMoments
 
 # Monthly returns of a hedge fund: mean .036, deviation .079.
@@ -67,6 +71,18 @@ def test_shares_are_probabilities_and_more_trials_never_convince_more(
 
 def test_prior_of_nearly_nothing_makes_every_find_false() -> None:
     assert sharpe_inference(FUND, 0.5, 1e-6).observed_false_discovery > 0.999
+
+
+def test_inference_of_a_run_takes_its_own_moments_and_autocorrelation() -> None:
+    x = np.random.default_rng(8).standard_normal(1_001)
+    excess = 0.0006 + 0.01 * (x[1:] + 0.3 * x[:-1])
+    rho = float(np.corrcoef(excess[1:], excess[:-1])[0, 1])
+    own = sharpe_inference(SharpeMoments.of(excess), 1.5 / np.sqrt(252), 0.05, autocorrelation=rho)
+    found = inference_of(excess, 252, 1.5, 0.05)
+    assert found.probability == pytest.approx(own.probability, abs=1e-3)
+    assert found.observed_false_discovery == pytest.approx(own.observed_false_discovery, abs=5e-3)
+    plain = sharpe_inference(SharpeMoments.of(excess), 1.5 / np.sqrt(252), 0.05)
+    assert found.probability < plain.probability - 0.005  # it follows its own course
 
 
 def test_impossible_arguments_are_refused() -> None:

@@ -136,7 +136,9 @@ class PromoteConfig:
     Attributes of note: `study` names a folder in sweeps/; `seeds` must be none of the study's;
     `timesteps` null is the trials' own budget, as `baseline_timesteps` null is the
     candidates'; `racing` drops a candidate that is clearly worse after some of the seeds.
-    `alternative_sharpe` and `alternative_difference` are the truths that powers suppose.
+    `alternative_sharpe` and `alternative_difference` are the truths that powers suppose; `prior`
+    is the share of trainings that are believed to be as good as the former, which only the
+    report's false discovery rate asks.
     """
 
     study: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")] = None
@@ -154,3 +156,4 @@ class PromoteConfig:
     )
     alternative_sharpe: Positive = 1.5
     alternative_difference: Positive = 1.0
+    prior: Annotated[float, Field(gt=0, lt=1)] = 0.05

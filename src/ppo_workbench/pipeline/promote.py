@@ -60,6 +60,7 @@ from ppo_workbench.pipeline.promotion_evidence import (
     champion_path,
     collect,
     every_seed,
+    inferred,
     replayed,
     threshold_path,
     trial_evidence,
@@ -486,6 +487,7 @@ class _Promotion:
                 "validation": delivered.cards[-1].to_dict(),
                 "test": scorecard(evidence.trace).to_dict(),
             },
+            "inference": inferred(evidence.trace, self.config),
         }
 
     def _record(self, tracker: Tracker, gates: list[Gate], document: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from ppo_workbench.pipeline.evaluation import as_trained
 from ppo_workbench.pipeline.stored import as_stored, run_on_split
 from ppo_workbench.records.candidates import StudyTrials
 from ppo_workbench.records.ledger import Opening
+from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.audit import audit
 from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.baselines import tuned_threshold
@@ -29,9 +30,11 @@ from ppo_workbench.scoring.gate_profiles import (
 )
 from ppo_workbench.scoring.gates import Alternative
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
-from ppo_workbench.scoring.samples import Floats
+from ppo_workbench.scoring.samples import Floats, StatisticsError
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.sharpe_inference import inference_of
 from ppo_workbench.scoring.stress import Stretch, conditions, rescored
+from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test
 
 BASELINES = {ForbiddenAction.execute: EXECUTE, ForbiddenAction.reject: REJECT}
@@ -139,6 +142,29 @@ def stressed(policy: Policy, experiment: Experiment) -> dict[str, tuple[str, Sco
         each.name: (each.change, scorecard(rescored(test, each)))
         for each in conditions(experiment.config.costs)
         if each.name in STRESSES
+    }
+
+
+def inferred(trace: Trace, config: Config) -> dict[str, float] | None:
+    """Return what the test's Sharpe ratio says of a find, for the report alone; ratios annual.
+
+    None where the returns leave it no variance.
+    """
+    asked = config.promote
+    excess, q = trace.daily_returns() - trace.cash_returns(), trace.sessions_per_year
+    try:
+        found = inference_of(excess, q, asked.alternative_sharpe, asked.prior)
+    except StatisticsError:
+        return None
+    return {
+        "probability": found.probability,
+        "critical_annual": found.critical_per_session * annual_root(q),
+        "power": found.power,
+        "planned_false_discovery": found.planned_false_discovery,
+        "observed_false_discovery": found.observed_false_discovery,
+        "alternative_annual": asked.alternative_sharpe,
+        "prior": asked.prior,
+        "significance": found.significance,
     }
 
 

@@ -84,6 +84,7 @@ def write_reports(
         rows=[_gate_row(gate) for gate in sorted(document["gates"], key=lambda g: g["passed"])],
         card=[_card_row(document["scorecards"], key) for key in CARD],
         number=_number,
+        percent=lambda share: f"{share:.1%}",
     )
     (folder / "promotion.html").write_text(page, encoding="utf-8")
 

@@ -9,8 +9,19 @@ no gate asks any of this.  All ratios are per session.
 from dataclasses import dataclass
 from math import sqrt
 
-from ppo_workbench.scoring.samples import NORMAL, StatisticsError, checked_between, checked_count
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, expected_maximum_sharpe
+from ppo_workbench.scoring.annual import annual_root
+from ppo_workbench.scoring.samples import (
+    NORMAL,
+    Floats,
+    StatisticsError,
+    checked_between,
+    checked_count,
+)
+from ppo_workbench.scoring.sharpe_statistics import (
+    SharpeMoments,
+    autocorrelations,
+    expected_maximum_sharpe,
+)
 
 _STEPS, _LIMIT = 20_001, 10.0  # of the integral over the largest of K normal values
 
@@ -131,6 +142,28 @@ def sharpe_inference(
         alternative_per_session=other,
         prior=prior,
         significance=significance,
+    )
+
+
+def inference_of(
+    excess: Floats, sessions_per_year: float, alternative_annual: float, prior: float
+) -> SharpeInference:
+    """Test a run's Sharpe ratio against 0, with the autocorrelation of its own returns.
+
+    Args:
+        excess: float64 (T,), excess session returns.
+        sessions_per_year: Sessions in a year of calendar time.
+        alternative_annual: Annual ratio of a strategy that is worth finding.
+        prior: Share of such strategies among those that are tried.
+
+    Raises:
+        StatisticsError: As `SharpeMoments.of` and `sharpe_inference`.
+    """
+    return sharpe_inference(
+        SharpeMoments.of(excess),
+        alternative_annual / annual_root(sessions_per_year),
+        prior,
+        autocorrelation=float(autocorrelations(excess, 1)[0]),
     )
 
 

@@ -293,7 +293,7 @@ def annual_sharpe(
         lags = min(floor(4.0 * (len(x) / 100.0) ** (2.0 / 9.0)), len(x) - 1)
     if not 0 <= lags < len(x):
         raise StatisticsError(f"lags={lags}: must be 0 to {len(x) - 1}; lower it")
-    rho = _autocorrelations(x, lags)
+    rho = autocorrelations(x, lags)
     factor = lo_factor(rho, sessions_per_year)
     return AnnualSharpe(
         sharpe_annual=moments.sharpe_per_session * factor,
@@ -303,7 +303,8 @@ def annual_sharpe(
     )
 
 
-def _autocorrelations(x: Floats, lags: int) -> Floats:
+def autocorrelations(x: Floats, lags: int) -> Floats:
+    """Return the autocorrelations of lags 1 to `lags`, float64 (lags,), of x, float64 (T,)."""
     centred = x - x.mean()
     products = [centred[k:] @ centred[: len(x) - k] for k in range(lags + 1)]
     rho: Floats = np.array(products[1:]) / products[0]
