@@ -44,8 +44,8 @@ def shown(value: float | None, unit: str, *, signed: bool = False) -> str:
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """Return "[low, high]", a dash where an end is not known."""
-    if low is None or high is None:
+    """Return "[low, high]", a dash where there is none: unknown ends, or runs that are all alike."""
+    if low is None or high is None or low == high:
         return "-"
     return f"[{shown(low, unit, signed=signed)}, {shown(high, unit, signed=signed)}]"
 

@@ -304,7 +304,7 @@ def _recorded(cfg: DictConfig) -> Mapping[str, Any] | None:
     return None
 
 
-def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
+def check_sweep(cfg: DictConfig, choices: dict[str, str], directions: Sequence[str]) -> None:
     """Check one sample of a sweep, its bars too, before its first trial; named by conf/sweep/.
 
     Raises:
@@ -319,10 +319,11 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str]) -> None:
             "setting that its analysis names with this output"
         )
     from ppo_workbench.learning.models import check_device
-    from ppo_workbench.pipeline.trial import check_market, check_objective
+    from ppo_workbench.pipeline.trial import check_directions, check_market, check_objective
 
     check_device(config.model.device)
     check_objective(config)
+    check_directions(config, directions)
     check_market(config)
 
 

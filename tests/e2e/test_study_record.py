@@ -184,7 +184,7 @@ def test_model_of_a_trial_scores_as_the_trial_said(home: Path, study: optuna.Stu
     ("override", "words"),
     [
         ("objective.metrics=[calmar]", "objective.metrics=['calmar']: the study was begun with"),
-        ("hydra.sweeper.directions=[minimize]", "directions=['minimize']: the study tiny has"),
+        ("hydra.sweeper.directions=[minimize]", "directions=['minimize']: objective.metrics="),
         ("budget.minutes=1", "budget.minutes=1.0: the study was begun with 0.005"),
         ("model.ent_coef=choice(0.1,0.2)", "model.ent_coef=choice(0.1,0.2): the study tiny"),
     ],

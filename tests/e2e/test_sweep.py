@@ -142,6 +142,9 @@ def test_shipped_sweep_reaches_its_first_trial(sweep: str, tmp_path: Path) -> No
     ("override", "words"),
     [
         ("objective.metrics=[sharp]", "objective.metrics"),
+        ("objective.metrics=[max_drawdown_frac]", "hydra.sweeper.directions=[minimize]"),
+        ("hydra.sweeper.directions=[minimize]", "hydra.sweeper.directions=[maximize]"),
+        ("hydra.sweeper.directions=[maximize,maximize]", "hydra.sweeper.directions=[maximize]"),
         ("output=model", "output=model"),
         ("hydra.sweeper.n_trials=0", "n_trials"),
         ("model.learning_rate=interval(0.1,2)", "model.learning_rate"),

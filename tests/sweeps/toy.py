@@ -143,7 +143,7 @@ def _kill(cfg: DictConfig) -> float:
     return 0.0
 
 
-def check(cfg: DictConfig, choices: dict[str, str]) -> None:
+def check(cfg: DictConfig, choices: dict[str, str], directions: list[str]) -> None:
     """Refuse points outside of the unit interval."""
     if not 0 <= cfg.x <= 1:
         raise ConfigError(f"x={cfg.x}: must be from 0 to 1")

@@ -206,7 +206,7 @@ def _check_samples(
         sample, chosen = _sample(context, config, overrides)
         if check is not None:
             try:
-                check(sample, chosen)
+                check(sample, chosen, settings.directions)
             except WorkbenchError as error:
                 # Two ends may exclude each other where other points do not.
                 if k == 0 or any(f"{name}=" in str(error) for name in ends):

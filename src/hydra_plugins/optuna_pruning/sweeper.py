@@ -39,8 +39,8 @@ class OptunaPruningConf:
             another machine takes it for lost.
         interrupt_seconds: What running trials get to end after Ctrl-C.
         batch_size: Trials that a launcher other than `pool` runs at once; null asks it.
-        check: `module:function` that takes a composed configuration and its options, and
-            raises if it is not allowed; called on samples before the first trial.
+        check: `module:function` that takes a composed configuration, its options and the
+            directions, and raises if it is not allowed; called on samples before the first trial.
         settle: `module:function` that takes a composed configuration, its options, what it
             returned at the study's first start (None then) and the keys that are searched; its
             `overrides` go to all trials.

@@ -174,6 +174,25 @@ def check_objective(config: Config) -> None:
             raise ConfigError(f"objective.metrics={name!r}: must be one of {', '.join(known)}")
 
 
+def check_directions(config: Config, directions: Sequence[str]) -> None:
+    """Refuse a sweep that looks for the wrong end of a metric, or for another number of them.
+
+    Args:
+        config: Of a trial; `objective.metrics` are those that `check_objective` lets through.
+        directions: `hydra.sweeper.directions`.
+
+    Raises:
+        ConfigError: They are not those of the metrics.
+    """
+    names = config.objective.metrics
+    wanted = ["maximize" if metric(name).better > 0 else "minimize" for name in names]
+    if list(directions) != wanted:
+        raise ConfigError(
+            f"hydra.sweeper.directions={list(directions)}: objective.metrics={names} are better "
+            f"with {wanted}; set hydra.sweeper.directions=[{','.join(wanted)}]"
+        )
+
+
 def check_market(config: Config) -> None:
     """Refuse bars, splits and episodes that no trial could be trained and judged on.
 
