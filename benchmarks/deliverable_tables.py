@@ -44,7 +44,7 @@ def shown(value: float | None, unit: str, *, signed: bool = False) -> str:
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """Return "[low, high]", a dash where there is none: unknown ends, or runs that are all alike."""
+    """Return "[low, high]", a dash where there is none: unknown ends, or equal runs."""
     if low is None or high is None or low == high:
         return "-"
     return f"[{shown(low, unit, signed=signed)}, {shown(high, unit, signed=signed)}]"
