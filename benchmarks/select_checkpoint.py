@@ -1,6 +1,8 @@
 """Which checkpoint of a training should be kept?  Rules of choice, and what each one costs.
 
     python benchmarks/select_checkpoint.py --jobs 2 --json docs/results/select_checkpoint.json
+    python benchmarks/select_checkpoint.py --jobs 2 --edges 0 0.08 --first-seed 540 \
+        --timesteps 3000000 --json docs/results/select_checkpoint_recipe.json
 
 Trainings on synthetic markets whose edge is scaled so that the best of their checkpoints have a
 Sharpe ratio near 0, .5, 1 and 2.  Each of the twenty evaluations of a training keeps the
@@ -32,7 +34,7 @@ SPLITS = (1_008, 504, 1_512)  # sessions of train, validation and what stands fo
 Values = Any
 
 
-def run_cell(edge: float, seed: int, path: Path) -> None:
+def run_cell(edge: float, seed: int, timesteps: int, path: Path) -> None:
     """Train once; write validation returns and the long Sharpe ratio of every evaluation."""
     from ppo_workbench import compose
     from ppo_workbench.learning.training import Hooks, Validation, train_model
@@ -49,7 +51,7 @@ def run_cell(edge: float, seed: int, path: Path) -> None:
     config = compose(
         [
             *(f"data.synthetic.sessions={sum(SPLITS)}", f"data.synthetic.seed={seed}"),
-            *(f"data.synthetic.edge={edge}", f"seed={seed}", f"budget.timesteps={TIMESTEPS}"),
+            *(f"data.synthetic.edge={edge}", f"seed={seed}", f"budget.timesteps={timesteps}"),
             *(f"budget.evaluations={EVALUATIONS}", "checkpoint.every_seconds=null"),
             *(
                 f"splits.{name}_frac={share!r}"
@@ -83,9 +85,9 @@ def run_cell(edge: float, seed: int, path: Path) -> None:
         np.savez(file, excess=np.array(excess), truth=np.array(truth))
 
 
-def kept(cell: tuple[float, int], work: Path) -> tuple[Values, Values]:
+def kept(cell: tuple[float, int, int], work: Path) -> tuple[Values, Values]:
     """Run a cell, or read what it gave before: validation excess (E, T), true ratio (E,)."""
-    path = work / f"{cell[0]}_{cell[1]}.npz"
+    path = work / f"{'_'.join(map(str, cell))}.npz"
     if not path.exists():
         run_cell(*cell, path)
     with np.load(path) as found:
@@ -200,17 +202,23 @@ def main() -> None:
     """Run the missing trainings, then judge the rules."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--edges", type=float, nargs="+", default=EDGES)
+    parser.add_argument("--timesteps", type=int, default=TIMESTEPS)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/select_checkpoint"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    cells = [(edge, FIRST_SEED + k) for k, edge in itertools.product(range(options.seeds), EDGES)]
+    cells = [
+        (edge, options.first_seed + k, options.timesteps)
+        for k, edge in itertools.product(range(options.seeds), options.edges)
+    ]
     with ProcessPoolExecutor(options.jobs) as pool:
         results = list(pool.map(kept, cells, itertools.repeat(options.work)))
     found = {
-        f"{edge:g}": judged([r for (e, _), r in zip(cells, results, strict=True) if e == edge])
-        for edge in EDGES
+        f"{edge:g}": judged([r for cell, r in zip(cells, results, strict=True) if cell[0] == edge])
+        for edge in options.edges
     }
     print(table(found))
     for edge, row in found.items():
