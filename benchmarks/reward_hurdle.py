@@ -35,7 +35,7 @@ HIGH, LOW = 0.8, 0.1
 NEAR = 0.05  # the sample's Sharpe ratio to the true one
 LENGTHS = {"day": (86_400, 1), "four hours": (14_400, 2), "hour": (3_600, 7)}
 TIMESTEPS = {"day": 3_000_000, "four hours": 3_000_000, "hour": 6_000_000}
-WEAK = {"day": 0.5, "hour": 0.5}  # from the hurdle less than that: twice as long
+WEAK = {"hour": 0.5}  # from the hurdle less than that: twice as long
 VOLATILITIES = (0.2, 0.05, 0.6)  # a year
 CHOICES = ((0.3, 0.0), (0.6, 0.0), (1.2, 0.0), (0.3, 0.6), (1.2, 0.6))  # Sharpe ratio, k
 SEEDS = 5
@@ -69,7 +69,7 @@ def bar_count(cell: Cell) -> int:
 
 
 def timesteps(cell: Cell) -> int:
-    """Return how long a cell is trained: twice as long where the drift is weak in its bars."""
+    """Return how long a cell is trained: the weakest drift of the shortest bar twice as long."""
     weak = abs(cell.sharpe - cell.kappa) < WEAK.get(cell.length, 0.0)
     return TIMESTEPS[cell.length] * (2 if weak else 1)
 
