@@ -25,7 +25,7 @@ def _check_trained(workbench: Workbench, *arguments: str) -> dict[str, object]:
     )
     assert result.code == 0, result.err
     assert re.search(r"^MaskablePPO +[+-]\d+\.\d\d +[+-]\d+\.\d [+-]\d+\.\d", result.out, re.M)
-    assert "its 95 % interval" in result.out
+    assert "its 95 % interval over days" in result.out
     document = json.loads(result_json.read_text(encoding="utf-8"))
     card = document["scorecards"]["MaskablePPO"]["validation"]
     assert card["sharpe_low_95"] < card["sharpe_annual"] < card["sharpe_high_95"]

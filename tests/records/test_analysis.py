@@ -411,7 +411,7 @@ def test_analyse_says_first_that_nothing_beats_doing_nothing(tmp_path: Path) -> 
     )
     page = _text(tmp_path / "open")
     assert "<h1>Not shown to be better than doing nothing: the mean Sharpe ratio" in page
-    assert "95 % interval -0.50 to 3.50" in page
+    assert "-0.50 to 3.50, 95 % interval over 2 seeds, on the same days" in page
     assert "seeds: 2.00, 1.00" in page
 
 

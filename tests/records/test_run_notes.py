@@ -25,7 +25,7 @@ def test_headline_metrics_of_who_never_trades_have_no_win_rate() -> None:
 
 def test_run_note_is_a_table_with_intervals_and_then_its_lines() -> None:
     lines = run_note({"validation": CARD, "idle": IDLE}, ["Report: `x`"]).splitlines()
-    assert lines[0] == "| | validation | idle |"
+    assert lines[0] == "| (95 % interval over days) | validation | idle |"
     assert "| Sharpe ratio, annual | 1.50 (0.50 to 2.50) | 1.50 |" in lines
     assert "| Win rate | 60.0 % | - |" in lines
     assert "| Invalid trades | 5 | 5 |" in lines

@@ -77,7 +77,7 @@ def _document() -> dict[str, Any]:
         "differences": [
             {"first": "masked", "second": "execute", "figure": "max_drawdown_frac",
              "estimate": -0.0321, "low": -0.05, "high": -0.014, "p_value": 0.003,
-             "decided": True, "method": "worlds"}
+             "decided": True, "method": "worlds", "runs": 2}
         ],
         "invalid_trades": {"execute": {"impossible": 3, "regulatory": 5, "house": 1234,
                                        "rejected_impossible": 7}},
@@ -187,7 +187,7 @@ def test_report_differences_invalid_trades_and_looks_are_on_the_page(
 ) -> None:
     words = _words(_write(tmp_path, bars_of, {"masked": trading}, _document()))
     assert "-3.2 % points -5.0 % to -1.4 % points" not in words  # the interval names its unit once
-    assert "-3.2 % points -5.0 to -1.4 % points p 0.003 decided worlds" in words
+    assert "-3.2 % points -5.0 to -1.4 % points p 0.003 decided over 2 markets" in words
     assert "PPO, execute 3 5 1,234 7 - - 0" in words
     assert "This is test access 2 to these dates of SPY" in words
     assert "A sentence of the comparison." in words
@@ -343,7 +343,7 @@ def _long_report(folder: Path, bars_of: BarsMaker, trading: Trace) -> ReportFile
     ]
     document["differences"] += [
         {"first": "masked", "second": name, "figure": figure, "estimate": 0.1, "low": None,
-         "high": None, "p_value": None, "decided": False, "method": "worlds"}
+         "high": None, "p_value": None, "decided": False, "method": "worlds", "runs": 2}
         for name in names
         for figure in ("sharpe_annual", "calmar", "win_rate_frac", "n_trades")
     ]  # fmt: skip
@@ -408,7 +408,7 @@ def test_headline_of_one_model_says_what_chance_may_explain(
     tmp_path: Path, bars_of: BarsMaker, trading: Trace
 ) -> None:
     difference = {"first": "masked", "figure": "sharpe_annual", "estimate": -1.0}
-    difference |= {"p_value": None, "method": "days"}
+    difference |= {"p_value": None, "method": "days and seeds", "runs": 1}
     document = {
         "kind": "model",
         "method": "days and seeds",

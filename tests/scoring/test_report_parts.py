@@ -134,7 +134,8 @@ def test_trip_table_keeps_the_largest_of_too_many(
 
 
 def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
-    row = {"first": "a", "figure": "calmar", "p_value": None, "decided": False, "method": "days"}
+    row = {"first": "a", "figure": "calmar", "p_value": None, "decided": False}
+    row |= {"method": "days and seeds", "runs": 1}
     rows = [
         row | {"second": "b", "estimate": 1.0, "low": 0.0, "high": 2.0},
         row | {"second": "c", "estimate": None, "low": None, "high": None},
@@ -144,6 +145,7 @@ def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
     first, second = group["rows"]
     assert group["better"] == "right"
     assert first["at"] == pytest.approx(50.0)
+    assert first["over"] == "days"
     assert first["left"] == first["zero"] == second["zero"]
     assert (second["at"], second["width"]) == (None, None)
 

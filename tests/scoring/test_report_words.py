@@ -12,6 +12,7 @@ from ppo_workbench.scoring.report_document import (
     of_card,
     plain,
     primary,
+    sampled,
     shown,
 )
 from ppo_workbench.scoring.report_words import accesses, findings, headline
@@ -166,7 +167,7 @@ def test_estimate_prefers_what_was_judged_then_the_summary_then_the_run() -> Non
     card |= {"sharpe_low_95": 1.5, "sharpe_high_95": 2.5}
     alone = {"cards": {"m": {"a": [card]}}, "method": "worlds"}
     found = estimate(alone, "a", "sharpe_annual")
-    assert (found.value, found.low, found.high) == (2.0, 1.5, 2.5)
+    assert (found.value, found.low, found.high, found.over) == (2.0, 1.5, 2.5, "days")
     several = {"cards": {"m": {"a": [card, card | {"sharpe_annual": 5.0}]}}}
     found = estimate(several, "a", "sharpe_annual")
     assert (found.value, found.low, found.basis) == (3.5, None, "median of 2 runs")
@@ -174,10 +175,24 @@ def test_estimate_prefers_what_was_judged_then_the_summary_then_the_run() -> Non
     summarised = alone | {"figures": {"a": {"sharpe_annual": summary}}}
     found = estimate(summarised, "a", "sharpe_annual")
     assert (found.value, found.low, found.high, found.basis) == (3.0, 1.0, 5.0, "median of 2 runs")
+    assert found.over == "2 markets"
     target = {"arm": "a", "figure": "sharpe_annual", "value": 4.0, "low": None, "high": None}
     target |= {"verdict": "met", "years_to_decide": None}
     found = estimate(summarised | {"targets": [target]}, "a", "sharpe_annual")
     assert (found.value, found.verdict) == (4.0, "met")
+
+
+@pytest.mark.parametrize(
+    ("method", "runs", "figure", "words"),
+    [
+        ("worlds", 20, "win_rate_frac", "20 markets"),
+        ("days and seeds", 1, "sharpe_annual", "days"),
+        ("days and seeds", 5, "max_drawdown_frac", "days and 5 seeds"),
+        ("days and seeds", 5, "win_rate_frac", "round trips"),
+    ],
+)
+def test_an_interval_says_what_it_is_over(method: str, runs: int, figure: str, words: str) -> None:
+    assert sampled(method, runs, figure) == words
 
 
 def test_of_card_tells_no_win_rate_without_a_trade_and_no_interval_without_risk() -> None:

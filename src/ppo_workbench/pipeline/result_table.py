@@ -24,7 +24,7 @@ def show_results(console: WorkbenchConsole, scores: Scores) -> None:
         own = {policy: cards[split] for policy, cards in scores.items() if split in cards}
         console.show(_SplitTable(split, own))
         console.show()
-    console.show("Sharpe: annual, from daily returns over cash, with its 95 % interval")
+    console.show("Sharpe: annual, from daily returns over cash, with its 95 % interval over days")
     for label, detail in dict(map(_label, scores)).items():
         if detail:
             console.show(f"{label}: {detail}")

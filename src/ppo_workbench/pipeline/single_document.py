@@ -112,5 +112,5 @@ def _compared(
         "method": compared.method,
         "figures": compared.figures(),
         "targets": compared.targets(own, years),
-        "differences": [row | {"method": "days"} for row in compared.differences(pairs)],
+        "differences": compared.differences(pairs),
     }

@@ -37,11 +37,13 @@ class Chosen:
         cards: Its scorecards on validation, by seed.
         interval: 95 % interval of the mean objective, None where it is not recorded.
         mean: The mean objective over seeds and windows.
+        over: What the interval is over.
     """
 
     cards: Mapping[str, Mapping[str, Any]]
     interval: tuple[float, float] | None = None
     mean: float | None = None
+    over: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> "Chosen":
@@ -52,7 +54,9 @@ class Chosen:
             return cls({})
         ends = list(found.get("interval") or [])
         cards = {seed: card for seed, card in part(found, "scorecards").items() if card}
-        return cls(cards, (ends[0], ends[1]) if len(ends) == 2 else None, found.get("mean"))
+        span = (ends[0], ends[1]) if len(set(ends)) == 2 else None
+        over = f"{len(cards)} seeds, on the same days" if len(cards) > 1 else "days"
+        return cls(cards, span, found.get("mean"), over)
 
 
 def verdict(analysis: Analysis, chosen: Chosen) -> str:
@@ -98,7 +102,7 @@ def first_tiles(analysis: Analysis, chosen: Chosen) -> list[Tile]:
         values = [card[figure] for card in cards if is_told(cards, figure)]
         own = Estimate(fmean(values)) if values else of_card(cards[0], figure)
         if measured == spoken(figure) and chosen.interval and chosen.mean is not None:
-            own = Estimate(chosen.mean, *chosen.interval)
+            own = Estimate(chosen.mean, *chosen.interval, over=chosen.over)
         told = ", ".join(shown(value, unit_of(figure)) for value in values)
         tiles.append(figure_tile(figure, own, [f"seeds: {told}"] if len(values) > 1 else []))
     return tiles

@@ -53,7 +53,8 @@ def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) 
         cards: Column's heading -> flat scorecard.
         lines: Where the report is, and the like; markdown.
     """
-    table = [f"| | {' | '.join(cards)} |", f"|---|{'---:|' * len(cards)}"] if cards else []
+    head = f"| (95 % interval over days) | {' | '.join(cards)} |"
+    table = [head, f"|---|{'---:|' * len(cards)}"] if cards else []
     for name in TOLD if cards else ():
         cells = " | ".join(_cell(card, name) for card in cards.values())
         table.append(f"| {figure_title(name)} | {cells} |")

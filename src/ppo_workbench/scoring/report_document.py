@@ -50,6 +50,7 @@ class Estimate:
 
     Attributes:
         basis: What the value is, such as "median of 10 runs".
+        over: What the interval is over, such as "days" or "20 markets".
         verdict: "met", "missed", "not decidable", or "" without a target.
         years_to_decide: Test years that would decide an undecidable target.
     """
@@ -58,6 +59,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     basis: str = ""
+    over: str = ""
     verdict: str = ""
     years_to_decide: float | None = None
 
@@ -166,21 +168,37 @@ def estimate(document: Document, arm: str, figure: str) -> Estimate:
     """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
     cards = cards_of(document, arm)
     target, summary = target_of(document, arm, figure), part(document, "figures", arm, figure)
+    runs = len(summary["values"]) if summary else len(cards)
+    over = sampled(document["method"], runs, figure) if target or summary else ""
     if not is_told(cards, figure) or (len(cards) == 1 and not (target or summary)):
         return of_card(cards[0], figure)
     if target:
         ends = _ends(target, "low", "high", figure)
         verdict, years = target["verdict"], target["years_to_decide"]
-        return Estimate(target["value"], *ends, "as judged", verdict, years)
+        return Estimate(target["value"], *ends, "as judged", over, verdict, years)
     if not summary:
         values = [card[figure] for card in cards]
         return Estimate(median(values), basis=f"median of {len(values)} runs")
     kind, low, high = "median", "median_low", "median_high"
     if document["method"] == RESAMPLED:  # an interval over seeds would leave out the days
         kind, low, high = "mean", "low", "high"
-    runs = len(summary["values"])
     basis = f"{kind} of {runs} runs" if runs > 1 else "one run"
-    return Estimate(summary[kind], *_ends(summary, low, high, figure), basis)
+    return Estimate(summary[kind], *_ends(summary, low, high, figure), basis, over)
+
+
+def sampled(method: str, runs: int, figure: str) -> str:
+    """Return what an interval of a figure is over, in words.
+
+    Args:
+        method: Of the document, "worlds" or "days and seeds".
+        runs: Of the variant, one a seed.
+        figure: Key of the metric; a win rate on the same days has Wilson's interval.
+    """
+    if method != RESAMPLED:
+        return f"{runs} markets"
+    if figure == "win_rate_frac":
+        return "round trips"
+    return "days" if runs == 1 else f"days and {runs} seeds"
 
 
 def of_card(card: Mapping[str, Any], figure: str) -> Estimate:
@@ -189,7 +207,7 @@ def of_card(card: Mapping[str, Any], figure: str) -> Estimate:
         return Estimate(None, basis="no round trip was closed")
     if figure != "sharpe_annual" or not card.get("volatility_annual_frac"):
         return Estimate(card.get(figure), basis="one run")
-    return Estimate(card[figure], card["sharpe_low_95"], card["sharpe_high_95"], "one run")
+    return Estimate(card[figure], card["sharpe_low_95"], card["sharpe_high_95"], "one run", "days")
 
 
 def _ends(

@@ -19,6 +19,7 @@ from ppo_workbench.scoring.report_document import (
     part,
     primary,
     shown,
+    spoken,
     unit_of,
 )
 from ppo_workbench.scoring.report_figures import (
@@ -92,6 +93,7 @@ def render_report(
         chosen=chosen,
         tiles=report_tiles(document, arms, chosen),
         metrics=tables["metrics"],
+        over=_over(tables["metrics"]),
         differences=measured,
         unmeasured=unmeasured,
         first_figures=FIRST_FIGURES,
@@ -126,6 +128,17 @@ def render_report(
         names=display_name,
         unit_of=unit_of,
     )
+
+
+def _over(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the intervals of the figures are over, and which figures' are over another."""
+    found: dict[str, list[str]] = {}
+    for key, cell in ((key, cell) for row in metrics for key, cell in row["figures"].items()):
+        if cell["low"] is not None and key not in found.setdefault(cell["over"], []):
+            found[cell["over"]].append(key)
+    first, *others = sorted(found, key=lambda over: -len(found[over])) or [""]
+    named = (f"{', '.join(map(spoken, found[over]))}: {over}" for over in others)
+    return first + "".join(f" ({words})" for words in named)
 
 
 def _by_interval(

@@ -22,6 +22,7 @@ from ppo_workbench.scoring.report_document import (
     figure_title,
     has_interval,
     plain,
+    sampled,
     title_of,
     told_differences,
 )
@@ -165,11 +166,12 @@ def _placed(row: Document, arms: Sequence[Arm], left: float, right: float) -> Ta
         return None if value is None else round(100 * (value - left) / (right - left), 2)
 
     start, stop = place(row["low"]), place(row["high"])
-    kept = ("estimate", "low", "high", "p_value", "decided", "method")
+    kept = ("estimate", "low", "high", "p_value", "decided")
     return {
         **{side: title_of(arms, row[side]) for side in SIDES},
         **{key: row[key] for key in kept},
         "has_interval": has_interval(row),
+        "over": sampled(row["method"], row["runs"], row["figure"]),
         "at": place(row["estimate"]),
         "left": start,
         "width": None if start is None or stop is None else round(stop - start, 2),

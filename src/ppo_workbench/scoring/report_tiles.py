@@ -29,7 +29,7 @@ class Tile:
     Attributes:
         title: What it is.
         value: As a reader reads it.
-        interval: Its interval in words, why there is no value, or empty.
+        interval: Its interval and what that is over, why there is no value, or empty.
         verdict: What a target says of it, empty without one.
         css: Class of the verdict: "met", "missed" or "open".
         beside: The same figure of others, a line each.
@@ -48,10 +48,11 @@ def figure_tile(
 ) -> Tile:
     """Return the tile of a figure of a scorecard, under another title if one is given."""
     span = interval_text(own.low, own.high, unit_of(figure))
+    interval = f"{span}, 95 % interval over {own.over}" if span else ""
     return Tile(
         title=title or figure_title(figure),
         value=shown(own.value, unit_of(figure)),
-        interval=f"95 % interval {span}" if span else own.basis if own.value is None else "",
+        interval=interval or (own.basis if own.value is None else ""),
         verdict=verdict,
         css=CSS.get(own.verdict, "open"),
         beside=tuple(beside),
