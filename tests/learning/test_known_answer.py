@@ -7,7 +7,7 @@ import pytest
 from tests.learning.builders import learning_config, make_env, make_model, with_features
 from tests.trading.builders import bar_rows
 
-from ppo_workbench.config import Config, Learner
+from ppo_workbench.config import ActionSet, Config, Learner
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import TradingMarket
 
@@ -29,7 +29,7 @@ def _market(config: Config, seed: int, bars: int, shuffled: bool) -> TradingMark
     return with_features(config, bar_rows(list(closes), list(opens)), features)
 
 
-def _config(learner: Learner) -> Config:
+def _config(learner: Learner, **changes: Any) -> Config:
     return learning_config(
         learner=learner,
         risk__volatility__enabled=False,
@@ -42,7 +42,7 @@ def _config(learner: Learner) -> Config:
         env__episode_bars=100,
         # The observed moments of the account's returns settle within an episode, as by default.
         reward__differential_sharpe_halflife_bars=20.0,
-        costs__half_spread_bps=0.5,
+        **{"costs__half_spread_bps": 0.5} | changes,
     )
 
 
@@ -58,8 +58,10 @@ def _mean_return(model: Any, market: TradingMarket) -> float:
     return total / length / 1000.0  # the component is in units of 10 bp
 
 
-def _return_out_of_sample(learner: Learner, timesteps: int, shuffled: bool) -> float:
-    config = _config(learner)
+def _return_out_of_sample(
+    learner: Learner, timesteps: int, shuffled: bool, **changes: Any
+) -> float:
+    config = _config(learner, **changes)
     model = make_model(config, make_env(config, _market(config, 1, BARS, shuffled)))
     model.learn(timesteps)
     return _mean_return(model, _market(config, 2, BARS_AFTER, shuffled))
@@ -71,6 +73,13 @@ def _return_out_of_sample(learner: Learner, timesteps: int, shuffled: bool) -> f
 def test_visible_direction_is_learned(learner: Learner, timesteps: int) -> None:
     """Following the direction earns DRIFT a bar, less a flip every 25 bars or so."""
     assert _return_out_of_sample(learner, timesteps, shuffled=False) > 0.75 * DRIFT
+
+
+@pytest.mark.parametrize("levels", [[-1.0, 0.0, 1.0], [-1.0, -0.5, 0.0, 0.5, 1.0]])
+def test_visible_direction_is_learned_by_naming_targets(levels: list[float]) -> None:
+    changes = {"env__action_set": ActionSet.target, "env__exposure_levels": levels}
+    earned = _return_out_of_sample(Learner.native, 60_000, shuffled=False, **changes)
+    assert earned > 0.75 * DRIFT
 
 
 def test_shuffled_market_is_not_learned() -> None:

@@ -18,7 +18,7 @@ from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYP
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, begin_episode, step_one
 from ppo_workbench.trading.rewards import with_volatility
-from ppo_workbench.trading.rules import RULE_NAMES, action_reasons, build_params
+from ppo_workbench.trading.rules import RULE_NAMES, action_reasons, build_params, fill_mask
 
 Values = Sequence[float] | npt.NDArray[Any] | float
 
@@ -126,7 +126,9 @@ class Account:
 
     def legal(self) -> list[bool]:
         """Return the mask."""
-        return [bool(bits == 0) for bits in self.reasons()]
+        mask = np.zeros(self.space.size, dtype=np.bool_)
+        fill_mask(self.state, self.reasons(), False, self.params[0], mask)
+        return [bool(allowed) for allowed in mask]
 
     def step(self, action: int) -> Any:
         """Carry out `action` and return the outcome."""

@@ -259,6 +259,23 @@ def test_mask_all_true_control_masks_nothing_and_enforces_everything() -> None:
     assert names(env.step(BUY)[4]["rejected"]) == {"volatility"}
 
 
+def test_second_name_of_hold_is_masked_but_no_broker_rejects_it() -> None:
+    env = _hand_env(configure("moderate", env__action_set=ActionSet.target), bar_rows([100.0] * 5))
+    assert env.action_masks().tolist() == [True, True, False, True]  # flat
+    assert env.blocked_by() == {}
+    env.step(3)
+    assert env.action_masks().tolist() == [True, True, True, False]
+    info = env.step(3)[4]
+    assert (info["rejected"], info["violated"], info["fill_quantity"]) == (0, 0, 0.0)
+    assert info["exposure"] == pytest.approx(1.0)
+
+
+def test_second_name_of_hold_is_open_in_the_all_true_control() -> None:
+    control = {"env__action_set": ActionSet.target, "env__mask_all_true": True}
+    env = _hand_env(configure("moderate", **control), bar_rows([100.0] * 3))
+    assert env.action_masks().all()
+
+
 def test_passive_breach_is_a_price_move_and_no_violation() -> None:
     config = configure("moderate", **EXECUTE)
     env = _hand_env(config, bar_rows([100.0, 100.0, 101.0, 101.0, 100.0]))

@@ -126,6 +126,11 @@ def test_mask_any_state_obeys_rule_three(state: tuple[Config, Account]) -> None:
     legal, space = account.legal(), account.space
     held = float(space.levels[account["rung"]])
     asked = [_exposure_after(account, action) for action in range(space.size)]
+    seconds = [False] * space.size  # names of HOLD besides its own
+    if space.kind is ActionSet.target:
+        seconds = [action != space.hold and level == held for action, level in enumerate(asked)]
+        outcomes = [level for level, ok in zip(asked, legal, strict=True) if ok]
+        assert len(outcomes) == len(set(outcomes))
     assert any(legal)
     if _stopped(config, account):
         assert legal == [action == space.hold for action in range(space.size)]
@@ -135,11 +140,13 @@ def test_mask_any_state_obeys_rule_three(state: tuple[Config, Account]) -> None:
             level == 0 or (space.kind is ActionSet.step and abs(level) < abs(held))
             for level in asked
         ]
+        expected = [ok and not second for ok, second in zip(expected, seconds, strict=True)]
         assert legal == expected
     else:
         closer = [level * held >= 0 and abs(level) <= abs(held) for level in asked]
         assert legal[space.hold]
-        assert all(ok for ok, towards_flat in zip(legal, closer, strict=True) if towards_flat)
+        expected = [near and not second for near, second in zip(closer, seconds, strict=True)]
+        assert all(ok for ok, towards_flat in zip(legal, expected, strict=True) if towards_flat)
 
 
 @settings(max_examples=300)
@@ -296,8 +303,9 @@ def test_flip_blocked_by_a_house_rule_leaves_closing_legal() -> None:
     account = Account(config, rows)
     account.step(LONG)
     rows["rule_bits"] = BIT["volatility"]
-    assert account.legal() == [True, False, True, True]
+    assert account.legal() == [True, False, True, False]  # LONG is held, so HOLD says it
     assert account.blocked(SHORT) == {"volatility"}
+    assert account.blocked(LONG) == set()
 
 
 def test_maintenance_breach_is_reduce_only() -> None:

@@ -30,7 +30,7 @@ from ppo_workbench.trading.following import (
 )
 from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
 from ppo_workbench.trading.market_rules import rules_step
-from ppo_workbench.trading.rules import GAP
+from ppo_workbench.trading.rules import GAP, fill_mask
 
 Floats = npt.NDArray[np.float64]
 
@@ -172,8 +172,7 @@ def follow_and_observe(
     refresh(a, rows, scaled, means, stds, levels, p, observation, mask, reasons)
     if short:
         reasons_when_short(a, rows[1], levels, p, reasons)
-        for i in range(mask.shape[0]):
-            mask[i] = reasons[i] == 0 or p.mask_all_true != 0
+        fill_mask(a, reasons, True, p, mask)
     return short, a.rung
 
 

@@ -317,8 +317,12 @@ def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
     allowed = trace.mask.sum(axis=1)
     yield "mask_empty", _flag(allowed == 0, lambda row: "no action was allowed")
     expected = (trace.blocked_by == 0) | case.config.env.mask_all_true
-    wrong = np.logical_xor(trace.mask, expected).sum(axis=1)
-    yield "mask_reasons", _flag(wrong > 0, lambda row: "the mask is not what its reasons say")
+    wrong = np.logical_xor(trace.mask, expected)
+    if case.config.env.action_set is ActionSet.target:  # of two names of one order HOLD is left
+        held = np.arange(trace.mask.shape[1]) == case.orders.rung[:, None] + 1
+        wrong &= trace.mask | ~held
+    wrong = wrong.any(axis=1)
+    yield "mask_reasons", _flag(wrong, lambda row: "the mask is not what its reasons say")
     if masked:
         obeyed = trace.mask[np.arange(len(trace)), trace.action]
 

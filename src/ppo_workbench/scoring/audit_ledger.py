@@ -296,11 +296,13 @@ class Orders:
     """What the actions asked for, all (n,).
 
     Attributes:
+        rung: int64, level that is held at the decision.
         exposure: float64, signed target exposure of the order, NaN where none was carried out.
         quantity: float64, shares that the fill must have.
         shares_at_close: float64, target shares sized at the decision, as a broker checks them.
     """
 
+    rung: Ints
     exposure: Floats
     quantity: Floats
     shares_at_close: Floats
@@ -336,6 +338,7 @@ def orders(
     target = np.where(moved, _target_shares(at, books, exposure, smaller, config), books.held)
     rate = cost_rate(at, config, np.zeros(len(trace)))
     return Orders(
+        rung=before,
         exposure=np.where(moved, exposure, np.nan),
         quantity=target - books.held,
         shares_at_close=sized(exposure, at.equity, at.close, rate, config),

@@ -367,7 +367,7 @@ def _trading_figures(trace: Trace) -> dict[str, float]:
 
 def _mask_figures(trace: Trace) -> dict[str, Any]:
     return {
-        "masked_share": float(np.mean(~np.all(trace.mask, axis=1))),
+        "masked_share": float(np.mean(np.any(~trace.mask & (trace.blocked_by != 0), axis=1))),
         "undecided_share": float(np.mean(trace.undecided)),
         "blocked_share": blocked_shares(trace),
         "violations": _count_by_severity(trace, trace.violated),

@@ -36,7 +36,7 @@ def mask_table(world: World, name: str) -> dict[str, Any]:
     return {
         "columns": [{"name": head, "time_share": float(rows.mean())} for head, rows in columns],
         "rules": [{"name": rule.replace("_", " "), "shares": shares} for rule, shares in found],
-        "masked_share": float(np.mean(~np.all(trace.mask, axis=1))),
+        "masked_share": float(np.mean(np.any(~trace.mask & (trace.blocked_by != 0), axis=1))),
     }
 
 

@@ -22,7 +22,7 @@ from ppo_workbench.scoring.trace import cash_returns, session_ends, session_retu
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.kernel import begin_episode, seed_accounts, step_one
-from ppo_workbench.trading.rules import action_reasons, flatten_bits
+from ppo_workbench.trading.rules import action_reasons, fill_mask, flatten_bits
 
 
 @kernel
@@ -47,8 +47,7 @@ def _fill_equity(
         # A rung that is wanted and held is kept by HOLD, which only a flatten rule forbids.
         if wanted != a.rung or flatten_bits(a, bars[a.t], p) != 0:
             action_reasons(a, bars[a.t], levels, p, reasons)
-            for k in range(mask.shape[0]):
-                mask[k] = reasons[k] == 0 or p.mask_all_true != 0
+            fill_mask(a, reasons, False, p, mask)
             action = action_towards(a.rung, wanted, mask, p)
             why = reasons[action]
         ruined = step_one(a, bars, levels, p, action, why, out)

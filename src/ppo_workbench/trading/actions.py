@@ -2,7 +2,9 @@
 
 Action set `step`: SELL, HOLD, BUY = 0, 1, 2 move one rung down, none, one rung up.
 Action set `target`: HOLD = 0, and index 1 + k asks for rung k directly.
-HOLD keeps the shares; asking for the rung one is on, or past an end, is HOLD.
+HOLD keeps the shares; asking for the rung one is on, or past an end, is HOLD.  In `target` the
+mask leaves HOLD as the one name of it: with two, an agent earns its entropy bonus by choosing
+between them, and "always flat" becomes an answer that needs no look at the market.
 """
 
 from dataclasses import dataclass
@@ -50,6 +52,12 @@ def action_space(config: EnvConfig) -> ActionSpace:
         return ActionSpace(ActionSet.step, ("SELL", "HOLD", "BUY"), levels, HOLD, flat_rung)
     names = ("HOLD", *(f"TARGET_{level:+g}" for level in levels))
     return ActionSpace(ActionSet.target, names, levels, 0, flat_rung)
+
+
+@kernel
+def is_second_hold(action: int, rung: int, is_step: int) -> bool:
+    """Tell whether `action` is another name of HOLD on `rung`: the target that is held."""
+    return is_step == 0 and action == rung + 1
 
 
 @kernel

@@ -32,6 +32,7 @@ from ppo_workbench.trading.rules import (
     STOPPED,
     action_reasons,
     build_params,
+    fill_mask,
     flatten_bits,
     is_increase,
     passive_bits,
@@ -382,8 +383,7 @@ def refresh(
     """Write observation, mask and reasons of one environment at its present close."""
     observe(a, bars, features, means, stds, p, observation)
     action_reasons(a, bars[a.t], levels, p, reasons)
-    for i in range(mask.shape[0]):
-        mask[i] = reasons[i] == 0 or p.mask_all_true != 0
+    fill_mask(a, reasons, False, p, mask)
 
 
 @kernel

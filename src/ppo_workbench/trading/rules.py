@@ -24,7 +24,7 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares, too_small
-from ppo_workbench.trading.actions import ActionSpace, target_rung
+from ppo_workbench.trading.actions import ActionSpace, is_second_hold, target_rung
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 
 RULE_NAMES = (
@@ -375,6 +375,19 @@ def action_reasons(
                 no_increase = increase_bits(a, bar, p)
             bits |= flatten | no_increase | target_bits(a, bar, levels[target] * size, p)
         row[action] = bits & p.enabled
+
+
+@kernel
+def fill_mask(
+    a: Any, reasons: npt.NDArray[np.int64], short: bool, p: Any, mask: npt.NDArray[np.bool_]
+) -> None:
+    """Write the mask (A,) that follows from `reasons` (A,), each outcome once.
+
+    Where the account stands `short` of its rung, asking for the rung orders what is missing.
+    """
+    for k in range(mask.shape[0]):
+        second = is_second_hold(k, a.rung, p.is_step) and not short
+        mask[k] = p.mask_all_true != 0 or (reasons[k] == 0 and not second)
 
 
 @kernel
