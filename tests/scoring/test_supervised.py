@@ -15,12 +15,13 @@ from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.supervised import (
     BLOCKS,
-    FITS,
     PENALTIES,
-    later_forecast,
+    REGRESSIONS,
+    Regression,
+    forecast,
+    ridge,
     supervised_policies,
     targets,
-    train_forecast,
 )
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
@@ -55,10 +56,10 @@ def _run(experiment: Experiment, policy: Policy, split: str = "validation") -> T
     )
 
 
-def forecast(experiment: Experiment, horizon: int, fit: supervised.Fit) -> Floats:
+def _everywhere(experiment: Experiment, horizon: int, regression: Regression) -> Floats:
     """Return the forecast of every bar."""
-    later = later_forecast(experiment, horizon, fit)
-    return train_forecast(experiment, horizon, fit) + later
+    later = forecast(experiment, horizon, regression, in_train=False)
+    return forecast(experiment, horizon, regression, in_train=True) + later
 
 
 def _looped_targets(experiment: Experiment, horizon: int) -> dict[int, float]:
@@ -82,7 +83,7 @@ def _scaled(experiment: Experiment) -> Floats:
     seen = rows[train.start : train.stop]
     clip = experiment.config.features.clip
     scaled = np.clip((rows - seen.mean(axis=0)) / seen.std(axis=0), -clip, clip)
-    return scaled.astype(np.float32).astype(np.float64)  # as the agent observes them
+    return np.asarray(scaled, np.float32).astype(np.float64)  # as the agent observes them
 
 
 def _solved(x: Floats, y: Floats, penalty: float) -> Floats:
@@ -90,12 +91,11 @@ def _solved(x: Floats, y: Floats, penalty: float) -> Floats:
     centred = x - x.mean(axis=0)
     gram = centred.T @ centred + penalty * np.eye(x.shape[1])
     slope: Floats = np.linalg.solve(gram, centred.T @ (y - y.mean()))
-    return np.append(slope, y.mean() - x.mean(axis=0) @ slope)
+    return np.asarray(np.append(slope, y.mean() - x.mean(axis=0) @ slope))
 
 
 def _predicted(x: Floats, solution: Floats) -> Floats:
-    values: Floats = x @ solution[:-1] + solution[-1]
-    return values
+    return np.asarray(x @ solution[:-1] + solution[-1])
 
 
 def _independent_ridge(x: Floats, y: Floats, gap: int) -> Floats:
@@ -129,11 +129,23 @@ def test_ridge_forecast_equals_an_independent_computation(
     known = _looped_targets(experiment, horizon)
     rows, y = np.array(list(known)), np.array(list(known.values()))
 
-    series = forecast(experiment, horizon, FITS["ridge"])
+    series = _everywhere(experiment, horizon, ridge)
 
     after = slice(train.stop, len(series))
     expected = _predicted(x[after], _independent_ridge(x[rows], y, horizon))
     np.testing.assert_allclose(series[after], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_ridge_penalty_is_chosen_in_time_order_behind_a_gap() -> None:
+    draw, without_gap = np.random.default_rng(0), 0
+    for _ in range(12):
+        x = np.cumsum(draw.normal(size=(500, 3)), axis=0)
+        x = (x - x.mean(axis=0)) / x.std(axis=0)
+        y = np.convolve(draw.normal(size=539), np.ones(40) / 40, "valid")  # overlapping targets
+        solution = _independent_ridge(x, y, 40)
+        np.testing.assert_allclose(ridge(x, y, 40, x), _predicted(x, solution), atol=1e-10)
+        without_gap += not np.allclose(solution, _independent_ridge(x, y, 0))
+    assert without_gap  # the gap decides
 
 
 def test_setting_is_the_best_of_all_on_train_by_its_scorecard() -> None:
@@ -142,7 +154,7 @@ def test_setting_is_the_best_of_all_on_train_by_its_scorecard() -> None:
     found = supervised_policies(experiment)[0]
     sharpes = {}
     for horizon in supervised.HORIZONS:
-        series = forecast(experiment, horizon, FITS["ridge"])
+        series = _everywhere(experiment, horizon, ridge)
         own = series[train.start : train.stop]
         for entry in own[own != 0].std() * np.array(supervised.ENTRIES):
             for fraction in supervised.EXIT_FRACTIONS:
@@ -164,7 +176,7 @@ def _shaken(experiment: Experiment, start: int) -> Bars:
     )
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_forecast_before_a_change_of_later_bars_stays_as_it_was(name: str) -> None:
     experiment = _experiment()
     splits = experiment.splits
@@ -172,13 +184,13 @@ def test_forecast_before_a_change_of_later_bars_stays_as_it_was(name: str) -> No
     other = prepare(
         experiment.config, _shaken(experiment, change), splits | {"test": splits["validation"]}
     )
-    before, after = (forecast(one, 16, FITS[name]) for one in (experiment, other))
+    before, after = (_everywhere(one, 16, REGRESSIONS[name]) for one in (experiment, other))
     np.testing.assert_array_equal(before[:change], after[:change])
     assert before[: splits["train"].stop].any()
     assert not np.array_equal(before[change:], after[change:])
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_forecast_changes_nothing_when_prices_behind_the_train_split_change(name: str) -> None:
     """The targets: features stay, so that not even a coefficient may move."""
     experiment = _experiment()
@@ -187,11 +199,11 @@ def test_forecast_changes_nothing_when_prices_behind_the_train_split_change(name
     rows["open"][stop:] *= 2.0
     rows["close"][stop:] *= 2.0
     other = replace(experiment, market=replace(experiment.market, bars=rows))
-    before, after = (forecast(one, 16, FITS[name]) for one in (experiment, other))
+    before, after = (_everywhere(one, 16, REGRESSIONS[name]) for one in (experiment, other))
     np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_forecast_of_a_training_block_has_seen_no_price_of_it_or_later(name: str) -> None:
     # With nights held, targets would reach over the border of a block.
     experiment = _experiment("env.flat_last_bars=0", "env.no_open_last_bars=0")
@@ -200,7 +212,7 @@ def test_forecast_of_a_training_block_has_seen_no_price_of_it_or_later(name: str
     rows = experiment.market.bars.copy()
     rows["open"][borders[2] :] *= 2.0
     other = replace(experiment, market=replace(experiment.market, bars=rows))
-    before, after = (forecast(one, 64, FITS[name]) for one in (experiment, other))
+    before, after = (_everywhere(one, 64, REGRESSIONS[name]) for one in (experiment, other))
     assert not before[train.start : borders[1]].any()
     seen = slice(train.start, borders[3])
     np.testing.assert_array_equal(before[seen], after[seen])
@@ -222,7 +234,7 @@ def test_planted_edge_is_found_and_traded_out_of_sample() -> None:
     validation = experiment.splits["validation"]
     seen = slice(validation.start, validation.stop)
     deviation = generate(experiment.config.data.synthetic).deviation[seen]
-    series = forecast(experiment, 4, FITS["ridge"])[seen]
+    series = _everywhere(experiment, 4, ridge)[seen]
     assert np.corrcoef(series, -deviation)[0, 1] > 0.9
     for policy in supervised_policies(experiment):
         assert scorecard(_run(experiment, policy)).sharpe_annual > 5.0, policy.name

@@ -12,8 +12,7 @@ nothing of how far it may be trusted (Hastie, Tibshirani and Friedman 2009, chap
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
-from typing import Protocol
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -33,29 +32,23 @@ ENTRIES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)  # in deviations of the forecast
 EXIT_FRACTIONS = (0.0, 0.5)  # of the entry; 0 holds until the forecast changes its sign
 # Ridge penalties a row: a feature of unit variance is shrunk by 1 / (1 + penalty).
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-PENALTY_FOLDS = 3
 MOST_ROWS = 200_000  # more are thinned evenly: neighbouring targets overlap anyway
 
-
-class Model(Protocol):
-    """A fitted regression."""
-
-    def predict(self, features: Floats) -> Floats:
-        """Forecast rows of features, float64 (n, F) -> (n,)."""
-
-
-Fit = Callable[[Floats, Floats, int], Model]
+# Features (n, F) and moves (n,) to learn from, horizon, features (m, F) asked -> forecast (m,).
+Regression = Callable[[Floats, Floats, int, Floats], Floats]
 
 
 def supervised_policies(experiment: Experiment) -> list[Policy]:
     """Return the policies `ridge` and `boosting`, fitted and tuned on the training split.
 
-    Full exposure levels only, as the threshold rule.  One that earned nothing on train in any
-    setting never trades.  Nothing is drawn at random, and one thread fits: a market has one pair.
+    They take full exposure levels only, as the threshold rule does, and one that earned nothing
+    on train in any setting never trades.  One thread fits, so no number depends on cores.
     """
+    import sklearn.ensemble  # noqa: F401  # brings its own OpenMP, which must be there to be limited
+
     scorer = ThresholdScorer(experiment, "train")
     with threadpool_limits(1):
-        return [_tuned(experiment, scorer, name, fit) for name, fit in FITS.items()]
+        return [_tuned(experiment, scorer, *named) for named in REGRESSIONS.items()]
 
 
 def targets(experiment: Experiment, horizon: int) -> tuple[Rows, Rows, Floats]:
@@ -83,96 +76,78 @@ def targets(experiment: Experiment, horizon: int) -> tuple[Rows, Rows, Floats]:
     return rows, leave, moves / bars["sigma"][rows]
 
 
-def train_forecast(experiment: Experiment, horizon: int, fit: Fit) -> Floats:
-    """Forecast each block of the training split by a model of the bars before it.
-
-    Returns:
-        float64 (T,), mean return a bar of the next `horizon` bars in volatilities of a bar; 0
-        where too few bars came before, and outside the training split.
-    """
-    train, series = experiment.splits["train"], np.zeros(len(experiment.bars))
-    rows, leave, moves = targets(experiment, horizon)
-    borders = np.linspace(train.start, train.stop, BLOCKS + 1).astype(np.int64)
-    for start, stop in pairwise(borders[1:]):
-        past = leave + 1 < start  # filled before the block begins
-        block = np.arange(start, stop)
-        series[block] = _predicted(experiment, rows[past], moves[past], block, horizon, fit)
-    return series
-
-
-def later_forecast(experiment: Experiment, horizon: int, fit: Fit) -> Floats:
-    """Forecast the bars outside the training split by one model of all of it.
-
-    Returns:
-        float64 (T,), as `train_forecast`; 0 in the training split and while features warm up.
-    """
-    train, series = experiment.splits["train"], np.zeros(len(experiment.bars))
-    rows, _, moves = targets(experiment, horizon)
-    bars = np.arange(experiment.table.warmup_bars, len(series))
-    bars = bars[(bars < train.start) | (bars >= train.stop)]
-    series[bars] = _predicted(experiment, rows, moves, bars, horizon, fit)
-    return series
-
-
-def _predicted(
-    experiment: Experiment, rows: Rows, moves: Floats, bars: Rows, horizon: int, fit: Fit
+def forecast(
+    experiment: Experiment, horizon: int, regression: Regression, *, in_train: bool
 ) -> Floats:
-    """Fit on rows and forecast bars; 0 where the rows are too few to choose a penalty by."""
-    if len(rows) <= 5 * horizon + 50 or len(bars) == 0:
-        return np.zeros(len(bars))
-    features, thin = experiment.market.features, slice(None, None, -(-len(rows) // MOST_ROWS))
-    model = fit(features[rows[thin]].astype(np.float64), moves[thin], horizon)
-    return model.predict(features[bars].astype(np.float64))
+    """Forecast the training split, each block from the bars before it, or all other bars.
+
+    Returns:
+        float64 (T,), mean return a bar of the next `horizon` bars in volatilities of a bar.  0
+        where it is not asked for, features warm up, or too few bars are known to choose by.
+    """
+    train, features = experiment.splits["train"], experiment.market.features
+    series, all_bars = np.zeros(len(features)), np.arange(len(features))
+    rows, leave, moves = targets(experiment, horizon)
+    borders = np.linspace(train.start, train.stop, BLOCKS + 1).astype(np.int64)[1:]
+    # What is left is filled a bar later: before the block begins.
+    parts = [(all_bars[start:stop], leave + 1 < start) for start, stop in pairwise(borders)]
+    if not in_train:
+        outside = (all_bars < train.start) | (all_bars >= train.stop)
+        outside[: experiment.table.warmup_bars] = False
+        parts = [(all_bars[outside], leave < train.stop)]
+    for bars, known in parts:
+        seen = np.flatnonzero(known)
+        if len(bars) and len(seen) > 5 * horizon + 50:
+            seen = seen[:: -(-len(seen) // MOST_ROWS)]
+            learned, asked = (features[at].astype(np.float64) for at in (rows[seen], bars))
+            series[bars] = regression(learned, moves[seen], horizon, asked)
+    return series
 
 
-def _tuned(experiment: Experiment, scorer: ThresholdScorer, name: str, fit: Fit) -> Policy:
-    """Return the best setting on train; one that never trades is the first of equals, and wins."""
+def _tuned(
+    experiment: Experiment, scorer: ThresholdScorer, name: str, regression: Regression
+) -> Policy:
+    """Return the setting with the best Sharpe ratio on train, one that never trades before all."""
     best = Policy(name, THRESHOLD, series=np.zeros(len(experiment.bars)), entry=np.inf)
     reached, chosen = 0.0, 0
     for horizon in HORIZONS:
-        series = train_forecast(experiment, horizon, fit)
-        for policy in _candidates(name, series):
+        series = forecast(experiment, horizon, regression, in_train=True)
+        deviation = float(series[series != 0.0].std()) if series.any() else 0.0
+        for size, fraction in product(ENTRIES, EXIT_FRACTIONS):
+            entry = size * deviation
+            # The rule trades against its signal.
+            policy = Policy(name, THRESHOLD, series=-series, entry=entry, exit=fraction * entry)
             sharpe = scorer.sharpe(policy)
             if sharpe > reached:
                 best, reached, chosen = policy, sharpe, horizon
     if not chosen:
         return best
     assert best.series is not None
-    return replace(best, series=best.series - later_forecast(experiment, chosen, fit))
+    later = forecast(experiment, chosen, regression, in_train=False)
+    return replace(best, series=best.series - later)
 
 
-def _candidates(name: str, series: Floats) -> list[Policy]:
-    """Return the settings for a forecast; the rule trades against its signal, so it is negated."""
-    deviation = float(series[series != 0.0].std()) if series.any() else 0.0
-    return [
-        Policy(name, THRESHOLD, series=-series, entry=entry, exit=fraction * entry)
-        for entry in (deviation * size for size in ENTRIES)
-        for fraction in EXIT_FRACTIONS
-        if deviation > 0.0
-    ]
-
-
-def fit_ridge(features: Floats, moves: Floats, horizon: int) -> Model:
-    """Fit ridge regression (Hoerl and Kennard 1970), its penalty chosen in time order.
+def ridge(features: Floats, moves: Floats, horizon: int, asked: Floats) -> Floats:
+    """Forecast by ridge regression (Hoerl and Kennard 1970), its penalty chosen in time order.
 
     Leaving single rows out would choose too small a penalty, since targets overlap.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import TimeSeriesSplit
 
-    folds = TimeSeriesSplit(PENALTY_FOLDS, gap=horizon)
-    model: Model = RidgeCV(len(moves) * np.array(PENALTIES), cv=folds).fit(features, moves)
-    return model
+    folds = TimeSeriesSplit(3, gap=horizon)
+    model = RidgeCV(len(moves) * np.array(PENALTIES), cv=folds).fit(features, moves)
+    return np.asarray(model.predict(asked), np.float64)
 
 
-def fit_boosting(features: Floats, moves: Floats, horizon: int) -> Model:
-    """Fit gradient boosting (Friedman 2001): few small trees, each leaf of many rows.
+def boosting(features: Floats, moves: Floats, horizon: int, asked: Floats) -> Floats:
+    """Forecast by gradient boosting (Friedman 2001): few small trees, many rows in each leaf.
 
     Settings are fixed: returns are nearly noise, and choosing among settings would fit it.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    model: Model = HistGradientBoostingRegressor(
+    model = HistGradientBoostingRegressor(
         learning_rate=0.05,
         max_iter=60,
         max_leaf_nodes=4,
@@ -180,8 +155,8 @@ def fit_boosting(features: Floats, moves: Floats, horizon: int) -> Model:
         max_bins=64,
         early_stopping=False,
         random_state=0,
-    ).fit(features, moves)
-    return model
+    )
+    return np.asarray(model.fit(features, moves).predict(asked), np.float64)
 
 
-FITS: dict[str, Fit] = {"ridge": fit_ridge, "boosting": fit_boosting}
+REGRESSIONS: dict[str, Regression] = {"ridge": ridge, "boosting": boosting}
