@@ -51,7 +51,20 @@ def test_all_arms_and_yardsticks_are_scored_on_every_seed(compared: Path) -> Non
     assert {"masked", "reject", "execute", "all_true"} == {
         name for name, kind in arms.items() if kind == "trained"
     }
-    assert {"flat", "buy-and-hold", "random-legal", "oracle"} <= set(arms)
+    references = {
+        "flat",
+        "buy-and-hold",
+        "random-legal",
+        "threshold",
+        "ridge",
+        "boosting",
+        "oracle",
+    }
+    assert references == {name for name, kind in arms.items() if kind == "yardstick"}
+    titles = {arm["name"]: arm["title"] for arm in document["arms"]}
+    assert titles["ridge"] == "ridge forecast"
+    assert titles["boosting"] == "gradient boosting forecast"
+    assert {"ridge", "boosting"} <= {row["second"] for row in document["differences"]}
     assert all(len(cards) == 2 for cards in document["cards"]["main"].values())
     assert document["setup"]["timesteps"] == 512
 

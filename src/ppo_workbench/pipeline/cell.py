@@ -39,6 +39,7 @@ from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
+from ppo_workbench.scoring.supervised import supervised_policies
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import write_trace
 from ppo_workbench.trading.experiment import Experiment, prepare_fold, prepare_fold_with_test
@@ -144,10 +145,11 @@ def _train(experiment: Experiment) -> _Trained:
 
 
 def _reference_policies(opened: Experiment) -> list[Policy]:
-    """Return the yardsticks: threshold rule, the usual ones, and on synthetic bars the oracle."""
+    """Return the yardsticks: tuned rule and forecasts, usual ones, on synthetic bars the oracle."""
     config = opened.config
     threshold = tuned_threshold(opened)
     policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
+    policies += supervised_policies(opened)
     policies += yardsticks(len(opened.bars), config.seed)
     if config.data.source == "synthetic":
         from ppo_workbench.market.synthetic import generate

@@ -41,8 +41,8 @@ class Policy:
         kind: One of NETWORK, SERIES, RANDOM, THRESHOLD.
         weights: The network; ignored by the other kinds.
         use_mask: Choose among allowed actions only (MaskablePPO and the yardsticks).
-        series: float64 (T,), desired exposure at each close (SERIES) or the signal in
-            volatility units (THRESHOLD), NaN = keep.
+        series: float64 (T,), desired exposure at each close (SERIES) or the signal that is
+            traded against, in the units of `entry` (THRESHOLD), NaN = keep.
         entry: Enter against the signal beyond this size (THRESHOLD).
         exit: Leave when the signal is nearer to 0 than this (THRESHOLD).
         seed: Seeds RANDOM.

@@ -26,6 +26,8 @@ NAMES = {
     "execute": "PPO, forbidden orders executed",
     "all_true": "MaskablePPO without a mask (control)",
     "threshold": "tuned threshold rule",
+    "ridge": "ridge forecast",
+    "boosting": "gradient boosting forecast",
     "oracle": "oracle (knows the edge)",
     "buy-and-hold": "buy and hold",
     "random-legal": "random legal actions",
