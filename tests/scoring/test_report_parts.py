@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_trip_table_keeps_the_largest_of_too_many(
 
 
 def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
-    row = {"first": "a", "figure": "calmar", "p_value": None, "decided": False}
+    row: dict[str, Any] = {"first": "a", "figure": "calmar", "p_value": None, "decided": False}
     row |= {"method": "days and seeds", "runs": 1}
     rows = [
         row | {"second": "b", "estimate": 1.0, "low": 0.0, "high": 2.0},
