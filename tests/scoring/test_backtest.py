@@ -158,7 +158,12 @@ def test_network_policy_takes_the_best_allowed_action_of_torch() -> None:
     assert trace.action.tobytes() == again.action.tobytes()
     assert trace.equity_usd.tobytes() == again.equity_usd.tobytes()
     assert trace.mask[np.arange(len(trace.action)), trace.action].all()
-    assert (trace.blocked_by == 0).tolist() == trace.mask.tolist()
+    assert not (trace.mask & (trace.blocked_by != 0)).any()
+    held = np.round(np.concatenate([[0.0], trace.exposure[:-1]]))
+    for action, top in ((0, -1.0), (2, 1.0)):  # at an end the order that changes nothing is closed
+        unasked = ~trace.mask[:, action] & (trace.blocked_by[:, action] == 0)
+        assert unasked.any()
+        assert (held[unasked] == top).all()
     free = _run(replace(policy, use_mask=False), "risk=moderate")
     assert free.rejected.any()  # unmasked, it asks for what it may not have
     assert config.env.forbidden_action.value == "reject"

@@ -259,7 +259,20 @@ def test_mask_all_true_control_masks_nothing_and_enforces_everything() -> None:
     assert names(env.step(BUY)[4]["rejected"]) == {"volatility"}
 
 
-def test_second_name_of_hold_is_masked_but_no_broker_rejects_it() -> None:
+def test_buy_at_the_top_is_masked_but_no_broker_rejects_it() -> None:
+    env = _hand_env(configure("moderate"), bar_rows([100.0] * 9))
+    assert env.action_masks().all()
+    env.step(BUY)
+    assert env.action_masks().tolist() == [True, True, False]
+    assert env.blocked_by() == {}
+    info = env.step(BUY)[4]
+    assert (info["rejected"], info["violated"], info["fill_quantity"]) == (0, 0, 0.0)
+    env.step(SELL)
+    env.step(SELL)
+    assert env.action_masks().tolist() == [False, True, True]
+
+
+def test_target_that_is_held_is_masked_but_no_broker_rejects_it() -> None:
     env = _hand_env(configure("moderate", env__action_set=ActionSet.target), bar_rows([100.0] * 5))
     assert env.action_masks().tolist() == [True, True, False, True]  # flat
     assert env.blocked_by() == {}

@@ -176,7 +176,7 @@ def test_ladder_full_size_is_back_once_half_of_the_caution_is_recovered() -> Non
     account = _ladder([100.0, 100.0, 94.0, 97.4, 97.6, 97.6, 97.6, 97.6])
     account.step(BUY)
     account.step(HOLD)  # down 6 %: caution, and nothing is forbidden
-    assert all(account.legal())
+    assert not account.reasons().any()
     account.step(HOLD)
     assert account["recovery_equity"] == pytest.approx(97_500.0)  # half of 5 % under the peak
     account.step(HOLD)
@@ -200,7 +200,7 @@ def test_ladder_after_a_pause_measures_from_the_new_peak() -> None:
         assert account.step(action)["rejected"] == 0
     # Half size from 88 to 80: 4.5 % of the new peak, far more than 10 % of the first.
     assert account["equity"] < 85_000
-    assert account.legal() == [True, True, True]
+    assert not account.reasons().any()
     assert account.out["exposure"] == pytest.approx(0.5, abs=0.05)
 
 

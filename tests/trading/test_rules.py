@@ -126,11 +126,9 @@ def test_mask_any_state_obeys_rule_three(state: tuple[Config, Account]) -> None:
     legal, space = account.legal(), account.space
     held = float(space.levels[account["rung"]])
     asked = [_exposure_after(account, action) for action in range(space.size)]
-    seconds = [False] * space.size  # names of HOLD besides its own
-    if space.kind is ActionSet.target:
-        seconds = [action != space.hold and level == held for action, level in enumerate(asked)]
-        outcomes = [level for level, ok in zip(asked, legal, strict=True) if ok]
-        assert len(outcomes) == len(set(outcomes))
+    seconds = [action != space.hold and level == held for action, level in enumerate(asked)]
+    outcomes = [level for level, ok in zip(asked, legal, strict=True) if ok]
+    assert len(outcomes) == len(set(outcomes))
     assert any(legal)
     if _stopped(config, account):
         assert legal == [action == space.hold for action in range(space.size)]

@@ -70,7 +70,7 @@ def _walk(bars: Bars, config: Config) -> dict[str, npt.NDArray[Any]]:
     config = with_volatility(config, bars, (Split("train", TRAIN.start, TRAIN.stop),))
     market = trading_market(bars, table, config, scaler)
     batch = TradingBatch(market, np.array([TRAIN.start]), len(bars) - TRAIN.start - 1, 1, 0)
-    weights = np.random.default_rng(3).normal(size=(market.observation_size, market.space.size))
+    weights = np.random.default_rng(0).normal(size=(market.observation_size, market.space.size))
     seen: dict[str, list[Any]] = {name: [] for name in ("observation", "mask", "margin", "equity")}
     for _ in range(len(bars) - TRAIN.start - 2):
         logits = np.where(batch.masks[0], batch.observations[0] @ weights, -np.inf)

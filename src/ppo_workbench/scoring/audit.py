@@ -32,6 +32,7 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit_ledger import (
     carry_scale,
     decisions,
+    exposure_levels,
     ladder,
     ladder_size,
     orders,
@@ -318,10 +319,7 @@ def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
     yield "mask_empty", _flag(allowed == 0, lambda row: "no action was allowed")
     expected = (trace.blocked_by == 0) | case.config.env.mask_all_true
     wrong = np.logical_xor(trace.mask, expected)
-    if case.config.env.action_set is ActionSet.target:  # of two names of one order HOLD is left
-        held = np.arange(trace.mask.shape[1]) == case.orders.rung[:, None] + 1
-        wrong &= trace.mask | ~held
-    wrong = wrong.any(axis=1)
+    wrong = (wrong & (trace.mask | ~_second_hold(case))).any(axis=1)  # HOLD says it already
     yield "mask_reasons", _flag(wrong, lambda row: "the mask is not what its reasons say")
     if masked:
         obeyed = trace.mask[np.arange(len(trace)), trace.action]
@@ -330,6 +328,16 @@ def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
             return f"{trace.action_names[trace.action[row]]} was masked"
 
         yield "mask_obeyed", _flag(np.logical_not(obeyed), named)
+
+
+def _second_hold(case: Case) -> Bools:
+    """Return where an action asks for what is held under another name than HOLD, (n, A)."""
+    env, rung = case.config.env, case.orders.rung[:, None]
+    actions = np.arange(case.trace.mask.shape[1])
+    if env.action_set is ActionSet.target:
+        return np.asarray(actions == rung + 1)
+    top = len(exposure_levels(case.config)) - 1
+    return np.asarray((actions == 2) & (rung == top) | (actions == 0) & (rung == 0))
 
 
 def _answer_record(case: Case, enforced: bool) -> Iterator[tuple[str, Finding]]:

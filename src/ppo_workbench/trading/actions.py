@@ -2,9 +2,8 @@
 
 Action set `step`: SELL, HOLD, BUY = 0, 1, 2 move one rung down, none, one rung up.
 Action set `target`: HOLD = 0, and index 1 + k asks for rung k directly.
-HOLD keeps the shares; asking for the rung one is on, or past an end, is HOLD.  In `target` the
-mask leaves HOLD as the one name of it: with two, an agent earns its entropy bonus by choosing
-between them, and "always flat" becomes an answer that needs no look at the market.
+HOLD keeps the shares; asking for the rung one is on, or past an end, is HOLD too.  The mask leaves
+HOLD as the one name of it: with two, an agent earns its entropy bonus by choosing between them.
 """
 
 from dataclasses import dataclass
@@ -55,12 +54,6 @@ def action_space(config: EnvConfig) -> ActionSpace:
 
 
 @kernel
-def is_second_hold(action: int, rung: int, is_step: int) -> bool:
-    """Tell whether `action` is another name of HOLD on `rung`: the target that is held."""
-    return is_step == 0 and action == rung + 1
-
-
-@kernel
 def target_rung(
     action: int, rung: int, n_levels: int, flat_rung: int, is_step: int, flatten: bool
 ) -> int:
@@ -74,3 +67,14 @@ def target_rung(
     if flatten and (rung - flat_rung) * (action - 1) < 0:
         return flat_rung
     return min(max(wanted, 0), n_levels - 1)
+
+
+@kernel
+def is_second_hold(action: int, rung: int, n_levels: int, is_step: int) -> bool:
+    """Tell whether `action` is another name of HOLD on `rung`.
+
+    In `target` it is the level that is held, in `step` BUY at the top and SELL at the bottom.
+    """
+    if is_step == 0:
+        return action == rung + 1
+    return (action == BUY and rung == n_levels - 1) or (action == SELL and rung == 0)

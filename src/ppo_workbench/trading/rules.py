@@ -386,7 +386,7 @@ def fill_mask(
     Where the account stands `short` of its rung, asking for the rung orders what is missing.
     """
     for k in range(mask.shape[0]):
-        second = is_second_hold(k, a.rung, p.is_step) and not short
+        second = is_second_hold(k, a.rung, p.n_levels, p.is_step) and not short
         mask[k] = p.mask_all_true != 0 or (reasons[k] == 0 and not second)
 
 
