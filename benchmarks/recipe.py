@@ -24,6 +24,8 @@ from ppo_workbench.scoring.targets import meets_targets
 
 FIRST_SEED = 500
 NAMES = "ema_distance_10,ema_distance_40,ema_distance_120,return_1,volatility_ratio,session_time"
+FIVE = "env.exposure_levels=[-1,-0.5,0,0.5,1]"
+ELEVEN = "env.exposure_levels=[-1,-0.8,-0.6,-0.4,-0.2,0,0.2,0.4,0.6,0.8,1]"
 ARMS: dict[str, list[str]] = {
     "default": [],
     "without sigma": [f"features.names=[{NAMES}]"],
@@ -44,7 +46,11 @@ ARMS: dict[str, list[str]] = {
     "rollouts of 16,384, batch 2048": ["model.n_envs=128", "model.batch_size=2048"],
     "3 epochs": ["model.n_epochs=3"],
     "network 128, 128": ["model.net_arch=[128,128]"],
+    "5 levels": [FIVE],
+    "11 levels": [ELEVEN],
     "action set target": ["env.action_set=target"],
+    "action set target, 5 levels": ["env.action_set=target", FIVE],
+    "action set target, 11 levels": ["env.action_set=target", ELEVEN],
     "risk preset conservative": ["risk=conservative"],
     "risk preset aggressive": ["risk=aggressive"],
     "10,000,000 timesteps": ["budget.timesteps=10000000"],
