@@ -13,8 +13,7 @@ before.  h moves by the shock, which the bar reveals, and by a normal noise.
 
 Approximated, each for a bar or a session's first bar alone:
 
-* h lies on a grid: a step is spread over three nodes with its own mean and, where the grid
-  is coarser than the step, a larger variance.
+* h lies on a grid: a step is spread over three nodes with its own mean and variance.
 * With a jump the body is normal and the extremes are those of a large jump: before and after
   it a Brownian path each, whose reach beyond the jump adds up to a Rayleigh law.
 * The gap overnight is taken to end at the open, which lies .14 of a bar's deviation off.
@@ -36,7 +35,7 @@ from ppo_workbench.market.synthetic import BARS_PER_SESSION, Model, model_of
 
 Floats = npt.NDArray[np.float64]
 
-NODES = 41
+NODES = 49
 _REACH_SD = 4.0  # of h about its mean
 _PRICE_OF_VOLUME, _VOLUME_MOVE_CLIP, _SHOCK_CLIP = 100.0, 10.0, 4.0
 _LEAST = 1e-30  # where rounding left nothing between an extreme and a price
@@ -54,6 +53,8 @@ class Grid(NamedTuple):
     h: Floats  # (N,) equally spaced
     step: float  # between nodes
     sigma: Floats  # (4, N) at a time-of-day factor of 1
+    log_sigma: Floats  # (4, N)
+    volume: Floats  # (4, N) what regime and h add to log volume
     freedom: float  # degrees of freedom of the shocks
     negligible: float = 1e-8  # probability below which a state counts as impossible in a bar
 
@@ -87,13 +88,17 @@ def grid_of(config: SyntheticConfig, nodes: int = NODES) -> Grid:
     low = -_REACH_SD * config.volatility_sd
     high = -low + 2 * config.volatility_after_jump
     h = np.linspace(low, high, nodes) if high > low else np.zeros(1)
+    sigma = m.scale[:, None] * np.exp(h / 2 - m.h_mean)
+    load = m.volume_loadings
     return Grid(
         regime=regime,
         direction=direction,
         switch=leave * enter + (1 - leave) * np.eye(len(regime)),
         h=h,
         step=float(h[1] - h[0]) if len(h) > 1 else 1.0,
-        sigma=m.scale[:, None] * np.exp(h / 2 - m.h_mean),
+        sigma=sigma,
+        log_sigma=np.log(sigma),
+        volume=load[1] * np.log(m.scale / m.scale[0])[:, None] + load[3] * h,
         freedom=config.shock_degrees_of_freedom,
     )
 
@@ -121,6 +126,7 @@ class _Seen(NamedTuple):
 
     slot: int
     before_slot: int
+    log_c: float  # log of (a - 1) times the time-of-day factor squared
     start: float  # open less the close before
     move: float  # close less open
     extremes: float  # q of the extremes without a jump, times the variance frac of the body
@@ -130,7 +136,7 @@ class _Seen(NamedTuple):
     distance: float  # of the price before the bar from its EMA
     volume: float  # innovation of log volume, but for the state
     volume_keep: float
-    size: float  # |close less close before|
+    size: float  # |close less close before| over the time-of-day factor
     size_before: float
 
 
@@ -158,14 +164,13 @@ def _deviation(m: Model, distance: float, sigma: float) -> float:
 
 
 @kernel
-def _volume_exponent(m: Model, seen: _Seen, s: int, h: float, unit: float) -> float:
+def _volume_exponent(m: Model, seen: _Seen, level: float, unit: float) -> float:
     """Return the log density of the volume, but for what no state changes."""
     if m.volume_step == 0.0:
         return 0.0
     load, keep = m.volume_loadings, seen.volume_keep
-    level = load[1] * math.log(m.scale[s] / m.scale[0]) + load[3] * h
-    size = min(seen.size / (unit * m.season[seen.slot]), _VOLUME_MOVE_CLIP)
-    before = min(seen.size_before / (unit * m.season[seen.before_slot]), _VOLUME_MOVE_CLIP)
+    size = min(seen.size / unit, _VOLUME_MOVE_CLIP)
+    before = min(seen.size_before / unit, _VOLUME_MOVE_CLIP)
     rest = seen.volume - (1 - keep) * level - load[2] * (size - keep * before)
     return -0.5 * (rest / m.volume_step) ** 2
 
@@ -176,11 +181,12 @@ def _common(m: Model, g: Grid, seen: _Seen) -> tuple[float, float]:
     a, body, root = g.freedom / 2, 1 - m.open_variance, math.sqrt(2 * math.pi)
     opened = seen.power == _POWER
     shared = 1.0 / (root * math.sqrt(m.open_variance)) if opened else 1.0
-    shared *= math.exp(-math.lgamma(a))
     if m.volume_step > 0.0:
         shared /= root * m.volume_step
-    plain = shared * seen.slopes / (root * body**2.5) * math.exp(math.lgamma(a + seen.power))
-    leaped = shared / (root * body) * math.exp(math.lgamma(a + seen.power - _BODY_AND_SLOPE))
+    gamma = math.exp(math.lgamma(a + seen.power) - math.lgamma(a))
+    plain = shared * seen.slopes / (root * body**2.5) * gamma
+    gamma = math.exp(math.lgamma(a + seen.power - _BODY_AND_SLOPE) - math.lgamma(a))
+    leaped = shared / (root * body) * gamma
     return plain, leaped
 
 
@@ -199,11 +205,13 @@ def _densities(
     variance = sigma * sigma
     drift -= (variance + m.jump_variance[s]) / 2
     a, body = g.freedom / 2, 1 - m.open_variance
-    c, volume = variance * (a - 1), _volume_exponent(m, seen, s, g.h[i], unit)
+    c = variance * (a - 1)
+    known = a * (2 * g.log_sigma[s, i] + seen.log_c)
+    known += _volume_exponent(m, seen, g.volume[s, i], unit)
     rest = seen.move - drift
     opening = seen.start * seen.start / m.open_variance
     q = 0.5 * opening + (0.5 * rest * rest + seen.extremes) / body
-    plain = math.exp(volume + a * math.log(c) - (a + seen.power) * math.log(c + q))
+    plain = math.exp(known - (a + seen.power) * math.log(c + q))
     shock = (seen.start + rest) / sigma
     if rate == 0.0:
         return plain, shock, 0.0, 0.0
@@ -212,19 +220,23 @@ def _densities(
     wide = m.jump_size[s] ** 2 + body * variance
     rest -= jump
     q = 0.5 * (opening + seen.reach * seen.reach / body)
-    exponent = volume + a * math.log(c) - (a + power) * math.log(c + q) - 0.5 * rest * rest / wide
+    exponent = known - (a + power) * math.log(c + q) - 0.5 * rest * rest / wide
     leaped = math.exp(exponent) / math.sqrt(wide)
     return plain, shock, leaped, (seen.start + rest * body * variance / wide) / sigma
 
 
 @kernel
 def _spread(g: Grid, target: float, variance: float, weight: float, row: Floats) -> None:
-    """Add `weight` to three nodes of `row` (N,) around h = target, with that mean."""
+    """Add `weight` to three nodes of `row` (N,) with mean `target` and `variance`.
+
+    A weight below zero, -1/8 of the whole at most, is the price of a variance that is right
+    on a coarse grid (Lax and Wendroff 1960); on a smooth belief it cancels.
+    """
     last = row.shape[0] - 1
     x = min(max((target - g.h[0]) / g.step, 0.0), float(last))
     near = int(round(x))
     d = x - near
-    wide = min(max(variance / g.step**2 + d * d, abs(d)), 1.0)
+    wide = min(variance / g.step**2 + d * d, 1.0)
     row[min(near + 1, last)] += weight * (wide + d) / 2
     row[max(near - 1, 0)] += weight * (wide - d) / 2
     row[near] += weight * (1 - wide)
@@ -309,11 +321,13 @@ def _filter(
             ema += m.gap_ema_frac * gap
             close = opened
         move, top, bottom = prices[t, 3] - opened, prices[t, 1] - opened, prices[t, 2] - opened
-        level = volume[t] - m.log_volume - load * math.log(m.season[slot])
+        log_season = math.log(m.season[slot])
+        level = volume[t] - m.log_volume - load * log_season
         keep = m.volume_keep if t > 0 else 0.0
         seen = _Seen(
             slot=slot,
             before_slot=slot_before if np.isnan(gap) else slot,
+            log_c=2 * log_season + math.log(g.freedom / 2 - 1),
             start=opened - close,
             move=move,
             extremes=2 * top * (top - move) + 2 * bottom * (bottom - move),
@@ -323,7 +337,7 @@ def _filter(
             distance=close - ema,
             volume=level - keep * noise,
             volume_keep=keep,
-            size=abs(prices[t, 3] - close),
+            size=abs(prices[t, 3] - close) / m.season[slot],
             size_before=size_before,
         )
         log_likelihood[t] = math.log(_update(m, g, seen, gap, prior, ahead))
