@@ -51,7 +51,7 @@ def test_all_arms_and_yardsticks_are_scored_on_every_seed(compared: Path) -> Non
     assert {"masked", "reject", "execute", "all_true"} == {
         name for name, kind in arms.items() if kind == "trained"
     }
-    assert {"flat", "buy-and-hold", "random-legal", "oracle"} <= set(arms)
+    assert {"flat", "buy-and-hold", "random-legal", "oracle", "reference"} <= set(arms)
     assert all(len(cards) == 2 for cards in document["cards"]["main"].values())
     assert document["setup"]["timesteps"] == 512
 

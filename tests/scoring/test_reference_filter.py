@@ -105,8 +105,7 @@ class _BruteForce:
         config, s = self.config, int(self.grid.regime[k])
         sigma, body = self.sigma(t, s, h), 1 - config.open_variance_frac
         before = t if self.is_gap(t) or t == 0 else t - 1
-        unit = self.sigma(before, s, h) if t > 0 else sigma / self.m.season[self.slot[0]]
-        unit = unit if t > 0 else unit * self.m.season[0]
+        unit = self.sigma(before, s, h)
         deviation = self.distance[t] / (unit * math.sqrt(config.ema_halflife_bars))
         deviation = float(np.clip(deviation, -config.deviation_clip, config.deviation_clip))
         rate = config.jumps_per_session[s] / 390
@@ -117,9 +116,9 @@ class _BruteForce:
         drift = (direction - edge * deviation) * sigma
         drift -= (sigma**2 + rate * (size**2 + mean**2)) / 2
         start = self.price["open"][t] - self.base[t]
-        move = self.price["close"][t] - self.price["open"][t]
-        top = self.price["high"][t] - self.price["open"][t]
-        bottom = self.price["low"][t] - self.price["open"][t]
+        move = float(self.price["close"][t] - self.price["open"][t])
+        top = float(self.price["high"][t] - self.price["open"][t])
+        bottom = float(self.price["low"][t] - self.price["open"][t])
         rest = move - drift
 
         def opened(v: float) -> float:
@@ -155,8 +154,11 @@ class _BruteForce:
             size = self.m.gap_size[s]
             gap = self.price["open"][t] - self.price["close"][t - 1]
             shift = config.shock_degrees_of_freedom / (config.shock_degrees_of_freedom - 2) / 2
-            density *= stats.t.pdf(gap / size + shift * size, config.shock_degrees_of_freedom) / size
-        return float(density * self.volume(t, s, h)), (start * (not self.is_gap(t)) + rest) / sigma
+            density *= (
+                stats.t.pdf(gap / size + shift * size, config.shock_degrees_of_freedom) / size
+            )
+        shock = (rest if self.is_gap(t) else start + rest) / sigma
+        return float(density * self.volume(t, s, h)), float(shock)
 
     def volume(self, t: int, s: int, h: float) -> float:
         """Return the density of the log volume given the bar before."""
@@ -357,7 +359,7 @@ def test_signal_makes_a_threshold_rule_want_what_the_table_says(
 def test_beliefs_and_cells_do_not_change_with_later_bars() -> None:
     bars, other = _market().bars, generate(SyntheticConfig(sessions=12, seed=4)).bars
     at = 2000
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(bars, name)[:at], getattr(other, name)[at:]])
         for name in ("open", "high", "low", "close", "volume")
     }
@@ -403,9 +405,7 @@ def test_reference_policy_trades_and_is_flat_overnight() -> None:
 
 def test_reference_policy_of_other_sources_is_none() -> None:
     experiment = _experiment()
-    config = replace(
-        experiment.config, data=replace(experiment.config.data, source="file")
-    )
+    config = replace(experiment.config, data=replace(experiment.config.data, source="file"))
     assert reference_policy(replace(experiment, config=config)) is None
 
 

@@ -48,9 +48,9 @@ ORACLE_COST_BPS = 1.0
 
 _FEWEST_SESSIONS_A_YEAR = 240  # full ones of XNYS: 245 in 2012, the year of a hurricane
 _FIRST_DAY, _LAST_DAY = np.datetime64("2010-01-04"), np.datetime64("2092-12-31")
-_SHOCK_CLIP = 4.0
-_VOLUME_MOVE_CLIP = 10.0
-_PRICE_OF_VOLUME = 100.0  # at which the log volume is one of shares
+SHOCK_CLIP = 4.0
+VOLUME_MOVE_CLIP = 10.0
+PRICE_OF_VOLUME = 100.0  # at which the log volume is one of shares
 _FLAT_BARS = 5
 _NO_OPEN_BARS = 15
 # Mean over variance of a good strategy's daily returns, roughly: chosen once on 12 markets of
@@ -316,22 +316,22 @@ def _simulate(m: Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
             gap = (gaps[t // BARS_PER_SESSION] - m.gap_fair * size) * size
             price += gap
             ema += m.gap_ema_frac * gap
-            deviation = _deviation(m, price - ema, sigma)
+            deviation = clipped_deviation(m, price - ema, sigma)
         edge = m.edge[regime] * m.edge_season[slot]
         drift = (m.drift[regime] * direction - edge * deviation) * sigma
         drift -= (sigma * sigma + m.jump_variance[regime]) / 2
         before, price = price, _bar(m, z, t, regime, price, drift, sigma, out)
         ema += m.ema_step * (price - ema)
-        deviation = _deviation(m, price - ema, sigma)
+        deviation = clipped_deviation(m, price - ema, sigma)
         noise = m.volume_keep * noise + m.volume_step * z.volume_z[t]
         volume = _log_volume(m, regime, slot, abs(price - before) / sigma, h, noise)
-        out.volume[t] = max(1.0, math.floor(math.exp(volume - price) * _PRICE_OF_VOLUME))
+        out.volume[t] = max(1.0, math.floor(math.exp(volume - price) * PRICE_OF_VOLUME))
         out.regime[t], out.deviation[t], out.sigma[t] = regime, deviation, sigma
         h = _next_h(m, z, t, regime, h)
 
 
 @kernel
-def _deviation(m: Model, distance: float, sigma: float) -> float:
+def clipped_deviation(m: Model, distance: float, sigma: float) -> float:
     """Return the distance from the EMA in units of its volatility, clipped."""
     clip = m.deviation_clip
     value: float = distance / (sigma * math.sqrt(m.deviation_bars))
@@ -397,7 +397,7 @@ def _log_volume(m: Model, regime: int, slot: int, move: float, h: float, noise: 
     load = m.volume_loadings
     value: float = m.log_volume + noise + load[3] * h
     value += load[0] * math.log(m.season[slot]) + load[1] * math.log(m.scale[regime] / m.scale[0])
-    value += load[2] * min(move, _VOLUME_MOVE_CLIP)
+    value += load[2] * min(move, VOLUME_MOVE_CLIP)
     return value
 
 
@@ -406,7 +406,7 @@ def _next_h(m: Model, z: _Shocks, t: int, regime: int, h: float) -> float:
     """Return log variance after the bar: falls raise it (leverage effect), so do jumps."""
     root = math.sqrt(m.open_variance)
     shock = z.mixing[t] * (root * z.open_z[t] + math.sqrt(1 - m.open_variance) * z.body_z[t])
-    shock = min(max(shock, -_SHOCK_CLIP), _SHOCK_CLIP)
+    shock = min(max(shock, -SHOCK_CLIP), SHOCK_CLIP)
     h = m.h_keep * h + m.h_step * (m.h_noise * z.h_z[t] - m.leverage * shock)
     return h + m.h_jump if z.jump_u[t] < m.jump_rate[regime] else h
 

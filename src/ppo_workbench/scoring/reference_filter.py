@@ -31,13 +31,20 @@ import numpy.typing as npt
 from ppo_workbench.config import SyntheticConfig
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.market.synthetic import BARS_PER_SESSION, Model, model_of
+from ppo_workbench.market.synthetic import (
+    BARS_PER_SESSION,
+    PRICE_OF_VOLUME,
+    SHOCK_CLIP,
+    VOLUME_MOVE_CLIP,
+    Model,
+    clipped_deviation,
+    model_of,
+)
 
 Floats = npt.NDArray[np.float64]
 
 NODES = 49
-_REACH_SD = 4.0  # of h about its mean
-_PRICE_OF_VOLUME, _VOLUME_MOVE_CLIP, _SHOCK_CLIP = 100.0, 10.0, 4.0
+_REACH_SD, _REACH_JUMPS = 3.0, 1.5  # of the grid of h: below its mean, and further above it
 _LEAST = 1e-30  # where rounding left nothing between an extreme and a price
 _POWER = 3.0  # of 1 / v in the density of open, body, high and low
 _OPEN_POWER = 0.5  # the open's share of it
@@ -86,7 +93,7 @@ def grid_of(config: SyntheticConfig, nodes: int = NODES) -> Grid:
     enter *= np.where(direction == 0, 1.0, np.where(direction > 0, 1 - down, down))
     leave = m.leave[regime][:, None]
     low = -_REACH_SD * config.volatility_sd
-    high = -low + 2 * config.volatility_after_jump
+    high = -low + _REACH_JUMPS * config.volatility_after_jump
     h = np.linspace(low, high, nodes) if high > low else np.zeros(1)
     sigma = m.scale[:, None] * np.exp(h / 2 - m.h_mean)
     load = m.volume_loadings
@@ -114,8 +121,8 @@ def filter_bars(bars: Bars, config: SyntheticConfig, grid: Grid | None = None) -
     count = len(bars)
     beliefs = Beliefs(np.empty(count), np.empty(count), np.zeros((count, 4)), np.empty(count))
     prices = np.log(np.stack([bars.open, bars.high, bars.low, bars.close], axis=1))
-    # The log volume at a price of `_PRICE_OF_VOLUME`, see `synthetic._simulate`.
-    volume = np.log(bars.volume / _PRICE_OF_VOLUME) + prices[:, 3]
+    # The log volume at a price of `PRICE_OF_VOLUME`, see `synthetic._simulate`.
+    volume = np.log(bars.volume / PRICE_OF_VOLUME) + prices[:, 3]
     out = beliefs.drift, beliefs.variance, beliefs.regime, beliefs.log_likelihood
     _filter(model_of(config), grid or grid_of(config), prices, volume, bars.bar_of_session, out)
     return beliefs
@@ -143,11 +150,10 @@ class _Seen(NamedTuple):
 @kernel
 def _gap_density(m: Model, size: float, gap: float, freedom: float) -> float:
     """Return the density of a gap overnight in a regime with gaps of `size`."""
-    x = gap / size + m.gap_fair * size
-    density: float = (1 + x * x / freedom) ** (-(freedom + 1) / 2) / size
-    return density * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / (
-        math.sqrt(math.pi * freedom)
-    )
+    x, half = gap / size + m.gap_fair * size, freedom / 2
+    scale = math.exp(math.lgamma(half + 0.5) - math.lgamma(half)) / math.sqrt(math.pi * freedom)
+    density: float = scale / size * (1 + x * x / freedom) ** -(half + 0.5)
+    return density
 
 
 @kernel
@@ -158,21 +164,16 @@ def _drift(m: Model, s: int, sign: float, slot: int, deviation: float, sigma: fl
 
 
 @kernel
-def _deviation(m: Model, distance: float, sigma: float) -> float:
-    value = distance / (sigma * math.sqrt(m.deviation_bars))
-    return min(max(value, -m.deviation_clip), m.deviation_clip)
-
-
-@kernel
 def _volume_exponent(m: Model, seen: _Seen, level: float, unit: float) -> float:
     """Return the log density of the volume, but for what no state changes."""
     if m.volume_step == 0.0:
         return 0.0
     load, keep = m.volume_loadings, seen.volume_keep
-    size = min(seen.size / unit, _VOLUME_MOVE_CLIP)
-    before = min(seen.size_before / unit, _VOLUME_MOVE_CLIP)
+    size = min(seen.size / unit, VOLUME_MOVE_CLIP)
+    before = min(seen.size_before / unit, VOLUME_MOVE_CLIP)
     rest = seen.volume - (1 - keep) * level - load[2] * (size - keep * before)
-    return -0.5 * (rest / m.volume_step) ** 2
+    exponent: float = -0.5 * (rest / m.volume_step) ** 2
+    return exponent
 
 
 @kernel
@@ -200,7 +201,7 @@ def _densities(
     """
     s, unit = g.regime[k], g.sigma[g.regime[k], i]
     sigma = unit * m.season[seen.slot]
-    deviation = _deviation(m, seen.distance, unit * m.season[seen.before_slot])
+    deviation = clipped_deviation(m, seen.distance, unit * m.season[seen.before_slot])
     drift = _drift(m, s, g.direction[k], seen.slot, deviation, sigma)
     variance = sigma * sigma
     drift -= (variance + m.jump_variance[s]) / 2
@@ -212,7 +213,7 @@ def _densities(
     opening = seen.start * seen.start / m.open_variance
     q = 0.5 * opening + (0.5 * rest * rest + seen.extremes) / body
     plain = math.exp(known - (a + seen.power) * math.log(c + q))
-    shock = (seen.start + rest) / sigma
+    shock: float = (seen.start + rest) / sigma
     if rate == 0.0:
         return plain, shock, 0.0, 0.0
     power = seen.power - _BODY_AND_SLOPE
@@ -234,7 +235,7 @@ def _spread(g: Grid, target: float, variance: float, weight: float, row: Floats)
     """
     last = row.shape[0] - 1
     x = min(max((target - g.h[0]) / g.step, 0.0), float(last))
-    near = int(round(x))
+    near = round(x)
     d = x - near
     wide = min(variance / g.step**2 + d * d, 1.0)
     row[min(near + 1, last)] += weight * (wide + d) / 2
@@ -243,9 +244,7 @@ def _spread(g: Grid, target: float, variance: float, weight: float, row: Floats)
 
 
 @kernel
-def _update(
-    m: Model, g: Grid, seen: _Seen, gap: float, prior: Floats, ahead: Floats
-) -> float:
+def _update(m: Model, g: Grid, seen: _Seen, gap: float, prior: Floats, ahead: Floats) -> float:
     """Weigh `prior` (K, N) by a bar, move h into `ahead` and return the density of the bar."""
     scale, scale_with_jump = _common(m, g, seen)
     ahead[:] = 0.0
@@ -262,10 +261,10 @@ def _update(
             leaped *= prior[k, i] * before * rate * scale_with_jump
             total += plain + leaped
             kept = m.h_keep * g.h[i]
-            shock = min(max(shock, -_SHOCK_CLIP), _SHOCK_CLIP)
+            shock = min(max(shock, -SHOCK_CLIP), SHOCK_CLIP)
             _spread(g, kept - m.h_step * m.leverage * shock, noise, plain, ahead[k])
             if rate > 0.0:
-                shock = min(max(mean_shock, -_SHOCK_CLIP), _SHOCK_CLIP)
+                shock = min(max(mean_shock, -SHOCK_CLIP), SHOCK_CLIP)
                 target = kept - m.h_step * m.leverage * shock + m.h_jump
                 _spread(g, target, noise, leaped, ahead[k])
     ahead /= total
@@ -289,7 +288,7 @@ def _mix(
         for i in range(prior.shape[1]):
             unit = g.sigma[s, i]
             sigma = unit * m.season[following]
-            deviation = _deviation(m, distance, unit * m.season[slot])
+            deviation = clipped_deviation(m, distance, unit * m.season[slot])
             expected = _drift(m, s, g.direction[k], following, deviation, sigma)
             drift += prior[k, i] * (expected + m.jump_rate[s] * m.jump_mean[s])
             variance += prior[k, i] * (sigma * sigma + m.jump_variance[s])

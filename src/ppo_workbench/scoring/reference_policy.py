@@ -14,7 +14,7 @@ band (Davis and Norman 1990), which comes out as what each cell says to a long, 
 short account.  The charge for variance is chosen by the Sharpe ratio on the training bars.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ Table = npt.NDArray[np.int8]
 
 NAME = "reference"
 BINS = (61, 6)
-RISK_AVERSIONS = (0.0, 30.0, 60.0, 120.0)  # mean over variance of returns at which risk pays
+RISK_AVERSIONS = (0.0, 15.0, 60.0, 240.0)  # mean over variance of returns at which risk pays
 EXPOSURES = np.array([-1.0, 0.0, 1.0])
 _REACH_SD = 4.0
 _ENTRY, _EXIT = 1.5, 0.5
@@ -127,9 +127,7 @@ def signal(wanted: Table) -> Floats:
     return np.where(opens != 0, -2.0 * opens, kept)
 
 
-def summarised(
-    experiment: Experiment, beliefs: Beliefs
-) -> tuple[npt.NDArray[np.int64], Problem]:
+def summarised(experiment: Experiment, beliefs: Beliefs) -> tuple[npt.NDArray[np.int64], Problem]:
     """Return each close's cell, int64 (T,), and the problem as counted on training bars."""
     config, bars = experiment.config, experiment.bars
     model = model_of(config.data.synthetic)

@@ -26,6 +26,7 @@ NAMES = {
     "execute": "PPO, forbidden orders executed",
     "all_true": "MaskablePPO without a mask (control)",
     "threshold": "tuned threshold rule",
+    "reference": "reference filter (knows the parameters)",
     "oracle": "oracle (knows the edge)",
     "buy-and-hold": "buy and hold",
     "random-legal": "random legal actions",
