@@ -17,7 +17,7 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import SyntheticMarket, generate, model_of
 from ppo_workbench.scoring.backtest import backtest, rung_nearest, threshold_exposure
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.reference_filter import Grid, filter_bars, grid_of
+from ppo_workbench.scoring.reference_filter import NODES, Grid, filter_bars, grid_of
 from ppo_workbench.scoring.reference_policy import (
     Problem,
     policy_of,
@@ -411,7 +411,17 @@ def test_reference_policy_of_other_sources_is_none() -> None:
 
 def test_beliefs_hardly_change_with_a_grid_twice_as_fine() -> None:
     config, bars = SyntheticConfig(sessions=12, seed=3), _market().bars
-    coarse, fine = (filter_bars(bars, config, grid_of(config, nodes)) for nodes in (41, 82))
-    assert np.corrcoef(coarse.drift, fine.drift)[0, 1] > 0.985
-    gap = fine.log_likelihood.mean() - coarse.log_likelihood.mean()
-    assert abs(gap) < 0.005
+    coarse, fine = (filter_bars(bars, config, grid_of(config, n)) for n in (NODES, 2 * NODES))
+    difference = np.std(coarse.drift - fine.drift)
+    assert difference < 0.04 * np.std(fine.drift)
+    assert coarse.log_likelihood.mean() == pytest.approx(fine.log_likelihood.mean(), abs=3e-4)
+
+
+@pytest.mark.slow
+def test_policy_hardly_changes_with_a_grid_twice_as_fine() -> None:
+    # Without the drawdown ladder, where a hair's breadth decides over weeks.
+    experiment = _experiment("data.synthetic.sessions=1000", "risk.drawdown.enabled=false")
+    coarse, fine = (_run(experiment, nodes) for nodes in (NODES, 2 * NODES))
+    assert np.corrcoef(coarse.exposure, fine.exposure)[0, 1] > 0.9
+    sharpes = [scorecard(trace).sharpe_annual for trace in (coarse, fine)]
+    assert sharpes[0] == pytest.approx(sharpes[1], abs=0.4)  # 200 sessions are few

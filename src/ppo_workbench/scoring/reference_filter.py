@@ -11,14 +11,15 @@ Student-t shock integrates out in closed form:
 a half the degrees of freedom and c = sigma^2 (a - 1).  Volume is log-normal given the bar
 before.  h moves by the shock, which the bar reveals, and by a normal noise.
 
-Approximated, each for a bar or a session's first bar alone:
+Approximated:
 
-* h lies on a grid: a step is spread over three nodes with its own mean and variance.
+* h lies on a grid: a step is spread over three nodes with its own mean and variance.  (Where
+  volatility has a half-life of a few bars, a step is wider than that and is cut.)
 * With a jump the body is normal and the extremes are those of a large jump: before and after
   it a Brownian path each, whose reach beyond the jump adds up to a Rayleigh law.
 * The gap overnight is taken to end at the open, which lies .14 of a bar's deviation off.
 * In the bar of a switch, deviation and volume of the bar before are taken in the new state.
-* Volume is taken as not rounded to whole shares.
+* Volume is taken as not rounded to whole shares; without noise of its own it is not read.
 """
 
 import math
