@@ -59,6 +59,7 @@ def test_all_arms_and_yardsticks_are_scored_on_every_seed(compared: Path) -> Non
         "ridge",
         "boosting",
         "oracle",
+        "reference",
     }
     assert references == {name for name, kind in arms.items() if kind == "yardstick"}
     titles = {arm["name"]: arm["title"] for arm in document["arms"]}

@@ -48,9 +48,9 @@ ORACLE_COST_BPS = 1.0
 
 _FEWEST_SESSIONS_A_YEAR = 240  # full ones of XNYS: 245 in 2012, the year of a hurricane
 _FIRST_DAY, _LAST_DAY = np.datetime64("2010-01-04"), np.datetime64("2092-12-31")
-_SHOCK_CLIP = 4.0
-_VOLUME_MOVE_CLIP = 10.0
-_PRICE_OF_VOLUME = 100.0  # at which the log volume is one of shares
+SHOCK_CLIP = 4.0
+VOLUME_MOVE_CLIP = 10.0
+PRICE_OF_VOLUME = 100.0  # at which the log volume is one of shares
 _FLAT_BARS = 5
 _NO_OPEN_BARS = 15
 # Mean over variance of a good strategy's daily returns, roughly: chosen once on 12 markets of
@@ -79,7 +79,7 @@ class SyntheticMarket:
     oracle_exposure: Floats
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
     """Parameters as the kernels take them; log returns, per bar."""
 
     edge: Floats  # (4,) per regime
@@ -152,7 +152,7 @@ def generate(config: SyntheticConfig) -> SyntheticMarket:
     Returns:
         `config.sessions * 390` bars with their hidden state.
     """
-    model = _model(config)
+    model = model_of(config)
     count = config.sessions * BARS_PER_SESSION
     path = _empty_path(count)
     _simulate(model, _draw(config, count), _draw_gaps(config), path)
@@ -190,19 +190,20 @@ def oracle_exposure(
         cost_bps: Cost a side in basis points.
     """
     exposure = np.zeros(len(regime))
-    belief = _belief(_model(config))
+    belief = _belief(model_of(config))
     _hysteresis(belief, regime, deviation, sigma, cost_bps * 1e-4, exposure)
     return exposure
 
 
-def _model(config: SyntheticConfig) -> _Model:
+def model_of(config: SyntheticConfig) -> Model:
+    """Return the parameters of `config` as the kernels take them."""
     unit, freedom = config.sigma_bps * 1e-4, config.shock_degrees_of_freedom
     scale = unit * np.asarray(config.volatility_by_regime)
     jump_rate = np.asarray(config.jumps_per_session) / BARS_PER_SESSION
     jump_size = config.jump_size_sigmas * scale
     jump_mean = -config.jump_shift * jump_size * np.array([0.0, 0.0, 1.0, 1.0])
     h_keep = 0.5 ** (1 / config.volatility_halflife_bars)
-    return _Model(
+    return Model(
         edge=config.edge * np.asarray(config.edge_by_regime),
         edge_season=_edge_season(config),
         drift=config.trend_drift * np.array([0.0, 1.0, 0.0, 1.0]),
@@ -299,7 +300,7 @@ def _empty_path(count: int) -> _Path:
 
 
 @kernel
-def _simulate(m: _Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
+def _simulate(m: Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
     """Fill `out` bar by bar."""
     price = m.log_initial_price
     ema, h, noise, deviation, direction = price, 0.0, 0.0, 0.0, 0.0
@@ -315,22 +316,22 @@ def _simulate(m: _Model, z: _Shocks, gaps: Floats, out: _Path) -> None:
             gap = (gaps[t // BARS_PER_SESSION] - m.gap_fair * size) * size
             price += gap
             ema += m.gap_ema_frac * gap
-            deviation = _deviation(m, price - ema, sigma)
+            deviation = clipped_deviation(m, price - ema, sigma)
         edge = m.edge[regime] * m.edge_season[slot]
         drift = (m.drift[regime] * direction - edge * deviation) * sigma
         drift -= (sigma * sigma + m.jump_variance[regime]) / 2
         before, price = price, _bar(m, z, t, regime, price, drift, sigma, out)
         ema += m.ema_step * (price - ema)
-        deviation = _deviation(m, price - ema, sigma)
+        deviation = clipped_deviation(m, price - ema, sigma)
         noise = m.volume_keep * noise + m.volume_step * z.volume_z[t]
         volume = _log_volume(m, regime, slot, abs(price - before) / sigma, h, noise)
-        out.volume[t] = max(1.0, math.floor(math.exp(volume - price) * _PRICE_OF_VOLUME))
+        out.volume[t] = max(1.0, math.floor(math.exp(volume - price) * PRICE_OF_VOLUME))
         out.regime[t], out.deviation[t], out.sigma[t] = regime, deviation, sigma
         h = _next_h(m, z, t, regime, h)
 
 
 @kernel
-def _deviation(m: _Model, distance: float, sigma: float) -> float:
+def clipped_deviation(m: Model, distance: float, sigma: float) -> float:
     """Return the distance from the EMA in units of its volatility, clipped."""
     clip = m.deviation_clip
     value: float = distance / (sigma * math.sqrt(m.deviation_bars))
@@ -339,7 +340,7 @@ def _deviation(m: _Model, distance: float, sigma: float) -> float:
 
 @kernel
 def _bar(
-    m: _Model,
+    m: Model,
     z: _Shocks,
     t: int,
     regime: int,
@@ -391,21 +392,21 @@ def _extremes(
 
 
 @kernel
-def _log_volume(m: _Model, regime: int, slot: int, move: float, h: float, noise: float) -> float:
+def _log_volume(m: Model, regime: int, slot: int, move: float, h: float, noise: float) -> float:
     """Return log shares at a price of 100; moves beyond the clip (jumps) add no more volume."""
     load = m.volume_loadings
     value: float = m.log_volume + noise + load[3] * h
     value += load[0] * math.log(m.season[slot]) + load[1] * math.log(m.scale[regime] / m.scale[0])
-    value += load[2] * min(move, _VOLUME_MOVE_CLIP)
+    value += load[2] * min(move, VOLUME_MOVE_CLIP)
     return value
 
 
 @kernel
-def _next_h(m: _Model, z: _Shocks, t: int, regime: int, h: float) -> float:
+def _next_h(m: Model, z: _Shocks, t: int, regime: int, h: float) -> float:
     """Return log variance after the bar: falls raise it (leverage effect), so do jumps."""
     root = math.sqrt(m.open_variance)
     shock = z.mixing[t] * (root * z.open_z[t] + math.sqrt(1 - m.open_variance) * z.body_z[t])
-    shock = min(max(shock, -_SHOCK_CLIP), _SHOCK_CLIP)
+    shock = min(max(shock, -SHOCK_CLIP), SHOCK_CLIP)
     h = m.h_keep * h + m.h_step * (m.h_noise * z.h_z[t] - m.leverage * shock)
     return h + m.h_jump if z.jump_u[t] < m.jump_rate[regime] else h
 
@@ -420,7 +421,7 @@ class _Belief(NamedTuple):
     life: Floats  # bars in which a deviation decays
 
 
-def _belief(m: _Model) -> _Belief:
+def _belief(m: Model) -> _Belief:
     """Return the expected return, its risk and its life by regime.
 
     A deviation decays as the EMA catches up, as the price reverts and as the regime ends.

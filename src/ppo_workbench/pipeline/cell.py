@@ -38,6 +38,7 @@ from ppo_workbench.scoring.audit import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.reference_policy import reference_policy
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
 from ppo_workbench.scoring.supervised import supervised_policies
 from ppo_workbench.scoring.trace import Trace
@@ -145,7 +146,7 @@ def _train(experiment: Experiment) -> _Trained:
 
 
 def _reference_policies(opened: Experiment) -> list[Policy]:
-    """Return the yardsticks: tuned rule and forecasts, usual ones, on synthetic bars the oracle."""
+    """Return the yardsticks: tuned rule, forecasts, usual ones, on synthetic bars those who know."""
     config = opened.config
     threshold = tuned_threshold(opened)
     policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
@@ -156,6 +157,9 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
 
         exposure = generate(config.data.synthetic).oracle_exposure[: len(opened.bars)]
         policies.append(Policy("oracle", SERIES, series=exposure))
+    reference = reference_policy(opened)
+    if reference is not None:
+        policies.append(reference)
     return policies
 
 

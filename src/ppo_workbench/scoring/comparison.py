@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 WORLDS, DAYS = "worlds", "days and seeds"
 CONFIDENCE = 0.95
 MEDIAN_DRAWS = 10_000
+KNOWING = ("oracle", "reference")  # reference policies that know what made the bars: no rivals
 COMPARED = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),
@@ -238,7 +239,7 @@ class MarketComparison:
         excess = {
             arm: self._scaled_excess(own)
             for arm, own in self.runs.items()
-            if arm != "oracle" and any(np.std(run.path.excess) > 0 for run in own)
+            if arm not in KNOWING and any(np.std(run.path.excess) > 0 for run in own)
         }
         if len(excess) < 2 or reference not in excess:
             return {}

@@ -28,6 +28,7 @@ NAMES = {
     "threshold": "tuned threshold rule",
     "ridge": "ridge forecast",
     "boosting": "gradient boosting forecast",
+    "reference": "reference filter (knows the parameters)",
     "oracle": "oracle (knows the edge)",
     "buy-and-hold": "buy and hold",
     "random-legal": "random legal actions",
