@@ -146,7 +146,7 @@ def _train(experiment: Experiment) -> _Trained:
 
 
 def _reference_policies(opened: Experiment) -> list[Policy]:
-    """Return the yardsticks: tuned rule, forecasts, usual ones, on synthetic bars those who know."""
+    """Return the yardsticks: tuned rule, forecasts, usual ones, on synthetic bars who knows."""
     config = opened.config
     threshold = tuned_threshold(opened)
     policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
