@@ -176,7 +176,8 @@ def test_position_is_managed_after_a_gap(model: Model) -> None:
     long = Account(cash=0.0, shares=CASH / float(bars[start].close or 0))
     decider.decide(bars[start], long)
     after = decider.decide(bars[start + 7], long)
-    assert after.mask == {"SELL": True, "HOLD": True, "BUY": True}  # BUY asks for what is held
+    assert after.mask == {"SELL": True, "HOLD": True, "BUY": False}  # HOLD asks for what is held
+    assert after.blocked_by == {}
     last = [bar for bar in bars[start + 7 :] if bar.start.date() == bars[start].start.date()]
     for bar in last:
         decision = decider.decide(bar, long)

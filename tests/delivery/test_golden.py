@@ -211,7 +211,7 @@ def _config(**sections: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config": _config(env={"no_open_last_bars": 40})}, "its rules make the mask"),
+        ({"config": _config(env={"no_open_last_bars": 200})}, "its rules make the mask"),
         ({"config": _config(env={"exposure_levels": [-0.5, 0.0, 0.5]})}, "exposure_levels are"),
         ({"config": _config(features={"names": ["return_1"]})}, "feature_specification differs"),
         ({"config": _config(env={"action_set": "target"})}, "action_names are"),

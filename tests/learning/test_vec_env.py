@@ -147,7 +147,7 @@ def test_statistics_are_shares_and_means_per_decision_and_start_anew() -> None:
     components = dict.fromkeys(REWARD_NAMES, 0.0)
     sent = np.zeros(3)
     for _ in range(steps):
-        masked += int((~env.action_masks()).any(axis=1).sum())
+        masked += int((~env.action_masks() & (env.batch.reasons != 0)).any(axis=1).sum())
         volatility += int((env.batch.reasons != 0).any(axis=1).sum())
         actions = random.integers(0, 3, N)
         sent += np.bincount(actions, minlength=3)
