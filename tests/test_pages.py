@@ -75,6 +75,12 @@ def test_recipe_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_references_are_those_of_their_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "references.py"))
+    table = made["table"](_read(RESULTS / "references.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_hurdle_is_that_of_its_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "reward_hurdle.py"))
     table = made["table"](_read(RESULTS / "reward_hurdle.json"))
