@@ -79,6 +79,12 @@ STEPS = (
         25,
     ),
     Step(
+        "references",
+        f"benchmarks/references.py --jobs 2 --json {RESULTS}/references.json",
+        (f"{RESULTS}/references.json",),
+        4,
+    ),
+    Step(
         "select_checkpoint",
         f"benchmarks/select_checkpoint.py --jobs 2 --json {RESULTS}/select_checkpoint.json",
         (f"{RESULTS}/select_checkpoint.json",),
