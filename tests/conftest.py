@@ -27,7 +27,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_finish() -> None:
     """Look for garbage as rarely as `cli.main` does, and never in what the imports have made.
 
-    Those are a million objects by now, and statsmodels looks through them at every correction.
+    Those are a million objects by now.
     """
     gc.collect()
     gc.freeze()
