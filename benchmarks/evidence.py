@@ -96,8 +96,8 @@ STEPS = (
         (f"{RESULTS}/real_bars.json",),
         25,
     ),
-    _compared("mask_neutral", "624,625,626,627"),
-    _compared("mask_adverse", "624,625,626,627"),
+    _compared("mask_neutral", "628,629,630,631"),
+    _compared("mask_adverse", "628,629,630,631"),
     Step(
         "null_promotions",
         f"benchmarks/promotion_gates.py null --promotions 10 --jobs 2 "
