@@ -47,7 +47,6 @@ class TrialEvidence:
     Attributes:
         validation_excess: float64 (T,), of the model.
         trial_returns: float64 (trials, T), of trials on the same sessions.
-        run_sharpes: Per-session Sharpe ratios of every scored run, the promotion's included.
         trials: True number of trials, the promotion's own trainings included.
         evaluations: Independent evaluations among which each of the promotion's trainings chose
             its checkpoint, the mean; those of the trials are taken to be as many.
@@ -55,7 +54,6 @@ class TrialEvidence:
 
     validation_excess: Floats
     trial_returns: Floats
-    run_sharpes: list[float]
     trials: int
     evaluations: float
 
@@ -63,31 +61,19 @@ class TrialEvidence:
 def trial_evidence(
     study: StudyTrials, contenders: list[Contender], winner: Contender
 ) -> TrialEvidence:
-    """Collect the validation returns of trials and fresh runs, over the winner's sessions."""
+    """Collect the validation returns of the trials, over the winner's sessions."""
     trace = winner.validation_trace(winner.delivered())
     cash = trace.cash_returns()
-    rows: list[Floats] = []
-    runs: list[Floats] = []
-    for seeds in study.returns.values():
-        own = [np.asarray(run, np.float64) for run in seeds.values() if len(run) == len(cash)]
-        if own:
-            rows.append(mean_excess(own, cash))
-            runs += [run - cash for run in own]
+    scored = [list(seeds.values()) for seeds in study.returns.values()]
+    same = [[run.astype(float) for run in runs if len(run) == len(cash)] for runs in scored]
+    rows = [mean_excess(runs, cash) for runs in same if runs]
     fresh = [run for contender in contenders for run in contender.runs]
-    runs += [np.asarray(run.returns) - cash for run in fresh if len(run.returns) == len(cash)]
-    returns = np.array(rows) if rows else np.empty((0, len(cash)))
     return TrialEvidence(
         validation_excess=trace.daily_returns() - cash,
-        trial_returns=returns,
-        run_sharpes=[_sharpe(run) for run in runs],
+        trial_returns=np.array(rows) if rows else np.empty((0, len(cash))),
         trials=study.trials + len(fresh),
         evaluations=fmean(run.effective_evaluations for run in fresh),
     )
-
-
-def _sharpe(excess: Floats) -> float:
-    deviation = float(excess.std(ddof=1))
-    return float(excess.mean()) / deviation if deviation > 0.0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,6 @@ def collect(
         looks=opened.opening.looks,
         validation_excess=trials.validation_excess,
         trial_returns=trials.trial_returns,
-        run_sharpes=trials.run_sharpes,
         trials=trials.trials,
         evaluations=trials.evaluations,
         rivals=rivals,

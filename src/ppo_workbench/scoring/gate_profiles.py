@@ -41,7 +41,6 @@ class Evidence:
         validation_excess: float64 (T,), the model's excess session returns on validation.
         trial_returns: float64 (trials, T), excess session returns of the study's trials on
             validation, each the mean over its seeds.
-        run_sharpes: Per-session Sharpe ratios of all runs that were scored on validation.
         trials: All that are known: begun in the study, this promotion's own, and elsewhere.
         evaluations: Independent evaluations among which each of them chose its checkpoint.
         rivals: Sessions of each rival on the same test, or why there are none; a rival that
@@ -63,7 +62,6 @@ class Evidence:
     looks: int
     validation_excess: Floats
     trial_returns: Floats
-    run_sharpes: Sequence[float]
     trials: int
     rivals: Mapping[str, SessionPath | str]
     stressed: Mapping[str, tuple[str, Scorecard]]
@@ -128,7 +126,6 @@ def _production(evidence: Evidence) -> list[Gate]:
         expectancy(trace, alternative),
         deflated_validation(
             evidence.validation_excess,
-            evidence.run_sharpes,
             (evidence.trials, evidence.evaluations),
             q,
             alternative,

@@ -3,7 +3,7 @@
 Each refuses where its sample does not admit the statistic, and says what is missing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from math import ceil, sqrt
 from typing import ParamSpec
@@ -25,7 +25,6 @@ from ppo_workbench.scoring.sharpe_statistics import (
 from ppo_workbench.scoring.trace import Trace
 
 LARGEST_LOSS_PROBABILITY = 0.10
-LEAST_SERIES = 10  # fewer trials say little of how far trials spread
 CSCV_BLOCK_SESSIONS = 10
 MOST_CSCV_BLOCKS = 16
 POWER_WORLDS = 50
@@ -84,29 +83,28 @@ def expectancy(
 @fails_closed("deflated_sharpe", CONFIDENCE)
 def deflated_validation(
     excess: Floats,
-    trial_sharpes: Sequence[float],
     choices: tuple[int, float],
     sessions_per_year: float,
     alternative: Alternative,
 ) -> Gate:
     """Ask for a DSR of .95 on validation (Bailey and Lopez de Prado 2014).
 
+    Luck is the sampling error of a ratio whose true value is 0, at that of independent trials.
+    The paper puts the spread of the trials' ratios in its place; but that is also the spread of
+    good and bad settings and of trainings that pruning ended, so it refuses the skilled, and
+    trials that are alike hide their number behind it.
+
     Args:
         excess: float64 (T,), the model's excess session returns on validation.
-        trial_sharpes: Per-session Sharpe ratios of all runs that were scored. Fewer than
-            `LEAST_SERIES` say little of their spread: then it is at least that of noise.
         choices: Every trial counts: pruned, failed and re-run ones, and this promotion's own;
             and the independent evaluations among which each has chosen its checkpoint.
         sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
     moments = SharpeMoments.of(excess)
-    spread = float(np.std(trial_sharpes, ddof=1)) if len(trial_sharpes) > 1 else 0.0
-    if len(trial_sharpes) < LEAST_SERIES:
-        spread = max(spread, 1.0 / sqrt(moments.sessions - 1))
     trials, evaluations = choices
     tries = ceil(trials * evaluations)
-    found = deflated_sharpe(moments, tries, spread)
+    found = deflated_sharpe(moments, tries, 1.0 / sqrt(moments.sessions - 1))
     benchmark, q = found.expected_maximum_per_session, annual_root(sessions_per_year)
     reason = (
         f"Sharpe ratio {moments.sharpe_per_session * q:.2f} a year on validation; the best of "
