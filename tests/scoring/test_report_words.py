@@ -74,6 +74,31 @@ def test_headline_does_not_count_a_win_over_a_yardstick_as_a_find() -> None:
     assert headline(_document(differences=rows), ARMS).startswith("Nothing was found")
 
 
+def test_headline_names_a_simple_policy_that_is_better_and_no_policy_that_knows() -> None:
+    arms = (
+        *ARMS,
+        Arm("ridge", "Ridge", "yardstick"),
+        Arm("boosting", "Boosting", "yardstick"),
+        Arm("oracle", "Oracle", "yardstick"),
+    )
+    rows = [
+        _difference("execute", "sharpe_annual", 1.4, decided=True),
+        _difference("flat", "sharpe_annual", 2.0, decided=True),
+        _difference("boosting", "sharpe_annual", -0.1, decided=False),
+        _difference("oracle", "sharpe_annual", -5.0, decided=True),
+        _difference("ridge", "max_drawdown_frac", 0.02, decided=True),
+    ]
+    said = "Masked: better than Execute in Sharpe ratio."
+    assert headline(_document(differences=rows), arms) == said
+
+    worse = _difference("ridge", "sharpe_annual", -0.4, decided=True)
+    turned = worse | {"first": "ridge", "second": "masked", "estimate": 0.4}
+    for row in (worse, turned):
+        assert headline(_document(differences=[*rows, row]), arms) == (
+            f"{said} Better than Masked in Sharpe ratio without reinforcement learning: Ridge."
+        )
+
+
 def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
     rows = [
         _difference("execute", "max_drawdown_frac", -0.2, decided=True),

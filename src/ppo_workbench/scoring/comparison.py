@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
-from ppo_workbench.scoring.report_document import display_name
+from ppo_workbench.scoring.report_document import KNOWING, display_name
 from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
 from ppo_workbench.scoring.samples import NOTHING, StatisticsError
 from ppo_workbench.scoring.seed_statistics import compare_seeds
@@ -31,7 +31,6 @@ Floats = npt.NDArray[np.float64]
 WORLDS, DAYS = "worlds", "days and seeds"
 CONFIDENCE = 0.95
 MEDIAN_DRAWS = 10_000
-KNOWING = ("oracle", "reference")  # reference policies that know what made the bars: no rivals
 COMPARED = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),

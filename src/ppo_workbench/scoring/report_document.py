@@ -34,6 +34,7 @@ NAMES = {
     "random-legal": "random legal actions",
     "flat": "flat (never trades)",
 }
+KNOWING = ("oracle", "reference")  # reference policies that know what made the bars: no rivals
 SIDES = ("first", "second")  # of a difference
 RESAMPLED = "days and seeds"  # how a document says that its runs traded the same days
 

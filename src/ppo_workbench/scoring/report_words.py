@@ -6,6 +6,7 @@ from typing import Any
 from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.report_document import (
+    KNOWING,
     SIDES,
     Arm,
     Document,
@@ -39,7 +40,7 @@ def headline(document: Document, arms: Sequence[Arm]) -> str:
     if document.get("kind") == SINGLE:
         return _model_headline(document, found, chosen, arms)
     if found:
-        return _difference_headline(found, chosen, arms)
+        return _difference_headline(found, chosen, arms) + _simpler(found, chosen, arms)
     return _target_sentence(document, chosen)
 
 
@@ -157,6 +158,20 @@ def _difference_headline(
         return f"{chosen.title}: {verdict}"
     kind = "trained variants" if trained.issuperset(rivals) else "variants"
     return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
+
+
+def _simpler(found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]) -> str:
+    """Name the policies that nobody trained as an agent and that are better nevertheless."""
+    simple = {arm.name for arm in arms if arm.kind != "trained"}.difference(KNOWING)
+    better = [
+        title_of(arms, _rival(row, chosen))
+        for row in found
+        if row["figure"] == _FIRST[0] and row["decided"]
+        if chosen.name in (row[side] for side in SIDES) and _rival(row, chosen) in simple
+        if _sign(row) == (-1 if row["first"] == chosen.name else 1)
+    ]
+    said = f"Better than {chosen.title} in {spoken(_FIRST[0])} without reinforcement learning"
+    return f" {said}: {_listed(better)}." if better else ""
 
 
 def _rival(row: Mapping[str, Any], chosen: Arm) -> str:
