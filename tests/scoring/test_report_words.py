@@ -81,6 +81,7 @@ def test_headline_names_a_simple_policy_that_is_better_and_no_policy_that_knows(
         Arm("boosting", "Boosting", "yardstick"),
         Arm("oracle", "Oracle", "yardstick"),
     )
+    cards = {"market": {arm.name: [{"n_trades": 5}] for arm in arms}}
     rows = [
         _difference("execute", "sharpe_annual", 1.4, decided=True),
         _difference("flat", "sharpe_annual", 2.0, decided=True),
@@ -89,12 +90,12 @@ def test_headline_names_a_simple_policy_that_is_better_and_no_policy_that_knows(
         _difference("ridge", "max_drawdown_frac", 0.02, decided=True),
     ]
     said = "Masked: better than Execute in Sharpe ratio."
-    assert headline(_document(differences=rows), arms) == said
+    assert headline(_document(differences=rows, cards=cards), arms) == said
 
     worse = _difference("ridge", "sharpe_annual", -0.4, decided=True)
     turned = worse | {"first": "ridge", "second": "masked", "estimate": 0.4}
     for row in (worse, turned):
-        assert headline(_document(differences=[*rows, row]), arms) == (
+        assert headline(_document(differences=[*rows, row], cards=cards), arms) == (
             f"{said} Better than Masked in Sharpe ratio without reinforcement learning: Ridge."
         )
 
