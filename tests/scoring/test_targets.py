@@ -22,6 +22,7 @@ GOOD = dict.fromkeys(TOLD, 0.0) | {
     "exposure_mean_abs": 0.4,
     "years": 4.0,
 }
+IDLE = GOOD | {"n_trades": 3.0}
 RUN = SeedRun(3, GOOD, GOOD, entropy_nats=0.4, finite=True)
 
 
@@ -49,7 +50,12 @@ def test_flat_agent_with_a_small_drawdown_meets_nothing() -> None:
     [
         (RUN, []),
         (replace(RUN, entropy_nats=None), []),
-        (replace(RUN, entropy_nats=0.004), ["collapsed to an entropy of 0.0040 nats"]),
+        (replace(RUN, entropy_nats=0.004), []),
+        (replace(RUN, validation=IDLE), []),
+        (
+            replace(RUN, validation=IDLE, entropy_nats=0.004),
+            ["collapsed to an entropy of 0.0040 nats, 3 round trips on validation"],
+        ),
         (replace(RUN, test=GOOD | {"max_drawdown_frac": 0.26}), ["drawdown 26.0% on test"]),
         (
             replace(RUN, validation=GOOD | {"max_drawdown_frac": 0.3}),
@@ -86,7 +92,7 @@ def test_stability_counts_seeds_and_lists_them() -> None:
     assert stability_sentence("masked", found) == (
         "masked: 3 of 4 seeds hold all targets on 4.0 validation years, 3 on the test; 1 diverged."
     )
-    found = stability([RUN, replace(RUN, entropy_nats=0.0)])
+    found = stability([RUN, replace(RUN, validation=IDLE, entropy_nats=0.0)])
     assert (found["diverged"], found["failed"]) == (0, 1)
     assert stability_sentence("masked", found).endswith(
         "none diverged, 25% or more were lost or the policy collapsed in 1."

@@ -16,7 +16,7 @@ Card = Mapping[str, float]
 LEAST_TRADES = 200
 LEAST_EXPOSURE = 0.2
 RUINOUS_DRAWDOWN_FRAC = 0.25
-COLLAPSED_ENTROPY_NATS = 0.01
+COLLAPSED_ENTROPY_NATS = 0.01  # and idle: where orders have one name, the skilled are certain too
 TOLD = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("n_trades", "exposure_mean_abs", "years"),
@@ -107,8 +107,12 @@ def divergences(run: SeedRun) -> list[str]:
 def failures(run: SeedRun) -> list[str]:
     """Say how a training that did not diverge came to a bad end; empty if it did not."""
     found = []
-    if run.entropy_nats is not None and run.entropy_nats < COLLAPSED_ENTROPY_NATS:
-        found.append(f"collapsed to an entropy of {run.entropy_nats:.4f} nats")
+    entropy, trades = run.entropy_nats, run.validation["n_trades"]
+    idle = not trades_enough(trades, run.validation["exposure_mean_abs"])
+    if idle and entropy is not None and entropy < COLLAPSED_ENTROPY_NATS:
+        found.append(
+            f"collapsed to an entropy of {entropy:.4f} nats, {trades:.0f} round trips on validation"
+        )
     for split, card in (("validation", run.validation), ("test", run.test)):
         if card["max_drawdown_frac"] > RUINOUS_DRAWDOWN_FRAC:
             found.append(f"drawdown {card['max_drawdown_frac']:.1%} on {split}")
