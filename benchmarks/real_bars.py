@@ -6,7 +6,7 @@
 Nothing is tuned: hyperparameters, features and reward are the presets' own.  For each series
 
 1. `task=compare`: masked, reject and execute, retrained for every fold of an anchored walk-forward
-   and every seed, beside the threshold rule and buy-and-hold;
+   and every seed, beside the threshold rule, forecasts and buy-and-hold;
 2. the break-even cost a side of every arm and seed over the joined tests;
 3. a small sweep and a promotion on a holdout: the gates' verdict.
 
@@ -32,7 +32,7 @@ import numpy as np
 
 COMPOSING = Lock()  # Hydra composes one configuration at a time
 ARMS = ("masked", "reject", "execute")
-SHOWN = (*ARMS, "threshold", "buy-and-hold")
+SHOWN = (*ARMS, "threshold", "ridge", "boosting", "buy-and-hold")
 SEEDS = (0, 1, 2)
 FORWARD = ("splits=walk_forward_anchored", "splits.folds=4")
 
@@ -198,7 +198,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for arm in SHOWN:
             figures = row["figures"][arm]
             sharpe, drawdown = figures["sharpe_annual"], figures["max_drawdown_frac"]
-            span = "" if sharpe["low"] is None else f" [{sharpe['low']:.2f}, {sharpe['high']:.2f}]"
+            apart = sharpe["low"] != sharpe["high"]
+            span = f" [{sharpe['low']:.2f}, {sharpe['high']:.2f}]" if apart else ""
             even = cost(row["break_even"][arm]) if arm in row["break_even"] else "-"
             lines.append(
                 f"| {row['series']} | {arm} | {sharpe['mean']:.2f}{span} | {drawdown['mean']:.1%} "
