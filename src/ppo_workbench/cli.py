@@ -16,6 +16,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -366,11 +367,16 @@ def _own_hydra() -> Iterator[None]:
 def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
     """Let Hydra read these arguments and pass its exceptions on instead of exiting with 1."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    look = Hydra.get_mode
     sys.argv = [sys.argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if not any("hydra.mode" in argument for argument in arguments):
+        # It composes everything a first time, half of a refusal's time, to look for `hydra.mode`.
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
+        Hydra.get_mode = look  # type: ignore[method-assign]
         sys.argv = before[0]
         if before[1] is None:
             del os.environ["HYDRA_FULL_ERROR"]
