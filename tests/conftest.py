@@ -37,7 +37,10 @@ FIRST = (
     "tests/e2e/test_secrets.py",
     "tests/e2e/test_sweep_interruption.py",
     "tests/e2e/test_pruning.py",
+    "tests/learning/test_native_update.py",
+    "tests/sweeps/test_faults.py",
     "tests/test_extending.py",
+    "tests/scoring/test_supervised.py",
     "tests/test_paper_feed.py",
 )
 
