@@ -21,16 +21,18 @@ from ppo_workbench.cli import OBJECTS_BETWEEN_COLLECTIONS
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
 
-# The files to begin with, in this order: long ones, so that no worker ends alone.  One worker
-# takes the first and the third, the other one the second and the fourth: these compile nothing
-# while the first one compiles the kernels of a training, which takes half a minute.
+# The files to begin with, in this order: long ones, so that no worker ends alone.  The first one
+# compiles the kernels of a training, half a minute in which its worker takes no other file; the
+# files up to `test_analysis.py` compile nothing, so the other worker does not do it again.  Those
+# of tests/sweeps come late: their server of processes, which stays, preloads nothing for trials.
 FIRST = (
     "tests/e2e/test_commands.py",
+    "tests/records/test_tracking.py",
     "tests/test_doc_commands.py",
-    "tests/e2e/test_comparison.py",
     "tests/test_promotion_parts.py",
     "tests/test_conf.py",
-    "tests/records/test_tracking.py",
+    "tests/records/test_analysis.py",
+    "tests/e2e/test_comparison.py",
     "tests/e2e/test_promotion.py",
     "tests/e2e/test_tutorial.py",
     "tests/test_paper.py",
@@ -38,10 +40,10 @@ FIRST = (
     "tests/e2e/test_sweep_interruption.py",
     "tests/e2e/test_pruning.py",
     "tests/learning/test_native_update.py",
-    "tests/sweeps/test_faults.py",
     "tests/test_extending.py",
     "tests/scoring/test_supervised.py",
     "tests/test_paper_feed.py",
+    "tests/sweeps/test_faults.py",
 )
 
 
