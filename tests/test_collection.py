@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import FIRST
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,10 @@ def test_no_id_of_this_run_holds_bytes(request: pytest.FixtureRequest) -> None:
     ids = [item.nodeid for item in request.session.items]
     # Three escapes in a row: a zip's or gzip's head has them, a name with one odd letter has not.
     assert [name for name in ids if re.search(r"(\\x[0-9a-f]{2}){3}", name)] == []
+
+
+def test_files_that_are_begun_with_exist() -> None:
+    assert [name for name in FIRST if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ppo_workbench.cli import _composed
+from ppo_workbench.composing import composed
 from ppo_workbench.config import ConfigError
 from ppo_workbench.recorded import check_files, under_overrides
 
@@ -24,13 +24,13 @@ def recorded() -> dict[str, Any]:
         "env.flat_last_bars=5",
         "splits.train_frac=0.3",
     ]
-    values = OmegaConf.to_container(_composed(trained).cfg, resolve=False, enum_to_str=True)
+    values = OmegaConf.to_container(composed(trained).cfg, resolve=False, enum_to_str=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
 def _merged(recorded: dict[str, Any], *overrides: str) -> Any:
-    return under_overrides(recorded, _composed(overrides), _composed([]), overrides)
+    return under_overrides(recorded, composed(overrides), composed([]), overrides)
 
 
 def test_recorded_sections_stand_where_the_command_names_nothing(recorded: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def test_recorded_sections_stand_where_the_command_names_nothing(recorded: dict[
 
 
 def test_value_of_the_command_wins_even_where_it_is_the_default(recorded: dict[str, Any]) -> None:
-    default = _composed([]).cfg.risk.daily_loss.max_loss_frac
+    default = composed([]).cfg.risk.daily_loss.max_loss_frac
 
     merged = _merged(recorded, f"risk.daily_loss.max_loss_frac={default}", "costs.fee_bps=3")
 
@@ -59,11 +59,11 @@ def test_value_of_the_command_wins_even_where_it_is_the_default(recorded: dict[s
 def test_option_of_the_command_replaces_its_section_even_the_default(
     recorded: dict[str, Any],
 ) -> None:
-    assert recorded["costs"] != OmegaConf.to_container(_composed([]).cfg.costs)
+    assert recorded["costs"] != OmegaConf.to_container(composed([]).cfg.costs)
 
     merged = _merged(recorded, "costs=synthetic")
 
-    assert merged.costs == _composed([]).cfg.costs
+    assert merged.costs == composed([]).cfg.costs
     assert merged.data.synthetic.seed == 7
 
 
@@ -73,7 +73,7 @@ def test_option_brings_its_sections_along_and_an_experiment_its_values(
     daily, other = _merged(recorded, "data=sp500"), _merged(recorded, "experiment=deliverables")
 
     assert daily.data.source == "sp500"
-    assert daily.env == _composed(["data=sp500"]).cfg.env
+    assert daily.env == composed(["data=sp500"]).cfg.env
     assert daily.splits.train_frac == 0.3
     assert daily.env.flat_last_bars is None  # days have no last five minutes to be flat for
     assert (other.data.synthetic.seed, other.data.synthetic.sessions) == (302, 5040)
@@ -87,8 +87,8 @@ def test_recording_of_an_older_version_is_filled_with_defaults(recorded: dict[st
     merged = _merged(older)
 
     assert merged.splits.train_frac == 0.3
-    assert merged.splits.protocol == _composed([]).cfg.splits.protocol
-    assert merged.reward == _composed([]).cfg.reward
+    assert merged.splits.protocol == composed([]).cfg.splits.protocol
+    assert merged.reward == composed([]).cfg.reward
 
 
 def _of_files(recorded: dict[str, Any], **files: str | None) -> dict[str, Any]:

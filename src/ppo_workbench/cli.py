@@ -16,14 +16,16 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
+from ppo_workbench.composing import composed, own_hydra
 from ppo_workbench.config import (
     CHANGES_ON_RESUME,
     SOURCES_WITHOUT_FILE,
@@ -93,7 +95,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     overrides = _with_null_options(overrides)
     try:
         _check_overrides(overrides)
-        given = _composed(overrides)
+        given = composed(overrides)
         _check_market(given)
         return _checked(_with_recorded(given, overrides), given.choices)[0]
     except Exception as error:
@@ -269,22 +271,12 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     return merged
 
 
-def _composed(overrides: Sequence[str]) -> Composed:
-    """Compose overrides from Python; interpolations stay as they are written."""
-    with _own_hydra():
-        cfg = hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
-    choices = dict(cfg.hydra.runtime.choices)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return Composed(cfg, choices)
-
-
 def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration; a command on a model has what the model recorded in it."""
     recorded = _recorded(given.cfg)
     if recorded is None:
         return given.cfg
-    merged = under_overrides(recorded, given, _composed([]), overrides)
+    merged = under_overrides(recorded, given, composed([]), overrides)
     check_files(merged, recorded)
     return merged
 
@@ -351,26 +343,19 @@ def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, st
 
 
 @contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Initialise Hydra for `compose`, also where a notebook or a job has done so before."""
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF), job_name="ppo_workbench", version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
-@contextmanager
 def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
     """Let Hydra read these arguments and pass its exceptions on instead of exiting with 1."""
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    look = Hydra.get_mode
     sys.argv = [sys.argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if not any("hydra.mode" in argument for argument in arguments):
+        # It composes everything a first time, half of a refusal's time, to look for `hydra.mode`.
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
+        Hydra.get_mode = look  # type: ignore[method-assign]
         sys.argv = before[0]
         if before[1] is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -418,7 +403,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 def _check_outputs(overrides: Sequence[str]) -> None:
     """Refuse jobs that would train under one name, before the first of them has trained."""
-    with _own_hydra():
+    with own_hydra():
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
         keys = {override.get_key_element().lstrip("+~") for override in parsed}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,9 @@ def _document(home: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+def compared(make_home: Callable[[str], Path]) -> Path:
     """Run one tiny comparison."""
-    home = tmp_path_factory.mktemp("compared")
-    (home / "mlruns").mkdir()
-    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+    home = make_home("compared")
     assert Workbench(home).run(*SHORT, "output=tiny").code == 0
     return home
 

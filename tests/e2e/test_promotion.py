@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ command(sys.argv[1:])
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("promotion")
+def home(make_home: Callable[[str], Path]) -> Path:
+    home = make_home("promotion")
     assert Workbench(home).run(*SMOKE).code == 0
     return home
 

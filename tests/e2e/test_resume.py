@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ def _same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_resume_after_sigkill_ends_with_the_same_weights_and_metrics(tmp_path: Path) -> None:
-    calm, rough = tmp_path / "calm", tmp_path / "rough"
-    calm.mkdir()
-    rough.mkdir()
+def test_resume_after_sigkill_ends_with_the_same_weights_and_metrics(
+    make_home: Callable[[str], Path],
+) -> None:
+    calm, rough = make_home("calm"), make_home("rough")
     assert Workbench(calm).run(*RUN).code == 0
     checkpoint = rough / "mlruns" / "checkpoints" / "run.ckpt"
     with subprocess.Popen(

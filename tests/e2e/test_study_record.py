@@ -1,6 +1,7 @@
 """A tiny real study with a budget of minutes, gone on with once: everything is found again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ SWEEP = [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("study")
+def home(make_home: Callable[[str], Path]) -> Path:
+    home = make_home("study")
     for n_trials in (2, 3):
         assert Workbench(home).run(*SWEEP, f"hydra.sweeper.n_trials={n_trials}").code == 0
     return home

@@ -1,6 +1,7 @@
 """A real sweep of two tiny trials: Hydra, Optuna, processes, MLflow and the analysis."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -15,8 +16,8 @@ SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "trackin
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("sweep")
+def swept(make_home: Callable[[str], Path]) -> Path:
+    home = make_home("sweep")
     assert Workbench(home).run(*SMOKE).code == 0
     return home
 

@@ -23,7 +23,11 @@ SWEEP = [
 ]
 
 
-@pytest.mark.parametrize("send", [os.killpg, os.kill])
+@pytest.mark.parametrize(
+    # Both ways, and more, are sent to a sweep of nothing in tests/sweeps/test_faults.py.
+    "send",
+    [os.killpg, pytest.param(os.kill, marks=pytest.mark.slow)],
+)
 def test_sweep_that_is_interrupted_ends_its_trials_and_its_record(
     send: Callable[[int, int], None], recording: Workbench
 ) -> None:

@@ -102,7 +102,7 @@ def _three_updates(
     if exact:
         double_update(third, rollout, orders)
     expected = sb3_update(theirs, rollout, orders)
-    sums = update(bind_network(ours.policy), rollout, orders, _hyperparameters(ours))
+    sums = update(bind_network(ours.policy), rollout, orders, _hyperparameters(ours), None)
     got = dict(zip((*LOSSES, "epochs"), sums.tolist(), strict=True))
     return ours, theirs, got, expected, third
 
@@ -278,7 +278,7 @@ def test_update_where_one_action_is_legal_moves_no_logit() -> None:
     rollout = rollout._replace(masks=only, log_probs=np.zeros(16, np.float32))
     before = model.policy.action_net.weight.detach().clone()
     orders = np.arange(16, dtype=np.int64)[None, :]
-    losses = update(bind_network(model.policy), rollout, orders, _hyperparameters(model))
+    losses = update(bind_network(model.policy), rollout, orders, _hyperparameters(model), None)
     assert torch.equal(model.policy.action_net.weight, before)
     assert losses[LOSSES.index("entropy_loss")] == 0.0
 
@@ -304,7 +304,7 @@ def test_update_with_a_negative_reward_signal_lowers_the_actions_probability() -
         normalize_advantage=False, ent_coef=0.0, vf_coef=0.0, batch_size=64
     )
     net: Network = bind_network(model.policy)
-    update(net, rollout, np.arange(64, dtype=np.int64)[None, :], h)
+    update(net, rollout, np.arange(64, dtype=np.int64)[None, :], h, None)
     _, after, _ = evaluate(model, rollout.observations, rollout.actions, None)
     assert after.mean() < log_p.mean()
 
@@ -325,7 +325,7 @@ def test_update_in_threads_equals_one_thread_bit_for_bit(size: int, lanes: int) 
     rollout = random_rollout(models[0], 1200, True, random)
     order = np.stack([random.permutation(1200) for _ in range(2)])
     alone, shared = (bind_network(model.policy) for model in models)
-    losses = update(alone, rollout, order, _hyperparameters(models[0]))
+    losses = update(alone, rollout, order, _hyperparameters(models[0]), None)
     np.testing.assert_array_equal(
         losses, update(shared, rollout, order, _hyperparameters(models[1]), lanes)
     )

@@ -1,5 +1,6 @@
 """The registry says what the files say, whatever a kill or a dead store left out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from ppo_workbench.records.tracking import open_tracker
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(make_home: Callable[[str], Path]) -> Path:
     """Return a home whose store the tests share, each under a name of its own."""
-    return tmp_path_factory.mktemp("registry")
+    return make_home("registry")
 
 
 def _client(home: Path) -> Any:

@@ -1,5 +1,6 @@
 """A store that goes away: what it did not take waits, and arrives once and whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class _Client:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for the whole module: creating a database takes seconds."""
-    return tmp_path_factory.mktemp("spool")
+def home(make_home: Callable[[str], Path]) -> Path:
+    """One store for the whole module."""
+    return make_home("spool")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +36,9 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for the whole module: creating a database takes seconds."""
-    return tmp_path_factory.mktemp("tracking")
+def home(make_home: Callable[[str], Path]) -> Path:
+    """One store for the whole module."""
+    return make_home("tracking")
 
 
 def _client(home: Path) -> Any:

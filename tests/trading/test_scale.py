@@ -83,8 +83,17 @@ def _walk(bars: Bars, config: Config) -> dict[str, npt.NDArray[Any]]:
     return {name: np.array(values) for name, values in seen.items()}
 
 
-@pytest.mark.parametrize("costs", COSTS)
-@pytest.mark.parametrize("risk", RISKS)
+# Each preset of costs with one of risk, and each of risk twice; all pairs take ten seconds.
+PAIRS = [
+    pytest.param(
+        risk, costs, marks=() if at % len(RISKS) == RISKS.index(risk) else pytest.mark.slow
+    )
+    for risk in RISKS
+    for at, costs in enumerate(COSTS)
+]
+
+
+@pytest.mark.parametrize(("risk", "costs"), PAIRS)
 def test_price_times_a_power_of_two_gives_the_same_bits(risk: str, costs: str) -> None:
     config = _config(risk, costs)
     plain = _walk(_bars(), config)

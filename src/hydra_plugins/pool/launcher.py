@@ -30,7 +30,7 @@ class PoolConf:
     n_jobs: int = 2
     threads: Optional[int] = None  # noqa: UP045  OmegaConf's schema
     preload: List[str] = field(  # noqa: UP006
-        default_factory=lambda: ["ppo_workbench.pipeline.tasks"]
+        default_factory=lambda: ["ppo_workbench.pipeline.preloaded"]
     )
     log: Optional[str] = "log.txt"  # noqa: UP045
 

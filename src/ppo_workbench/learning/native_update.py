@@ -362,7 +362,7 @@ def add_to(sums: Floats, values: Floats) -> None:
 
 @kernel
 def update(
-    net: Network, rollout: Rollout, order: Ints, h: Hyperparameters, lanes: int | None = None
+    net: Network, rollout: Rollout, order: Ints, h: Hyperparameters, lanes: int | None
 ) -> npt.NDArray[np.float64]:
     """Run all epochs of minibatch updates; stop early at `target_kl` as SB3 does.
 

@@ -7,8 +7,8 @@ beforehand from the calendar and never from later bars.
 
 import difflib
 import warnings
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -140,7 +140,8 @@ def check_timezone(name: str, key: str = "data.timezone") -> None:
 def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
     """Load the sessions around two moments, with some days to spare on both sides.
 
-    exchange_calendars covers only about 20 years unless it is told where to start.
+    exchange_calendars covers only about 20 years unless it is told where to start, and takes
+    longer than all the rest: the last tables are kept, so their arrays cannot be written to.
 
     Args:
         name: exchange_calendars name such as "XNYS" or "24/7", or one of `own_calendars`.
@@ -150,6 +151,11 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
     Raises:
         BarsError: If the calendar is unknown or does not cover the dates.
     """
+    return _sessions_between(name, first_ns // NS_PER_DAY, last_ns // NS_PER_DAY)
+
+
+@lru_cache(maxsize=32)
+def _sessions_between(name: str, first_day: int, last_day: int) -> SessionTable:
     import exchange_calendars
     import pandas as pd
 
@@ -163,7 +169,7 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
             f"exchange_calendars such as {', '.join(near)}"
         )
     make = OWN_CALENDARS.get(name, partial(exchange_calendars.get_calendar, name))
-    first, last = (pd.Timestamp(ns).normalize() for ns in (first_ns, last_ns))
+    first, last = (pd.Timestamp(day * NS_PER_DAY) for day in (first_day, last_day))
     reason = ""
     # Some calendars are bounded: without the margin the bars may still fit; a day more, since a
     # date can be the day after its midnight in UTC.
@@ -204,7 +210,7 @@ def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
     after_midnight = opens - midnight
     values, counts = np.unique(after_midnight, return_counts=True)
     late = np.maximum(after_midnight - values[np.argmax(counts)], 0)
-    return SessionTable(
+    table = SessionTable(
         name=name,
         timezone=timezone,
         day=dates.as_unit("ns").asi8 // NS_PER_DAY,
@@ -214,6 +220,10 @@ def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
         break_end_ns=breaks[1],
         usual_open_ns=opens - late,
     )
+    for array in (getattr(table, field.name) for field in fields(table)):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    return table
 
 
 def _utc_ns(values: object) -> Int64Array:
