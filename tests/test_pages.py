@@ -43,7 +43,9 @@ def _median(figure: dict[str, Any]) -> list[float]:
 
 
 def _mean(figure: dict[str, Any]) -> list[float]:
-    return [figure[key] for key in ("mean", "low", "high")]
+    """Return a mean with its interval, which is none where a policy never trades."""
+    ends = [figure["low"], figure["high"]]
+    return [figure["mean"], *(ends if ends[0] != ends[1] else [])]
 
 
 def test_headline_is_that_of_the_reporting_comparison() -> None:
@@ -107,6 +109,7 @@ def test_markets_hard_on_masks_are_those_of_their_results() -> None:
             (row[3], "execute", "sharpe_annual", 1.0),
             (row[4], "execute", "max_drawdown_frac", 100.0),
             (row[5], "threshold", "sharpe_annual", 1.0),
+            (row[6], "ridge", "sharpe_annual", 1.0),
         ):
             (one,) = (
                 each
@@ -114,15 +117,15 @@ def test_markets_hard_on_masks_are_those_of_their_results() -> None:
                 if (each["first"], each["second"], each["figure"]) == ("masked", rival, figure)
             )
             _check(cell, [one["estimate"], one["low"], one["high"]], scale)
-        _check(row[6], [figures["oracle"]["sharpe_annual"]["median"]])
+        _check(row[7], [figures["oracle"]["sharpe_annual"]["median"]])
 
 
 def test_real_bars_are_those_of_their_results() -> None:
     rows = _rows("docs/no_edge.md", "| bars, tests |")
     long = [one for one in _read(RESULTS / "real_bars.json") if "figures" in one]
-    names = ("masked", "reject", "execute", "threshold", "buy-and-hold")
+    names = ("masked", "reject", "execute", "threshold", "ridge", "boosting", "buy-and-hold")
     expected = [(one, name) for one in long for name in names]
-    assert len(rows) == len(expected) == 15
+    assert len(rows) == len(expected) == 21
     for row, (one, name) in zip(rows, expected, strict=True):
         figures = one["figures"][name]
         _check(row[2], _mean(figures["sharpe_annual"]))

@@ -349,8 +349,10 @@ def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
     look = Hydra.get_mode
     sys.argv = [sys.argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if not any("hydra.mode" in argument for argument in arguments):
-        # It composes everything a first time, half of a refusal's time, to look for `hydra.mode`.
+    own_conf = "PPO_WORKBENCH_CONF" in os.environ
+    if not own_conf and not any("hydra.mode" in argument for argument in arguments):
+        # It composes everything a first time, half of a refusal's time, to look for `hydra.mode`,
+        # which no file of ours sets.
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
