@@ -4,13 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.learning.builders import learning_config, make_env
 
-from ppo_workbench.config import BudgetConfig, ConfigError, Learner, ModelType
+from ppo_workbench.config import ActionSet, BudgetConfig, ConfigError, Learner, ModelType
 from ppo_workbench.learning.budget import Budget
-from ppo_workbench.learning.models import build_model, check_device
+from ppo_workbench.learning.models import HELD_AT_FIRST, build_model, check_device
 from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,31 @@ def test_native_learner_has_the_adam_that_sb3_would_have_made(kind: ModelType) -
     assert len(ours.param_groups) == 1
     parameters = list(models[0].policy.parameters())
     assert all(a is b for a, b in zip(ours.param_groups[0]["params"], parameters, strict=True))
+
+
+@pytest.mark.parametrize("kind", list(ModelType))
+@pytest.mark.parametrize("learner", list(Learner))
+@pytest.mark.parametrize(
+    ("action_set", "expected"), [(ActionSet.target, HELD_AT_FIRST), (ActionSet.step, 1 / 3)]
+)
+def test_start_holds_where_every_level_can_be_asked_for(
+    kind: ModelType, learner: Learner, action_set: ActionSet, expected: float
+) -> None:
+    config = learning_config(
+        model__type=kind,
+        model__learner=learner,
+        env__action_set=action_set,
+        env__exposure_levels=[-1.0, -0.6, -0.2, 0.0, 0.2, 0.6, 1.0],
+    )
+    env = make_env(config)
+    model = build_model(config.model, env, Budget(BudgetConfig(timesteps=256)), 0)
+    observations = torch.as_tensor(env.reset())
+    hold = torch.full((len(observations),), env.batch.market.space.hold)
+
+    with torch.no_grad():
+        _, log_probs, _ = model.policy.evaluate_actions(observations, hold)
+
+    assert log_probs.exp().numpy() == pytest.approx(np.full(len(hold), expected), abs=0.02)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "cuad", "mps:9"])

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from ppo_workbench.config import (
+    ActionSet,
     Activation,
     ConfigError,
     Learner,
@@ -24,6 +26,7 @@ from ppo_workbench.learning.native_update import ADAM_EPS
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO
+HELD_AT_FIRST = 0.9  # in `target`; chosen by benchmarks/hold_at_first.py
 _LOG = logging.getLogger(__name__)
 ALGORITHMS: dict[tuple[ModelType, Learner], type[MaskablePPO] | type[PPO]] = {
     (ModelType.maskable_ppo, Learner.native): NativeMaskablePPO,
@@ -93,7 +96,7 @@ def _build(
     config: ModelConfig, learner: Learner, env: TradingVecEnv, budget: Budget, seed: int
 ) -> Algorithm:
     activation = torch.nn.Tanh if config.activation is Activation.tanh else torch.nn.ReLU
-    return ALGORITHMS[config.type, learner](
+    model = ALGORITHMS[config.type, learner](
         "MlpPolicy",
         env,
         learning_rate=_schedule(config.learning_rate, config.learning_rate_schedule, budget),
@@ -118,6 +121,25 @@ def _build(
         seed=seed,
         device=config.device,
     )
+    if env.batch.market.space.kind is ActionSet.target:
+        _hold_at_first(model.policy.action_net, env.batch.market.space.hold)
+    return model
+
+
+def _hold_at_first(head: torch.nn.Module, hold: int) -> None:
+    """Let a policy that has learned nothing hold with probability `HELD_AT_FIRST`.
+
+    From a uniform start every order is undone a bar or two later, so none seems to pay and the
+    first thing learned is to be flat; the more levels there are, the longer that lasts.
+
+    Args:
+        head: Last layer of the actor, whose weights are near 0.
+        hold: Index of HOLD.
+    """
+    assert isinstance(head, torch.nn.Linear)
+    odds = HELD_AT_FIRST / (1.0 - HELD_AT_FIRST)
+    with torch.no_grad():
+        head.bias[hold] = math.log(odds * (head.out_features - 1))
 
 
 class _QuickAdam(torch.optim.Adam):
