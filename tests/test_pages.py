@@ -89,6 +89,12 @@ def test_hurdle_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_starts_are_those_of_their_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "hold_at_first.py"))
+    table = made["table"](_read(RESULTS / "hold_at_first.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_rules_of_checkpoints_are_those_of_their_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "select_checkpoint.py"))
     page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
