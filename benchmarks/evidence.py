@@ -100,10 +100,10 @@ STEPS = (
     _compared("mask_adverse", "628,629,630,631"),
     Step(
         "null_promotions",
-        f"benchmarks/promotion_gates.py null --promotions 10 --jobs 2 "
+        f"benchmarks/promotion_gates.py null --promotions 36 --jobs 2 "
         f"--json {RESULTS}/promotion_gates_null.json",
         (f"{RESULTS}/promotion_gates_null.json",),
-        8,
+        12,
     ),
 )
 
