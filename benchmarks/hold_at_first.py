@@ -29,6 +29,7 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {  # first seed, overrides
         (f"budget.timesteps={SHORT}", "data.synthetic.edge=0.06"),
     ),
     "step, 600,000 timesteps": (520, (f"budget.timesteps={SHORT}",)),
+    "step, 3,000,000 timesteps": (520, (f"budget.timesteps={LONG}",)),
     **{
         f"target, {2 * steps + 1} levels": (
             500,

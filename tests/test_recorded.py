@@ -76,7 +76,7 @@ def test_option_brings_its_sections_along_and_an_experiment_its_values(
     assert daily.env == composed(["data=sp500"]).cfg.env
     assert daily.splits.train_frac == 0.3
     assert daily.env.flat_last_bars is None  # days have no last five minutes to be flat for
-    assert (other.data.synthetic.seed, other.data.synthetic.sessions) == (302, 5040)
+    assert (other.data.synthetic.seed, other.data.synthetic.sessions) == (303, 5040)
     assert (other.env.gamma, other.risk.daily_loss.max_loss_frac) == (None, 0.5)
 
 

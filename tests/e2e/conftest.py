@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.e2e.workbench import BUDGET, TINY, Workbench
+from tests.e2e.workbench import BUDGET, TINY, TRADING, Workbench
 
 
 @pytest.fixture(scope="session")
@@ -10,7 +10,7 @@ def trained(make_home: Callable[[str], Path]) -> Workbench:
     """Train the model `first` once, fully recorded, from the command line."""
     workbench = Workbench(make_home("trained"))
     result = workbench.home / "first.json"
-    long = [*TINY, *BUDGET, "budget.timesteps=768", "budget.evaluations=3"]
+    long = [*TINY, *BUDGET, *TRADING, "budget.timesteps=768", "budget.evaluations=3"]
     assert workbench.run(*long, "output=first", f"result_json={result}").code == 0
     return workbench
 

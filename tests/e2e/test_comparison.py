@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from tests.e2e.workbench import SMALL_MODEL, Workbench
+from tests.e2e.workbench import SMALL_MODEL, TRADING, Workbench
 
 from ppo_workbench.delivery.artifact import load_artifact, verify
 from ppo_workbench.records.ledger import past_openings
@@ -23,7 +23,7 @@ TINY = [
     "splits.gap_bars=0",
     *SMALL_MODEL,
 ]
-COMPARE = ["task=compare", *TINY, "budget.timesteps=512", "budget.evaluations=2"]
+COMPARE = ["task=compare", *TINY, *TRADING, "budget.timesteps=512", "budget.evaluations=2"]
 SHORT = [*COMPARE, "compare.seeds=[0,1]", "compare.resamples=200"]
 # The masked arm of the preset alone.
 ONE_ARM = [*(f"~compare.arms.{arm}" for arm in ("reject", "execute", "all_true"))]

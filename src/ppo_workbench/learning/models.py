@@ -11,7 +11,6 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from ppo_workbench.config import (
-    ActionSet,
     Activation,
     ConfigError,
     Learner,
@@ -26,7 +25,7 @@ from ppo_workbench.learning.native_update import ADAM_EPS
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO
-HELD_AT_FIRST = 0.9  # in `target`; chosen by benchmarks/hold_at_first.py
+HELD_AT_FIRST = 0.9  # chosen by benchmarks/hold_at_first.py
 _LOG = logging.getLogger(__name__)
 ALGORITHMS: dict[tuple[ModelType, Learner], type[MaskablePPO] | type[PPO]] = {
     (ModelType.maskable_ppo, Learner.native): NativeMaskablePPO,
@@ -121,8 +120,7 @@ def _build(
         seed=seed,
         device=config.device,
     )
-    if env.batch.market.space.kind is ActionSet.target:
-        _hold_at_first(model.policy.action_net, env.batch.market.space.hold)
+    _hold_at_first(model.policy.action_net, env.batch.market.space.hold)
     return model
 
 
