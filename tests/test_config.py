@@ -91,6 +91,14 @@ def test_budget_with_one_limit_keeps_the_others_null(limit: dict[str, Any]) -> N
             {"model": {"type": "ppo"}, "env": {"mask_all_true": True}},
             "env.mask_all_true=true: is a control for model=maskable_ppo only",
         ),
+        (
+            {"model": {"type": "ppo"}, "env": {"mask_rules": False}},
+            "env.mask_rules=false: is a control for model=maskable_ppo only",
+        ),
+        (
+            {"task": "analyse", "compare": {"split": "validation"}, "splits": {"protocol": "cpcv"}},
+            "compare.split=validation: is of one split, splits.protocol=cpcv has folds",
+        ),
         ({"model": {"learning_rat": 1}}, "model.learning_rat=1: unknown key, did you mean "),
         ({"speed": 1}, "speed=1: unknown key"),
     ],

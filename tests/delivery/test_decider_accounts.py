@@ -36,6 +36,7 @@ def _models(experiment: Experiment, folder: Path) -> tuple[Artifact, Artifact]:
 _MARKETS: dict[str, tuple[str, ...]] = {
     "minutes": (*LADDER, FIVE, "env.fill=next_open"),
     "coins": (*LADDER, "market.lot=0", "market.minimum_order=0", "env.action_set=target", FIVE),
+    "bits": (*LADDER, FIVE, "env.action_set=target", "env.observe_mask=true"),
     "long only": ("env.allow_short=false", "env.exposure_levels=[0,1]", *LADDER),
 }
 

@@ -91,6 +91,7 @@ def _busy(rows: Walk, fills: int) -> None:
         ("env.action_set=target", "env.exposure_levels=[-1,-0.5,0,0.25,1]"),
         ("model=ppo", "risk.halt.enabled=true", "risk.halt.market_wide=true"),
         ("env.fill=next_close", "costs=us_equity", "market.lot=0"),
+        ("model=ppo", "env.observe_mask=true", "env.action_set=target"),
         (
             *("market.contract_multiplier=50", "market.lot=0.1", "market.minimum_order=11"),
             *("market.tick=0.05", "costs=us_futures", "costs.fee_per_share_usd=2.25"),

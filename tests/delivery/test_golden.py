@@ -84,6 +84,7 @@ def test_golden_vectors_are_the_same_each_time() -> None:
         {"env": {"action_set": "target", "exposure_levels": [-1.0, -0.5, 0.0, 0.5, 1.0]}},
         {"env": {"allow_short": False, "fill": "next_close"}},
         {"env": {"mask_all_true": True}},
+        {"model": {"type": "ppo"}, "env": {"observe_mask": True}},
         {"features": {"names": ["rsi_14", "macd_12_26_9", "volume_20", "regime_trend"]}},
         {"costs": {"fee_per_share_usd": 0.01, "borrow_annual_bps": 50.0}},
         {"risk": {"cooldown": {"enabled": True}, "order_rate": {"enabled": True}}},

@@ -21,21 +21,16 @@ from ppo_workbench.trading.env import ENV_ID, MaskableTradingEnv, make_env
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules import BIT
 
+SMALL = [
+    *("tracking=none", "data.synthetic.sessions=20", "features.volatility_slow_bars=200"),
+    *("env.episode_bars=390", "risk=conservative"),
+]
 EXECUTE = {"env__forbidden_action": ForbiddenAction.execute}
 
 
 @cache
 def _synthetic() -> MaskableTradingEnv:
-    config = compose(
-        [
-            "tracking=none",
-            "data.synthetic.sessions=20",
-            "features.volatility_slow_bars=200",
-            "env.episode_bars=390",
-            "risk=conservative",
-        ]
-    )
-    return make_env(config)
+    return make_env(compose(SMALL))
 
 
 def _env() -> MaskableTradingEnv:
@@ -257,6 +252,36 @@ def test_mask_all_true_control_masks_nothing_and_enforces_everything() -> None:
     env = _hand_env(config, bar_rows([100.0] * 3, rule_bits=BIT["volatility"]))
     assert env.action_masks().all()
     assert names(env.step(BUY)[4]["rejected"]) == {"volatility"}
+
+
+def test_mask_of_second_names_alone_leaves_the_rules_to_the_broker() -> None:
+    config = configure("moderate", env__mask_rules=False, env__action_set=ActionSet.target)
+    env = _hand_env(config, bar_rows([100.0] * 3, rule_bits=BIT["volatility"]))
+    assert env.action_masks().tolist() == [True, True, False, True]  # flat
+    assert set(env.blocked_by()) == {"TARGET_-1", "TARGET_+1"}
+    assert names(env.step(3)[4]["rejected"]) == {"volatility"}
+
+
+@pytest.mark.parametrize("action_set", list(ActionSet))
+def test_observed_mask_is_the_mask_and_changes_nothing_else(action_set: ActionSet) -> None:
+    own = [*SMALL, f"env.action_set={action_set.value}"]
+    plain, bits = (
+        TradingBatch(make_env(compose([*own, *shown])).market, np.array([2000, 3000]), 50, 3, 1)
+        for shown in ([], ["env.observe_mask=true"])
+    )
+    size, random = plain.market.space.size, np.random.default_rng(0)
+    for _ in range(120):  # two ends of episodes
+        assert bits.observations[:, :-size].tobytes() == plain.observations.tobytes()
+        assert np.array_equal(bits.observations[:, -size:], bits.masks.astype(np.float32))
+        actions = random.integers(0, size, 3)
+        for batch in (plain, bits):
+            batch.step(actions)
+        ended = bits.done != 0
+        last = bits.terminal_observations[ended]
+        assert last[:, :-size].tobytes() == plain.terminal_observations[ended].tobytes()
+        assert set(np.unique(last[:, -size:])) <= {0.0, 1.0}
+        assert (last[:, -size + plain.market.space.hold] == 1.0).all() or not ended.any()
+    assert not plain.masks.all()
 
 
 def test_buy_at_the_top_is_masked_but_no_broker_rejects_it() -> None:

@@ -10,6 +10,7 @@ from tests.trading.builders import BUY, HOLD, SELL, Account, bar_rows, configure
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.rewards import with_volatility
+from ppo_workbench.trading.rules import BIT
 
 CLOSES = [100.0, 100.0, 103.0, 99.0, 99.0, 104.0, 101.0, 101.0]
 OPENS = [100.0, 100.0, 100.0, 102.0, 99.0, 100.0, 104.0, 101.0]
@@ -50,6 +51,16 @@ def test_turnover_is_traded_notional_over_equity_before() -> None:
     assert [out["turnover"] for out in outcomes] == pytest.approx(expected, abs=1e-12)
 
 
+def test_invalid_action_counts_rejected_orders_alone() -> None:
+    account = Account(
+        configure("moderate", reward__invalid_action=2.0),
+        bar_rows(CLOSES, OPENS, rule_bits=BIT["volatility"]),
+    )
+    for action, expected in ((BUY, -1.0), (HOLD, 0.0), (SELL, -1.0)):
+        out = account.step(action)
+        assert (float(out["invalid_action"]), float(out["reward"])) == (expected, 2.0 * expected)
+
+
 def test_differential_sharpe_equals_moody_and_saffell() -> None:
     halflife = 4.0
     outcomes, equity = _outcomes(
@@ -72,6 +83,7 @@ def test_reward_is_the_weighted_sum_of_the_components() -> None:
         "differential_sharpe": 0.5,
         "drawdown": 0.3,
         "turnover": 1.5,
+        "invalid_action": 4.0,
     }
     changes = {f"reward__{name}": weight for name, weight in weights.items()}
     outcomes, _ = _outcomes([BUY, HOLD, SELL, SELL, HOLD, BUY], **changes)

@@ -149,8 +149,10 @@ def _learning_problems(config: Config) -> list[str]:
             f"model.batch_size={model.batch_size}: must divide n_envs * n_steps = "
             f"{model.n_envs} * {model.n_steps} = {rollout}"
         )
-    if model.type is ModelType.ppo and config.env.mask_all_true:
-        problems.append("env.mask_all_true=true: is a control for model=maskable_ppo only")
+    for key, control in (("mask_all_true", True), ("mask_rules", False)):
+        if model.type is ModelType.ppo and getattr(config.env, key) is control:
+            shown = f"env.{key}={str(control).lower()}"
+            problems.append(f"{shown}: is a control for model=maskable_ppo only")
     return problems
 
 
@@ -171,6 +173,11 @@ def _split_problems(config: Config) -> list[str]:
         problems.append(
             f"splits.protocol={splits.protocol.value}: task={config.task.value} takes one "
             "split, as sweeps do, write splits=holdout; task=compare trains once a fold"
+        )
+    if splits.protocol is not Protocol.holdout and config.compare.split == "validation":
+        problems.append(
+            f"compare.split=validation: is of one split, splits.protocol={splits.protocol.value} "
+            "has folds, write splits=holdout"
         )
     return [*problems, *_fold_problems(splits)]
 

@@ -112,10 +112,12 @@ class CompareConfig:
 
     Attributes of note: `arms` maps a name to the overrides that make the arm; `pairs` are
     differences, first minus second (empty: `reference` against every other arm);
-    `market_per_seed` gives every learner seed a synthetic market of the same seed.
+    `market_per_seed` gives every learner seed a synthetic market of the same seed;
+    `split=validation` scores on what checkpoints are chosen on, and opens no test.
     """
 
     preset: str = "custom"
+    split: Annotated[str, Field(pattern="^(test|validation)$")] = "test"
     arms: dict[Name, list[str]] = field(default_factory=dict)
     reference: Name = "masked"
     pairs: list[list[Name]] = field(default_factory=list)

@@ -31,12 +31,19 @@ class EnvConfig:
     allow_short: bool = True
     fill: Fill = Fill.next_open
     forbidden_action: ForbiddenAction = ForbiddenAction.reject
+    mask_rules: bool = True
     mask_all_true: bool = False
+    observe_mask: bool = False
     episode_bars: Annotated[int | None, Field(ge=2)] = None
     initial_cash_usd: Positive = 100_000.0
     gamma: Annotated[float | None, Field(gt=0, le=1)] = None
     no_open_last_bars: Horizon = None
     flat_last_bars: Horizon = None
+
+    @property
+    def masks_rules(self) -> bool:
+        """Whether what a rule forbids cannot be chosen by who is held to the mask."""
+        return self.mask_rules and not self.mask_all_true
 
 
 @dataclass
@@ -54,6 +61,7 @@ class RewardConfig:
     differential_sharpe_halflife_bars: Positive | None = None
     drawdown: NonNegative = 0.0
     turnover: NonNegative = 0.0
+    invalid_action: NonNegative = 0.0
     extra: dict[str, NonNegative] = field(default_factory=dict)
     bar_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     annual_volatility_frac: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None

@@ -28,7 +28,7 @@ from ppo_workbench.trading.following import (
     order_after,
     reasons_when_short,
 )
-from ppo_workbench.trading.kernel import YEAR_NS, refresh, scale_rows
+from ppo_workbench.trading.kernel import YEAR_NS, observe_mask, refresh, scale_rows
 from ppo_workbench.trading.market_rules import rules_step
 from ppo_workbench.trading.rules import GAP, fill_mask
 
@@ -173,6 +173,7 @@ def follow_and_observe(
     if short:
         reasons_when_short(a, rows[1], levels, p, reasons)
         fill_mask(a, reasons, True, p, mask)
+        observe_mask(mask, p, observation)
     return short, a.rung
 
 

@@ -24,7 +24,7 @@ from ppo_workbench.delivery.metadata import (
     Training,
 )
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.trading.actions import ActionSpace
+from ppo_workbench.trading.actions import ActionSpace, observed_bits
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.kernel import ACCOUNT_FEATURES
 from ppo_workbench.trading.rules import RULE_NAMES, rule_sections
@@ -60,7 +60,9 @@ def describe_model(
         run_id: MLflow run, if any.
     """
     config, market = experiment.config, experiment.market
-    names = [*market.feature_names, *ACCOUNT_FEATURES]
+    bits = (f"mask_{k}" for k in range(observed_bits(config.env)))
+    account_names = [*ACCOUNT_FEATURES, *bits]
+    names = [*market.feature_names, *account_names]
     return Metadata(
         model_type=config.model.type,
         created_utc=datetime.now(UTC),
@@ -75,7 +77,7 @@ def describe_model(
         warmup_bars=experiment.table.warmup_bars,
         observation=Observation(
             market_names=list(market.feature_names),
-            account_names=list(ACCOUNT_FEATURES),
+            account_names=account_names,
             scaled=True,
         ),
         architecture=Architecture(

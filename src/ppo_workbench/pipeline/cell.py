@@ -18,9 +18,16 @@ from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.market.splits import Fold
+from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.cell_stress import stressed
-from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of, open_tests
+from ppo_workbench.pipeline.cell_tests import (
+    VALIDATION,
+    check_sessions,
+    folds_of,
+    open_tests,
+    prepare_scored,
+    scored_splits,
+)
 from ppo_workbench.pipeline.comparison_plan import (
     MODEL,
     RESULT,
@@ -43,7 +50,7 @@ from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, writ
 from ppo_workbench.scoring.supervised import supervised_policies
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import write_trace
-from ppo_workbench.trading.experiment import Experiment, prepare_fold, prepare_fold_with_test
+from ppo_workbench.trading.experiment import Experiment, prepare_fold
 
 THRESHOLD = "threshold"
 CURVE = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "exposure_mean_abs", "n_trades")
@@ -88,7 +95,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     assert cell.arm is not None
     bars, folds = folds_of(config)
     fold = folds[cell.fold]
-    check_sessions(bars, folds)
+    check_sessions(config, bars, folds)
     # Later folds train on the tests of earlier ones: there the look comes first.
     several = len(folds) > 1
     opening = open_tests(config, bars, folds) if several else None
@@ -96,8 +103,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     config = experiment.config
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
     opening = opening or open_tests(config, bars, folds)
-    first = opening.looks - opening.variants + 1  # 1: nothing was scored before this comparison
-    opened = prepare_fold_with_test(config, bars, fold)
+    opened = prepare_scored(config, bars, fold)
     policies = (
         {policy.name: policy for policy in _reference_policies(opened)}
         if trained is None
@@ -113,9 +119,9 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
         "data": bars_of(opened, raw),
-        "test": {"start": opening.start, "stop": opening.stop, "looks": first},
+        "test": opening,
         "scores": {
-            name: _score(opened, policy, fold, folder, name, keep)
+            name: _score(opened, policy, scored_splits(config, fold), folder, name, keep)
             for name, policy in policies.items()
         },
     }
@@ -164,11 +170,16 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
 
 
 def _score(
-    opened: Experiment, policy: Policy, fold: Fold, folder: Path, name: str, keep_traces: bool
+    opened: Experiment,
+    policy: Policy,
+    splits: Sequence[Split],
+    folder: Path,
+    name: str,
+    keep_traces: bool,
 ) -> dict[str, Any]:
-    """Score a policy on validation and tests, and write what statistics and report need."""
-    validation = scorecard(run_on_split(opened, policy, "validation"))
-    traces = [run_on_split(opened, policy, split.name) for split in fold.test]
+    """Score a policy on validation and `splits`, and write what statistics and report need."""
+    validation = scorecard(run_on_split(opened, policy, VALIDATION))
+    traces = [run_on_split(opened, policy, split.name) for split in splits]
     if keep_traces:
         for number, trace in enumerate(traces):
             write_trace(trace, folder / trace_name(name, number))
@@ -178,7 +189,7 @@ def _score(
     }
     if len(traces) == 1 and len(traces[0].session_ends()) >= LEAST_SESSIONS:
         write_path(SessionPath.from_trace(traces[0]), folder / f"sessions-{name}.npz")
-        document["test"] = scorecard(traces[0]).to_dict()
+        document[opened.config.compare.split] = scorecard(traces[0]).to_dict()
     document["audit"] = audited(traces, opened, policy)
     return document
 
@@ -188,7 +199,7 @@ def audited(traces: Sequence[Trace], opened: Experiment, policy: Policy) -> dict
     config = opened.config
     executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
     free = executes or policy.unconstrained
-    masked = policy.use_mask and not config.env.mask_all_true
+    masked = policy.use_mask and config.env.masks_rules
     return audit_counts(
         [audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces]
     )

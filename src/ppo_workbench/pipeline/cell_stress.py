@@ -5,11 +5,10 @@ from typing import Any
 
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.delivery.artifact import load_artifact
-from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
+from ppo_workbench.pipeline.cell_tests import folds_of, open_tests, prepare_scored, scored_splits
 from ppo_workbench.pipeline.comparison_plan import MODEL, cell_folder, cell_name
 from ppo_workbench.pipeline.stored import as_stored
 from ppo_workbench.scoring.stress import Stretch, stress_stretches
-from ppo_workbench.trading.experiment import prepare_fold_with_test
 
 
 def stressed(config: Config, home: Path) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def stressed(config: Config, home: Path) -> dict[str, Any]:
     for number, fold in enumerate(folds):
         name = cell_name(cell.market, config.seed, cell.arm, number, len(folds))
         stored = load_artifact(cell_folder(home, cell.comparison, name), MODEL)
-        opened = prepare_fold_with_test(config, bars, fold)
+        opened = prepare_scored(config, bars, fold)
         policy, seen = as_stored(stored, opened)
-        stretches += [Stretch(policy, seen, split.name) for split in fold.test]
+        stretches += [Stretch(policy, seen, split.name) for split in scored_splits(config, fold)]
     return {"stress": stress_stretches(stretches).to_dict()}

@@ -110,7 +110,7 @@ def compare(
     check_result_path(config.result_json)
     folder = home / FOLDER / name
     if not varies_market(config):  # else every cell looks at its own bars
-        check_sessions(*folds_of(config))
+        check_sessions(config, *folds_of(config))
     plan = settled_plan(config)
     kept = check_plan(folder, plan, config.overwrite)
     look = kept["look"] if kept else f"{name}-{secrets.token_hex(4)}"
@@ -168,13 +168,14 @@ def _choices(
     trained = [cell for cell in cells if cell.kind == "train"]
     alone = config.splits.protocol is Splitting.holdout
     when = "after its models are final" if alone else "before: folds train on earlier tests"
+    access = f"opened once for each market and recorded, {when}"
     return [
         ("comparison", f"{name}, preset {compare.preset}"),
         ("arms", ", ".join(compare.arms)),
         ("seeds", ", ".join(str(seed) for seed in compare.seeds)),
         ("markets", ", ".join(dict.fromkeys(cell.market for cell in cells))),
         ("budget", f"{len(trained)} trainings of {timesteps:,} timesteps"),
-        ("test", f"opened once for each market and recorded, {when}"),
+        ("test", access if compare.split == "test" else "not opened: validation is scored on"),
         ("home", str(home)),
         ("record", destination),
     ]

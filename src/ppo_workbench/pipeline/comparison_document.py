@@ -41,6 +41,7 @@ def comparison_document(
         if reference in stable
         else []
     )
+    where = "out of sample" if config.compare.split == "test" else "on validation"
     tests = _tests(found, compared)
     years = tests[0]["years"]
     second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
@@ -83,7 +84,7 @@ def comparison_document(
         "path_sharpes": found.path_sharpes(),
         "winner": found.winner(),
         "stress": stress,
-        "conclusion": [*conclusions(trained, figures, differences), *told],
+        "conclusion": [*conclusions(trained, figures, differences, where), *told],
     }
 
 

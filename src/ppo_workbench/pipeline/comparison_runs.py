@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.pipeline.cell_tests import folds_of
 from ppo_workbench.pipeline.comparison_plan import (
@@ -23,6 +25,7 @@ from ppo_workbench.scoring.targets import SeedRun, stability
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import read_trace
 
+CURVE_SHARPE = "curve_sharpe_annual"
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -102,8 +105,10 @@ class Comparands:
         return curves
 
     def stability(self) -> dict[str, dict[str, Any]]:
-        """Return what every arm's seeds reach on validation and test; {} but under a holdout."""
+        """Return what every arm's seeds reach on validation and test, {} but under a holdout."""
         if self.config.splits.protocol is not Protocol.holdout:
+            return {}
+        if self.config.compare.split != "test":
             return {}
         seeds: dict[str, list[SeedRun]] = {}
         for cell in self.cells:
@@ -141,12 +146,13 @@ class Comparands:
             yield seed, arm, sorted(cells, key=lambda cell: cell.fold)
 
     def _scored(self, arm: str, cells: Sequence[Cell]) -> tuple[Mapping[str, float], SessionPath]:
+        found = [self.results[cell.name] for cell in cells]
+        trained = {CURVE_SHARPE: sum(_curve_sharpe(one, arm) for one in found) / len(found)}
         if len(cells) > 1:
             curve = self._curves(arm, cells)[0]
-            return scorecard(curve).to_dict(), SessionPath.from_trace(curve)
-        (cell,) = cells
-        file = self.folder / "cells" / cell.name / f"sessions-{arm}.npz"
-        return self.results[cell.name]["scores"][arm]["test"], read_path(file)
+            return scorecard(curve).to_dict() | trained, SessionPath.from_trace(curve)
+        file = self.folder / "cells" / cells[0].name / f"sessions-{arm}.npz"
+        return found[0]["scores"][arm][self.config.compare.split] | trained, read_path(file)
 
     def _curves(self, arm: str, cells: Sequence[Cell]) -> list[Trace]:
         """Return the stitched curve of an arm and seed; under cpcv one for each path."""
@@ -173,3 +179,16 @@ class Comparands:
     def shown_config(self) -> Config:
         """The configuration of the shown world."""
         return self._of_seed(self.config.compare.seeds[0])
+
+
+def _curve_sharpe(result: Mapping[str, Any], arm: str) -> float:
+    """Return the mean annual Sharpe ratio on validation over a training, from 0 at its start.
+
+    That is the area under the training curve by trapezoids, over its length; what is not trained
+    has the same Sharpe ratio all the time.
+    """
+    looks = [(row["step"], row["validation/sharpe_annual"]) for row in result.get("curve", ())]
+    if not looks:
+        return float(result["scores"][arm]["validation"]["sharpe_annual"])
+    steps, sharpes = np.transpose([(0.0, 0.0), *looks])
+    return float(np.trapezoid(sharpes, steps) / steps[-1])

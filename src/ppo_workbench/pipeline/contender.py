@@ -183,7 +183,7 @@ def baseline_config(
         timesteps: Its budget; None is the rival's.
     """
     changes: dict[str, dict[str, Any]] = {
-        "env": {"forbidden_action": answer, "mask_all_true": False},
+        "env": {"forbidden_action": answer, "mask_all_true": False, "mask_rules": True},
         "model": {"type": ModelType.ppo},
     }
     if timesteps is not None:

@@ -61,7 +61,7 @@ class Evaluation:
             self.experiment.bars,
             own,
             enforced=not free,
-            masked=masked and not own.env.mask_all_true,
+            masked=masked and own.env.masks_rules,
         )
 
     def notes(self) -> Iterator[str]:

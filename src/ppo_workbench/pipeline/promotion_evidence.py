@@ -108,7 +108,7 @@ def collect(
         rivals=rivals,
         every_seed=seeds,
         stressed=stressed(opened.policy, experiment),
-        audit=audit(trace, experiment.bars, own, masked=not own.env.mask_all_true),
+        audit=audit(trace, experiment.bars, own, masked=own.env.masks_rules),
         golden_failure=golden[0],
         golden_vectors=golden[1],
         gaps=(validation.start - train.stop, test.start - validation.stop),

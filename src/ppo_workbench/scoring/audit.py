@@ -153,7 +153,7 @@ def audit(
             house rules do not bind: they may break rules, which is counted, and a forbidden
             action is no fault of the record.
         masked: The policy chose among allowed actions, so that none was rejected either.
-            True or False makes no difference with `env.mask_all_true`, which allows all.
+            True or False makes no difference where the mask does not know the rules.
 
     Raises:
         TraceError: The trace is stitched, its rows are not a run of these bars, or an action
@@ -317,7 +317,7 @@ def _mask_record(case: Case, masked: bool) -> Iterator[tuple[str, Finding]]:
     trace = case.trace
     allowed = trace.mask.sum(axis=1)
     yield "mask_empty", _flag(allowed == 0, lambda row: "no action was allowed")
-    expected = (trace.blocked_by == 0) | case.config.env.mask_all_true
+    expected = (trace.blocked_by == 0) | (not case.config.env.masks_rules)
     wrong = np.logical_xor(trace.mask, expected)
     wrong = (wrong & (trace.mask | ~_second_hold(case))).any(axis=1)  # HOLD says it already
     yield "mask_reasons", _flag(wrong, lambda row: "the mask is not what its reasons say")

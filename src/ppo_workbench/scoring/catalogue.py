@@ -39,6 +39,7 @@ CATALOGUE = {
     "sharpe_standard_error": Metric("Standard error of the Sharpe ratio", RATIO, LOWER, 0.0),
     "sharpe_low_95": Metric("Sharpe ratio, low end of 95 %", RATIO, HIGHER),
     "sharpe_high_95": Metric("Sharpe ratio, high end of 95 %", RATIO, HIGHER),
+    "curve_sharpe_annual": Metric("Sharpe ratio on validation, mean of training", RATIO, HIGHER),
     "sortino_annual": Metric("Sortino ratio, annual", RATIO, HIGHER),
     "calmar": Metric("Calmar ratio", RATIO, HIGHER),
     "max_drawdown_frac": Metric("Maximum drawdown", FRACTION, LOWER, 0.0),

@@ -35,6 +35,7 @@ COMPARED = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),
     *("expectancy_bps", "profit_factor", "turnover_annual", "exposure_mean_abs", "n_trades"),
+    "curve_sharpe_annual",
 )
 
 
@@ -85,6 +86,8 @@ class MarketComparison:
                     f"arm {arm}: has the seeds {[run.seed for run in own]}, must have {self.seeds} "
                     "like the others; compare equal seeds"
                 )
+        known = set.intersection(*(set(run.card) for run in runs))
+        self.compared = [name for name in COMPARED if name in known]
         self.method = WORLDS if worlds and len(self.seeds) > 1 else DAYS
         self._resamples: Resamples | None = None
         if self.method == DAYS:
@@ -97,7 +100,7 @@ class MarketComparison:
 
     def figures(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return arm -> figure -> values, mean and median with their 95 % intervals."""
-        return {arm: {name: self._figure(arm, name) for name in COMPARED} for arm in self.runs}
+        return {arm: {name: self._figure(arm, name) for name in self.compared} for arm in self.runs}
 
     def _figure(self, arm: str, figure: str) -> dict[str, Any]:
         values = self.values(arm, figure)
@@ -160,7 +163,7 @@ class MarketComparison:
         """
         known = [pair for pair in pairs if all(arm in self.runs for arm in pair)]
         rows = []
-        for figure in COMPARED:
+        for figure in self.compared:
             found = [self.difference(first, second, figure) for first, second in known]
             tested = [row for row in found if row["p_value"] is not None]
             if tested:
@@ -280,6 +283,7 @@ def conclusions(
     trained: Sequence[str],
     figures: Mapping[str, Mapping[str, Mapping[str, Any]]],
     differences: Sequence[Mapping[str, Any]],
+    where: str = "out of sample",
 ) -> list[str]:
     """Say in sentences what was found, and that nothing was where nothing was.
 
@@ -287,15 +291,14 @@ def conclusions(
         trained: Names of the trained arms.
         figures: As `MarketComparison.figures` returns.
         differences: As `MarketComparison.differences` returns.
+        where: What the figures are of.
     """
     earning = [
         arm for arm in trained if (figures[arm]["sharpe_annual"]["low"] or float("-inf")) > 0.0
     ]
     sentences = []
     if earning:
-        sentences.append(
-            f"Sharpe ratio above 0 out of sample: {'; '.join(map(display_name, earning))}."
-        )
+        sentences.append(f"Sharpe ratio above 0 {where}: {'; '.join(map(display_name, earning))}.")
     else:
         sentences.append("Nothing was found: no trained variant has a Sharpe ratio above 0.")
     for row in differences:

@@ -53,6 +53,11 @@ def action_space(config: EnvConfig) -> ActionSpace:
     return ActionSpace(ActionSet.target, names, levels, 0, flat_rung)
 
 
+def observed_bits(config: EnvConfig) -> int:
+    """Return how many bits of the mask the observation ends with."""
+    return action_space(config).size if config.observe_mask else 0
+
+
 @kernel
 def target_rung(
     action: int, rung: int, n_levels: int, flat_rung: int, is_step: int, flatten: bool

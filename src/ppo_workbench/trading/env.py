@@ -18,6 +18,7 @@ from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
+from ppo_workbench.trading.actions import observed_bits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rewards import REWARD_NAMES, with_volatility
@@ -149,7 +150,8 @@ def make_env(config: Config | None = None, seed: int = 0) -> MaskableTradingEnv:
     bars = load_bars(config.data)
     config = derived(config, bars)
     table = compute_market(bars, config.features)
-    scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
+    rows, bits = table.features[table.warmup_bars :], observed_bits(config.env)
+    scaler = Scaler.fit(rows, config.features.clip, bits)
     split = Split("all", table.warmup_bars, len(bars))
     market = trading_market(bars, table, with_volatility(config, bars, (split,)), scaler)
     episode_bars = settled(config.env.episode_bars)

@@ -11,6 +11,7 @@ from ppo_workbench.market.features import MarketTable, compute_market, feature_s
 from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Fold, Split, cut, legal_starts, time_splits
+from ppo_workbench.trading.actions import observed_bits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rewards import with_volatility
@@ -155,6 +156,7 @@ def _assemble(
     table = compute_market(bars, config.features)
     ranges = train_ranges or (splits["train"],)
     config = with_volatility(config, bars, ranges)
-    scaler = Scaler.fit(_rows_of(table.features, ranges), config.features.clip)
+    rows, bits = _rows_of(table.features, ranges), observed_bits(config.env)
+    scaler = Scaler.fit(rows, config.features.clip, bits)
     market = trading_market(bars, table, config, scaler)
     return Experiment(config, bars, table, splits, market, test_range, ranges)

@@ -60,7 +60,8 @@ class Scaler:
     """Standardise observations: (x - mean) / std, clipped.
 
     Attributes:
-        means, stds: float64, shape (F + S,), market features then account features.
+        means, stds: float64, shape (F + S,), market features then account features, then A more
+            where the mask is observed.
         clip: Largest absolute scaled value.
     """
 
@@ -69,11 +70,18 @@ class Scaler:
     clip: float
 
     @classmethod
-    def fit(cls, features: npt.NDArray[np.float64], clip: float) -> "Scaler":
-        """Fit on the market features of the training bars, float64 (T, F)."""
+    def fit(cls, features: npt.NDArray[np.float64], clip: float, bits: int = 0) -> "Scaler":
+        """Fit on the market features of the training bars, float64 (T, F).
+
+        Args:
+            features: Market features.
+            clip: Largest absolute scaled value.
+            bits: Bits of the mask that are observed too (`env.observe_mask`), as they are.
+        """
         stds = features.std(axis=0)
-        means = np.concatenate([features.mean(axis=0), ACCOUNT_MEANS])
-        return cls(means, np.concatenate([np.where(stds > 1e-12, stds, 1.0), ACCOUNT_STDS]), clip)
+        stds = np.where(stds > 1e-12, stds, 1.0)
+        means = np.concatenate([features.mean(axis=0), ACCOUNT_MEANS, np.zeros(bits)])
+        return cls(means, np.concatenate([stds, ACCOUNT_STDS, np.ones(bits)]), clip)
 
     def transform_market(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Scale market features, float64 (T, F) -> float32 (T, F)."""
@@ -121,8 +129,8 @@ class TradingMarket:
 
     @property
     def observation_size(self) -> int:
-        """F + S."""
-        return self.features.shape[1] + len(ACCOUNT_FEATURES)
+        """F + S, and A more where the mask is observed."""
+        return len(self.scaler.means)
 
 
 def trading_market(
@@ -214,6 +222,14 @@ def observe(
     for i in range(n_market, row.shape[0]):
         scaled = (row[i] - means[i]) / stds[i]
         row[i] = min(max(scaled, -p.observation_clip), p.observation_clip)
+
+
+@kernel
+def observe_mask(mask: npt.NDArray[np.bool_], p: Any, row: npt.NDArray[np.float32]) -> None:
+    """Write the mask (A,), 0 or 1, at the end of an observation that shows it."""
+    if p.observe_mask != 0:
+        for k in range(mask.shape[0]):
+            row[row.shape[0] - mask.shape[0] + k] = np.float32(mask[k])
 
 
 @kernel
@@ -384,6 +400,7 @@ def refresh(
     observe(a, bars, features, means, stds, p, observation)
     action_reasons(a, bars[a.t], levels, p, reasons)
     fill_mask(a, reasons, False, p, mask)
+    observe_mask(mask, p, observation)
 
 
 @kernel
@@ -424,7 +441,8 @@ def step_batch(
         if ruined or a.t >= a.stop:
             done[n] = 2 if ruined else 1
             finished += 1
-            observe(a, bars, features, means, stds, p, terminal_observations[n])
+            last = terminal_observations[n]
+            refresh(a, bars, features, means, stds, levels, p, last, masks[n], reasons[n])
             start = random_start(a, starts)
             begin_episode(a, bars, start, start + episode_bars, p)
         refresh(a, bars, features, means, stds, levels, p, observations[n], masks[n], reasons[n])

@@ -12,6 +12,7 @@ bar length, price and volatility:
 | differential_sharpe | risk-adjusted returns | Moody and Saffell (2001), equation 14, of u |
 | drawdown | drawdown prevention | -max(0, D1 - D0) / bar_volatility, D the drawdown fraction |
 | turnover | consistency, costs not modelled | -traded notional / E0 |
+| invalid_action | trade management | -1 where the order was rejected |
 
 The reward is the sum of weight times component; components are logged unweighted.  With the
 weight kappa of `variance` holding an asset pays where the annual Sharpe ratio of its log
@@ -37,7 +38,14 @@ from ppo_workbench.jit import inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 
-REWARD_NAMES = ("log_return", "variance", "differential_sharpe", "drawdown", "turnover")
+REWARD_NAMES = (
+    "log_return",
+    "variance",
+    "differential_sharpe",
+    "drawdown",
+    "turnover",
+    "invalid_action",
+)
 LIMIT = 100.0  # of a component's summand in one bar, in bar volatilities
 MINIMUM_EQUITY_FRAC = 1e-6
 SMALLEST_VARIANCE = 0.01  # of the differential Sharpe ratio, in squared bar volatilities
@@ -125,12 +133,14 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
     out.drawdown = -min(max(0.0, drawdown - a.drawdown) / p.bar_volatility, LIMIT)
     a.drawdown = drawdown
     out.turnover = -min(traded / equity_before, LIMIT)
+    out.invalid_action = -1.0 if out.rejected != 0 else 0.0
     out.reward = (
         p.w_log_return * u
         + p.w_variance * out.variance
         + p.w_differential_sharpe * out.differential_sharpe
         + p.w_drawdown * out.drawdown
         + p.w_turnover * out.turnover
+        + p.w_invalid_action * out.invalid_action
     )
     return out.reward
 

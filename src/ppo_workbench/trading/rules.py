@@ -83,7 +83,7 @@ MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
-    "mask_all_true", "fill_next_close", "quoted_spread", "has_carry",
+    "mask_all_true", "mask_rules", "observe_mask", "fill_next_close", "quoted_spread", "has_carry",
     "locate_available", "day_trades", "day_trade_sessions", "daily_loss_flatten",
     "drawdown_pause", "max_opens", "cooldown_bars",
 )  # fmt: skip
@@ -151,6 +151,8 @@ def _env_params(config: Config) -> dict[str, float]:
         "impossible": impossible,
         "enforced": -1 if rejects else impossible,
         "mask_all_true": env.mask_all_true,
+        "mask_rules": env.mask_rules,
+        "observe_mask": env.observe_mask,
         "fill_next_close": env.fill.value == "next_close",
         "initial_cash": env.initial_cash_usd,
         "observation_clip": config.features.clip,
@@ -387,7 +389,8 @@ def fill_mask(
     """
     for k in range(mask.shape[0]):
         second = is_second_hold(k, a.rung, p.n_levels, p.is_step) and not short
-        mask[k] = p.mask_all_true != 0 or (reasons[k] == 0 and not second)
+        allowed = reasons[k] == 0 or p.mask_rules == 0
+        mask[k] = p.mask_all_true != 0 or (allowed and not second)
 
 
 @kernel
