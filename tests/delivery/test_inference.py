@@ -61,6 +61,20 @@ def test_forward_row_repeats_bit_for_bit_whatever_the_scratch_held(activation: A
         assert _logits(weights, row).tobytes() == first.tobytes()
 
 
+@pytest.mark.parametrize("widths", [[5, 7, 3], [8, 33, 12], [27, 64, 64, 3]])
+def test_forward_row_adds_input_after_input_bit_for_bit(widths: list[int]) -> None:
+    _, layers = _network(widths, Activation.relu)
+    weights = PolicyWeights.from_layers(layers, Activation.relu)
+    for row in np.random.default_rng(2).standard_normal((20, widths[0])).astype(np.float32):
+        values = row
+        for number, (weight, bias) in enumerate(layers):
+            sums = bias.copy()
+            for x, outputs in zip(values, weight.T, strict=True):
+                sums += x * outputs
+            values = sums if number == len(layers) - 1 else np.maximum(sums, np.float32(0.0))
+        assert _logits(weights, row).tobytes() == values.tobytes()
+
+
 def test_forward_row_leaves_the_observation_alone() -> None:
     _, layers = _network([4, 4, 4], Activation.relu)
     row = np.arange(4, dtype=np.float32)

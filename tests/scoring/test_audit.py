@@ -197,6 +197,15 @@ def test_buy_and_hold_is_audited_as_not_enforced() -> None:
     assert report.by_rule["session_flatten"] >= 5 * nights
 
 
+def test_facts_of_the_market_that_are_handed_in_change_nothing() -> None:
+    experiment = _experiment("synthetic", *EVERYTHING, "env.forbidden_action=execute")
+    bars, config = experiment.bars, experiment.config
+    trace = _traded(experiment, replace(_policies(experiment)[0], use_mask=False))
+    alone = audit(trace, bars, config, enforced=False)
+    assert alone.count > 0
+    assert audit(trace, bars, config, enforced=False, facts=market_facts(bars, config)) == alone
+
+
 @pytest.mark.parametrize("data", ["synthetic", "sp500"])
 def test_market_state_is_that_of_the_features(data: str) -> None:
     experiment = _experiment(data, *EVERYTHING)

@@ -13,6 +13,7 @@ from operator import getitem
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError, flatten, settled
 from ppo_workbench.market.bars import Bars
@@ -56,13 +57,18 @@ def price_step(bars: Bars) -> float:
     Prices that were adjusted for dividends or computed have none.
     """
     prices = np.concatenate([bars.open, bars.high, bars.low, bars.close])
+    some = prices[:: max(1, len(prices) // 1000)]  # mostly enough to say no
     for decimals in range(_MOST_DECIMALS + 1):
-        steps = prices * 10.0**decimals
-        apart = np.abs(steps - np.round(steps))
-        # The grid of doubles itself is no grid of prices: there are not so many digits.
-        if np.all(apart <= _ROUNDING * np.maximum(steps, 1.0)) and np.max(steps) < _MOST_STEPS:
+        if _on_grid(some, decimals) and _on_grid(prices, decimals):
             return float(10.0**-decimals)
     return 0.0
+
+
+def _on_grid(prices: npt.NDArray[np.float64], decimals: int) -> bool:
+    steps = prices * 10.0**decimals
+    apart = np.abs(steps - np.round(steps))
+    # The grid of doubles itself is no grid of prices: there are not so many digits.
+    return bool(np.all(apart <= _ROUNDING * np.maximum(steps, 1.0)) and np.max(steps) < _MOST_STEPS)
 
 
 def _check_tick(tick: float, bars: Bars) -> None:

@@ -42,6 +42,7 @@ from ppo_workbench.pipeline.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.scores import clearly_better, lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
 from ppo_workbench.scoring.audit import AuditReport, audit
+from ppo_workbench.scoring.audit_market import MarketFacts, market_facts
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
@@ -104,6 +105,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
     opening = opening or open_tests(config, bars, folds)
     opened = prepare_scored(config, bars, fold)
+    facts = market_facts(opened.bars, config)
     policies = (
         {policy.name: policy for policy in _reference_policies(opened)}
         if trained is None
@@ -121,7 +123,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         "data": bars_of(opened, raw),
         "test": opening,
         "scores": {
-            name: _score(opened, policy, scored_splits(config, fold), folder, name, keep)
+            name: _score(opened, facts, policy, scored_splits(config, fold), folder, name, keep)
             for name, policy in policies.items()
         },
     }
@@ -171,6 +173,7 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
 
 def _score(
     opened: Experiment,
+    facts: MarketFacts,
     policy: Policy,
     splits: Sequence[Split],
     folder: Path,
@@ -190,18 +193,23 @@ def _score(
     if len(traces) == 1 and len(traces[0].session_ends()) >= LEAST_SESSIONS:
         write_path(SessionPath.from_trace(traces[0]), folder / f"sessions-{name}.npz")
         document[opened.config.compare.split] = scorecard(traces[0]).to_dict()
-    document["audit"] = audited(traces, opened, policy)
+    document["audit"] = audited(traces, opened, policy, facts)
     return document
 
 
-def audited(traces: Sequence[Trace], opened: Experiment, policy: Policy) -> dict[str, Any]:
-    """Return the independent audit's counts over all tests of a policy."""
+def audited(
+    traces: Sequence[Trace], opened: Experiment, policy: Policy, facts: MarketFacts | None = None
+) -> dict[str, Any]:
+    """Return the independent audit's counts over all tests of a policy; `facts` as for `audit`."""
     config = opened.config
     executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
     free = executes or policy.unconstrained
     masked = policy.use_mask and config.env.masks_rules
     return audit_counts(
-        [audit(trace, opened.bars, config, enforced=not free, masked=masked) for trace in traces]
+        [
+            audit(trace, opened.bars, config, enforced=not free, masked=masked, facts=facts)
+            for trace in traces
+        ]
     )
 
 

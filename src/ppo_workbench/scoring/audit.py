@@ -38,7 +38,7 @@ from ppo_workbench.scoring.audit_ledger import (
     orders,
     rebuild,
 )
-from ppo_workbench.scoring.audit_market import market_facts
+from ppo_workbench.scoring.audit_market import MarketFacts, market_facts
 from ppo_workbench.scoring.audit_rules import (
     CHECKS,
     Case,
@@ -139,7 +139,13 @@ class AuditReport:
 
 
 def audit(
-    trace: Trace, bars: Bars, config: Config, *, enforced: bool = True, masked: bool = False
+    trace: Trace,
+    bars: Bars,
+    config: Config,
+    *,
+    enforced: bool = True,
+    masked: bool = False,
+    facts: MarketFacts | None = None,
 ) -> AuditReport:
     """Check every decision of a trace against bars, costs and rules.
 
@@ -154,12 +160,15 @@ def audit(
             action is no fault of the record.
         masked: The policy chose among allowed actions, so that none was rejected either.
             True or False makes no difference where the mask does not know the rules.
+        facts: What `market_facts` says of `bars`, where several traces are audited on them; most
+            of an audit's time goes there.
 
     Raises:
         TraceError: The trace is stitched, its rows are not a run of these bars, or an action
             has no name.
     """
-    case = _case(trace, _locate(trace, bars), config, enforced)
+    facts = facts or market_facts(bars, config)
+    case = _case(trace, _locate(trace, bars), config, enforced, facts)
     findings: dict[str, list[Finding]] = {}
     for name, finding in _record(case, enforced, masked):
         findings.setdefault(name, []).append(finding)
@@ -203,9 +212,10 @@ def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
     return bars.slice(0, stop), first
 
 
-def _case(trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool) -> Case:
+def _case(
+    trace: Trace, cut: tuple[Bars, int], config: Config, enforced: bool, facts: MarketFacts
+) -> Case:
     bars, first = cut
-    facts = market_facts(bars, config)
     at = decisions(trace, bars, facts, first)
     books = rebuild(trace, bars, at, config)
     risk, initial = config.risk, trace.initial_equity_usd

@@ -1,6 +1,6 @@
 """What the auditor knows of the market: every quantity recomputed from the raw bars.
 
-A second implementation on purpose, in pandas and numpy: nothing here comes from
+A second implementation on purpose, mostly in pandas and numpy: nothing here comes from
 `market/features.py`, `market/regimes.py` or `trading/`.  Row t uses bars up to t only.
 Taken from `Bars` as given, because they are facts of the calendar or of a file and no rule's
 work: `session`, `bar_of_session`, `bars_left`, `regular`, `events`, `events_ahead`.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ppo_workbench.config import Config, FeaturesConfig, HaltRule, settled
+from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 
 Floats = npt.NDArray[np.float64]
@@ -122,53 +123,50 @@ def efficiency(moves: Floats, window: int) -> Floats:
     return np.divide(np.abs(trailing(moves, window)), path, out=np.zeros_like(path), where=path > 0)
 
 
-class _Averages:
-    """Fast and slow mean square of moves, exponentially weighted, large moves cut.
+@kernel
+def _averages(squares: Floats, fast_step: float, slow_step: float, memory: Floats) -> Floats:
+    """Move the fast and slow mean square of moves on, exponentially weighted, large moves cut.
 
-    The cut depends on the level before it, so this is a recursion that no pandas call does;
-    it runs over plain floats, about a microsecond a bar.
+    The cut depends on the level before it, so this is a recursion that no pandas call does.
+
+    Args:
+        squares: Squared moves, float64 (n,).
+        fast_step: Weight of a new square in the fast one.
+        slow_step: The same in the slow one.
+        memory: float64 (5,): bars so far, fast and slow sum, fast and slow weight; changed.
+
+    Returns:
+        Fast before, fast, slow, and the square as it entered the slow one, float64 (n, 4).
     """
-
-    def __init__(self, fast_halflife: float, slow_halflife: float) -> None:
-        self.steps = 1.0 - 0.5 ** (1.0 / fast_halflife), 1.0 - 0.5 ** (1.0 / slow_halflife)
-        self.bars, self.fast, self.slow = 0, 0.0, 0.0
-        self.fast_weight, self.slow_weight = 0.0, 0.0
-
-    def run(self, squares: list[float]) -> list[tuple[float, float, float, float]]:
-        """Return (fast before, fast, slow, square as it entered the slow one) of each bar."""
-        fast_step, slow_step = self.steps
-        known_after = 1.0 / fast_step
-        fast, slow = self.fast, self.slow
-        fast_weight, slow_weight = self.fast_weight, self.slow_weight
-        rows = []
-        for square in squares:
-            before = fast / fast_weight if self.bars else 0.0
-            level = slow / slow_weight if self.bars else 0.0
-            fast_square = slow_square = square
-            if self.bars >= known_after and level > 0:
-                fast_square = min(square, FAST_CUT_SQUARED * max(before, level))
-                slow_square = min(square, SLOW_CUT_SQUARED * level)
-            fast += fast_step * (fast_square - fast)
-            fast_weight += fast_step * (1.0 - fast_weight)
-            slow += slow_step * (slow_square - slow)
-            slow_weight += slow_step * (1.0 - slow_weight)
-            self.bars += 1
-            rows.append((before, fast / fast_weight, slow / slow_weight, slow_square))
-        self.fast, self.slow = fast, slow
-        self.fast_weight, self.slow_weight = fast_weight, slow_weight
-        return rows
+    rows = np.empty((len(squares), 4))
+    bars, fast, slow, fast_weight, slow_weight = memory
+    for i, square in enumerate(squares):
+        before = fast / fast_weight if bars > 0 else 0.0
+        level = slow / slow_weight if bars > 0 else 0.0
+        fast_square = slow_square = square
+        if bars >= 1.0 / fast_step and level > 0:
+            fast_square = min(square, FAST_CUT_SQUARED * max(before, level))
+            slow_square = min(square, SLOW_CUT_SQUARED * level)
+        fast += fast_step * (fast_square - fast)
+        fast_weight += fast_step * (1.0 - fast_weight)
+        slow += slow_step * (slow_square - slow)
+        slow_weight += slow_step * (1.0 - slow_weight)
+        bars += 1
+        rows[i] = before, fast / fast_weight, slow / slow_weight, slow_square
+    memory[:] = bars, fast, slow, fast_weight, slow_weight
+    return rows
 
 
 def volatility(bars: Bars, features: FeaturesConfig) -> tuple[Floats, Floats, Bools]:
     """Return volatility, volatility ratio and large moves, each (T,)."""
     moves = bar_moves(bars)
     fast_bars, slow_bars = features.volatility_fast_bars, features.volatility_slow_bars
-    averages = _Averages(settled(fast_bars), settled(slow_bars))
+    steps = 1.0 - 0.5 ** (1.0 / settled(fast_bars)), 1.0 - 0.5 ** (1.0 / settled(slow_bars))
     if features.seasonal_volatility and bars.bars_per_session > 1:
-        factors, table = _by_session(bars, moves, averages)
+        factors, table = _by_session(bars, moves, steps)
     else:
         factors = np.ones(len(bars))
-        table = np.array(averages.run((moves**2).tolist()))
+        table = _averages(moves**2, *steps, np.zeros(5))
     before, fast, slow, _ = table.T
     ratio = np.sqrt(np.divide(fast, slow, out=np.ones_like(fast), where=slow > 0))
     known = factors * np.sqrt(before)
@@ -176,16 +174,16 @@ def volatility(bars: Bars, features: FeaturesConfig) -> tuple[Floats, Floats, Bo
     return factors * np.sqrt(fast), ratio, (known > 0) & (np.abs(moves) > limit * (1 + TOLERANCE))
 
 
-def _by_session(bars: Bars, moves: Floats, averages: _Averages) -> tuple[Floats, Floats]:
+def _by_session(bars: Bars, moves: Floats, steps: tuple[float, float]) -> tuple[Floats, Floats]:
     """Divide moves by the time-of-day factor that finished sessions taught."""
     slots = np.clip(bars.bar_of_session, 0, bars.bars_per_session - 1)
     levels = np.ones(bars.bars_per_session)
     neighbours = np.convolve(levels, np.ones(2 * (len(levels) // 40) + 1), "same")
-    clock, factors, tables = levels.copy(), [], []
+    clock, factors, tables, memory = levels.copy(), [], [], np.zeros(5)
     borders = np.append(bars.session_starts, len(bars))
     for number, (start, stop) in enumerate(pairwise(borders), 1):
         factor = clock[slots[start:stop]]
-        table = np.array(averages.run(((moves[start:stop] / factor) ** 2).tolist()))
+        table = _averages((moves[start:stop] / factor) ** 2, *steps, memory)
         factors.append(factor)
         tables.append(table)
         weight = max(1.0 / (number + CLOCK_PRIOR_SESSIONS), 1.0 / CLOCK_MEMORY_SESSIONS)
