@@ -50,8 +50,8 @@ def run_cell(arm: str, seed: int, timesteps: int, overrides: list[str], path: Pa
     from ppo_workbench.pipeline.stored import open_with_test, stored_policy
     from ppo_workbench.pipeline.tasks import train
     from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
-    from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
     from ppo_workbench.scoring.metrics import scorecard
+    from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 
     config = compose(
         [

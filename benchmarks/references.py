@@ -30,11 +30,11 @@ def run_seed(seed: int, changes: list[str], path: Path) -> None:
     from ppo_workbench.market.synthetic import generate
     from ppo_workbench.pipeline.stored import run_on_split
     from ppo_workbench.scoring.backtest import SERIES, Policy
-    from ppo_workbench.scoring.baselines import tuned_threshold
     from ppo_workbench.scoring.metrics import scorecard
-    from ppo_workbench.scoring.reference_filter import NODES
-    from ppo_workbench.scoring.reference_policy import reference_policy
-    from ppo_workbench.scoring.supervised import supervised_policies
+    from ppo_workbench.scoring.reference.filtering import NODES
+    from ppo_workbench.scoring.reference.forecasts import supervised_policies
+    from ppo_workbench.scoring.reference.planning import reference_policy
+    from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
     from ppo_workbench.trading.experiment import prepare, split_bars
 
     config = compose([f"data.synthetic.seed={seed}", "tracking=none", *changes])

@@ -97,7 +97,7 @@ def kept(cell: tuple[float, int, int], work: Path) -> tuple[Values, Values]:
 def influences(excess: Values) -> tuple[Values, Values]:
     """Return the annual Sharpe ratio (E,) and each day's part of it (E, T)."""
     from ppo_workbench.scoring.metrics import sharpe_ratio
-    from ppo_workbench.scoring.studentised import sharpe_influence
+    from ppo_workbench.scoring.statistics.studentised import sharpe_influence
 
     ratios = np.array([sharpe_ratio(row, 252) for row in excess])
     parts = np.array([sharpe_influence(row, 252) for row in excess])
@@ -106,7 +106,7 @@ def influences(excess: Values) -> tuple[Values, Values]:
 
 def paired_error(parts: Values, one: int, other: int) -> float:
     """Return the standard error of a difference on the same days."""
-    from ppo_workbench.scoring.studentised import long_run_error
+    from ppo_workbench.scoring.statistics.studentised import long_run_error
 
     return long_run_error(parts[one] - parts[other])
 
@@ -150,7 +150,7 @@ PRESENT = "last unless 1 paired error worse"  # `select=best`
 
 def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
     """Return the regret of every rule at one strength of the market."""
-    from ppo_workbench.scoring.studentised import effective_count
+    from ppo_workbench.scoring.statistics.studentised import effective_count
 
     truth = np.array([own for _, own in cells])
     fixed = int(np.argmax(truth.mean(axis=0)))

@@ -14,7 +14,7 @@ from tests.e2e.workbench import TINY, Workbench, process
 
 from ppo_workbench.learning.training import train_model
 from ppo_workbench.pipeline import fitting, scores
-from ppo_workbench.scoring.baselines import tuned_threshold
+from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
 
 
 def _read_until(run: "subprocess.Popen[str]", words: str, seconds: float) -> str:

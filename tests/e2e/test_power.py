@@ -9,7 +9,7 @@ from tests.e2e.workbench import TINY, Workbench
 from ppo_workbench.cli import compose
 from ppo_workbench.config import Config
 from ppo_workbench.pipeline.power import find_stand_ins, power
-from ppo_workbench.scoring.statistics import sharpe_power
+from ppo_workbench.scoring.statistics.power import sharpe_power
 from ppo_workbench.trading.experiment import prepare, split_bars
 
 SHORT = [*TINY, "data.synthetic.sessions=60", "power.resamples=200"]

@@ -15,7 +15,7 @@ from ppo_workbench.market.calendar import load_sessions
 from ppo_workbench.market.reader.table import bars_from_table
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.session_path import SessionPath, read_path, write_path
-from ppo_workbench.scoring.sharpe_statistics import (
+from ppo_workbench.scoring.statistics.sharpe import (
     SharpeMoments,
     annual_sharpe,
     minimum_track_record,

@@ -19,9 +19,9 @@ from ppo_workbench.cli import compose
 from ppo_workbench.config import Activation, Config
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.market.sources import load_bars
-from ppo_workbench.scoring.audit import AuditReport, audit
-from ppo_workbench.scoring.audit_market import market_facts
-from ppo_workbench.scoring.audit_rules import CHECKS
+from ppo_workbench.scoring.audit.market import market_facts
+from ppo_workbench.scoring.audit.rules import CHECKS
+from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import (
     NETWORK,
     RANDOM,
@@ -400,10 +400,10 @@ def test_foreign_bars_stitched_traces_and_unknown_actions_are_refused() -> None:
 
 
 def test_audit_loads_none_of_the_modules_that_make_masks() -> None:
-    code = "import sys, ppo_workbench.scoring.audit; print(*sys.modules, sep='\\n')"
+    code = "import sys, ppo_workbench.scoring.audit.verdict; print(*sys.modules, sep='\\n')"
     result = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     loaded = set(result.stdout.split())
-    assert "ppo_workbench.scoring.audit_rules" in loaded
+    assert "ppo_workbench.scoring.audit.rules" in loaded
     assert loaded.isdisjoint(f"ppo_workbench.{name}" for name in MASKS)

@@ -12,8 +12,8 @@ from ppo_workbench.config import ActionSet, Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.splits import Split
-from ppo_workbench.scoring.audit import AuditReport, audit
-from ppo_workbench.scoring.audit_rules import CHECKS
+from ppo_workbench.scoring.audit.rules import CHECKS
+from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.kernel import Scaler, trading_market

@@ -27,10 +27,14 @@ from ppo_workbench.scoring.backtest import (
     action_towards,
     backtest,
 )
-from ppo_workbench.scoring.baselines import threshold_candidates, tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
+from ppo_workbench.scoring.reference.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.yardsticks import (
+    threshold_candidates,
+    tuned_threshold,
+    yardsticks,
+)
 from ppo_workbench.scoring.trace import Trace
-from ppo_workbench.scoring.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import prepare, split_bars
 from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
 from ppo_workbench.trading.rules import BIT, build_params

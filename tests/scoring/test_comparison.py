@@ -15,9 +15,9 @@ from ppo_workbench.scoring.comparison import (
     conclusions,
 )
 from ppo_workbench.scoring.metrics import sharpe_ratio
-from ppo_workbench.scoring.samples import StatisticsError
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+from ppo_workbench.scoring.statistics.samples import StatisticsError
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic_sharpe
 
 SESSIONS = 120
 

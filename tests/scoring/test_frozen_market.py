@@ -15,9 +15,9 @@ from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import generate
 from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
-from ppo_workbench.scoring.baselines import threshold_candidates
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.yardsticks import threshold_candidates
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
 SEEDS = (500, 501)

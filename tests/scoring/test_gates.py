@@ -11,18 +11,11 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import PromotionProfile
-from ppo_workbench.scoring import gate_profiles, gates, targets
-from ppo_workbench.scoring.audit import AuditReport
-from ppo_workbench.scoring.gate_profiles import (
-    CHAMPION,
-    EXECUTE,
-    MODEL,
-    REJECT,
-    THRESHOLD,
-    Evidence,
-    judge,
-)
-from ppo_workbench.scoring.gates import (
+from ppo_workbench.scoring import targets
+from ppo_workbench.scoring.audit.verdict import AuditReport
+from ppo_workbench.scoring.gates import checks as gates
+from ppo_workbench.scoring.gates import profiles as gate_profiles
+from ppo_workbench.scoring.gates.checks import (
     Alternative,
     Gate,
     better,
@@ -32,16 +25,25 @@ from ppo_workbench.scoring.gates import (
     target_sharpe,
     target_win_rate,
 )
-from ppo_workbench.scoring.gates_of_samples import (
+from ppo_workbench.scoring.gates.profiles import (
+    CHAMPION,
+    EXECUTE,
+    MODEL,
+    REJECT,
+    THRESHOLD,
+    Evidence,
+    judge,
+)
+from ppo_workbench.scoring.gates.sampled import (
     deflated_validation,
     expectancy,
     probabilistic_test,
     probability_of_loss,
 )
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
-from ppo_workbench.scoring.resampling import Difference
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+from ppo_workbench.scoring.statistics.resampling import Difference
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic_sharpe
 from ppo_workbench.scoring.trace import Trace
 
 DAYS, YEAR = 1000, 252

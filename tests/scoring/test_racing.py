@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import ttest_rel
 
-from ppo_workbench.scoring.racing import CONFIDENCE, clearly_worse
+from ppo_workbench.scoring.statistics.racing import CONFIDENCE, clearly_worse
 
 
 def _scores(mean: float, seed: int, deviation: float = 1.0) -> list[list[float]]:

@@ -17,8 +17,8 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import SyntheticMarket, generate, model_of
 from ppo_workbench.scoring.backtest import backtest, rung_nearest, threshold_exposure
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.reference_filter import NODES, Grid, filter_bars, grid_of
-from ppo_workbench.scoring.reference_policy import (
+from ppo_workbench.scoring.reference.filtering import NODES, Grid, filter_bars, grid_of
+from ppo_workbench.scoring.reference.planning import (
     Problem,
     policy_of,
     reference_policy,

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_workbench.scoring.samples import StatisticsError
-from ppo_workbench.scoring.sharpe_inference import (
+from ppo_workbench.scoring.statistics.inference import (
     inference_of,
     sharpe_inference,
     sharpe_variance,
 )
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments
+from ppo_workbench.scoring.statistics.samples import StatisticsError
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments
 
 # Monthly returns of a hedge fund: mean .036, deviation .079.
 FUND = SharpeMoments(0.036 / 0.079, 24, -2.448, 10.164)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from ppo_workbench.scoring.arm_selection import (
+from ppo_workbench.scoring.statistics.resampling import stationary_indices
+from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.selection import (
     _long_run_deviation,
     confidence_set,
     superior_ability,
 )
-from ppo_workbench.scoring.resampling import stationary_indices
-from ppo_workbench.scoring.samples import Floats, StatisticsError
 
 
 def _arms(seed: int, count: int = 5, days: int = 250) -> dict[str, Floats]:

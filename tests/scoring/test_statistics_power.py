@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.scoring.power import (
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.power import (
     SEEDS_CAP,
     YEARS_CAP,
     seeds_to_decide,
@@ -16,8 +17,7 @@ from ppo_workbench.scoring.power import (
     sharpe_power,
     years_to_decide,
 )
-from ppo_workbench.scoring.samples import Floats, StatisticsError
-from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
 
 
 def _pair(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ppo_workbench.scoring.metrics import Ints, drawdowns, scorecard, sharpe_ratio
-from ppo_workbench.scoring.resampling import (
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.resampling import (
     FIGURES,
     drawdown_draws,
     equal_volatility_drawdown_draws,
@@ -21,13 +22,12 @@ from ppo_workbench.scoring.resampling import (
     sharpe_draws,
     stationary_indices,
 )
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.samples import (
     Floats,
     StatisticsError,
     percentile_interval,
     two_sided_p_value,
 )
-from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.trace import Trace
 
 TraceMaker = Callable[..., Trace]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.scoring.samples import Floats, StatisticsError
-from ppo_workbench.scoring.seed_statistics import (
+from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.seeds import (
     compare_seeds,
     interquartile_mean,
     probability_of_improvement,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.scoring.samples import StatisticsError
-from ppo_workbench.scoring.sharpe_statistics import (
+from ppo_workbench.scoring.statistics.samples import StatisticsError
+from ppo_workbench.scoring.statistics.sharpe import (
     SharpeMoments,
     annual_sharpe,
     deflated_sharpe,

@@ -20,7 +20,7 @@ from ppo_workbench.market.splits import Fold, Split
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.metrics import round_trips, scorecard
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic_sharpe
 from ppo_workbench.scoring.stitch import paths, stitch
 from ppo_workbench.scoring.trace import Trace, TraceError
 from ppo_workbench.trading.experiment import prepare_fold_with_test, usable_bars

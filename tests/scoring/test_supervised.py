@@ -10,10 +10,10 @@ import pytest
 from ppo_workbench.cli import compose
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import generate
-from ppo_workbench.scoring import supervised
 from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.supervised import (
+from ppo_workbench.scoring.reference import forecasts as supervised
+from ppo_workbench.scoring.reference.forecasts import (
     BLOCKS,
     PENALTIES,
     REGRESSIONS,

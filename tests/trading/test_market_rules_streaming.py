@@ -11,7 +11,7 @@ from tests.trading.builders import configure, hand_bars, only, quiet_table
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
-from ppo_workbench.scoring.audit_market import halted, restricted
+from ppo_workbench.scoring.audit.market import halted, restricted
 from ppo_workbench.trading.market_rules import MarketRules, market_rule_bits
 from ppo_workbench.trading.rules import HALT, SHORT_SALE
 

@@ -41,14 +41,14 @@ from ppo_workbench.pipeline.fitting import look_at
 from ppo_workbench.pipeline.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.scores import clearly_better, lower_bound
 from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
-from ppo_workbench.scoring.audit import AuditReport, audit
-from ppo_workbench.scoring.audit_market import MarketFacts, market_facts
+from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
+from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
-from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.reference_policy import reference_policy
+from ppo_workbench.scoring.reference.forecasts import supervised_policies
+from ppo_workbench.scoring.reference.planning import reference_policy
+from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
-from ppo_workbench.scoring.supervised import supervised_policies
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import write_trace
 from ppo_workbench.trading.experiment import Experiment, prepare_fold

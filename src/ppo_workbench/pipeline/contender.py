@@ -24,8 +24,8 @@ from ppo_workbench.pipeline.trial import Bound, SeedTraining, instances, objecti
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.catalogue import metric
-from ppo_workbench.scoring.samples import Floats
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
+from ppo_workbench.scoring.statistics.samples import Floats
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare, split_bars
 

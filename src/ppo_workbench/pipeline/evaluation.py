@@ -25,7 +25,7 @@ from ppo_workbench.pipeline.stored import (
     run_on_split,
 )
 from ppo_workbench.records.ledger import Opening
-from ppo_workbench.scoring.audit import AuditReport, audit
+from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 

@@ -14,14 +14,11 @@ from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.backtest import Policy, backtest
-from ppo_workbench.scoring.baselines import tuned_threshold, yardsticks
 from ppo_workbench.scoring.metrics import sharpe_ratio
-from ppo_workbench.scoring.statistics import (
-    PowerReport,
-    SessionPath,
-    StatisticsError,
-    sharpe_power,
-)
+from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.power import PowerReport, sharpe_power
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
 

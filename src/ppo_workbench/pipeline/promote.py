@@ -81,11 +81,11 @@ from ppo_workbench.records.registry import (
 )
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker, open_tracker
-from ppo_workbench.scoring.gate_profiles import CHAMPION as REIGNING
-from ppo_workbench.scoring.gate_profiles import THRESHOLD, Evidence, judge
-from ppo_workbench.scoring.gates import Gate, failed
+from ppo_workbench.scoring.gates.checks import Gate, failed
+from ppo_workbench.scoring.gates.profiles import CHAMPION as REIGNING
+from ppo_workbench.scoring.gates.profiles import THRESHOLD, Evidence, judge
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.racing import clearly_worse
+from ppo_workbench.scoring.statistics.racing import clearly_worse
 
 PROMOTIONS = "promotions"
 

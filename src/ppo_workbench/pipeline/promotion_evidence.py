@@ -18,21 +18,21 @@ from ppo_workbench.pipeline.stored import as_stored, run_on_split
 from ppo_workbench.records.candidates import StudyTrials
 from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.annual import annual_root
-from ppo_workbench.scoring.audit import audit
+from ppo_workbench.scoring.audit.verdict import audit
 from ppo_workbench.scoring.backtest import Policy
-from ppo_workbench.scoring.baselines import tuned_threshold
-from ppo_workbench.scoring.gate_profiles import (
+from ppo_workbench.scoring.gates.checks import Alternative
+from ppo_workbench.scoring.gates.profiles import (
     EXECUTE,
     MODEL,
     REJECT,
     STRESSES,
     Evidence,
 )
-from ppo_workbench.scoring.gates import Alternative
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
-from ppo_workbench.scoring.samples import Floats, StatisticsError
+from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.sharpe_inference import inference_of
+from ppo_workbench.scoring.statistics.inference import inference_of
+from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
 from ppo_workbench.scoring.stress import Stretch, conditions, rescored
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test

@@ -16,7 +16,7 @@ from ppo_workbench.pipeline.contender import Contender, resolved_config
 from ppo_workbench.pipeline.evaluation import as_trained, evaluate_artifact, settings_apart
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.stored import named_artifact
-from ppo_workbench.scoring.audit import AuditReport
+from ppo_workbench.scoring.audit.verdict import AuditReport
 
 
 class VerificationError(WorkbenchError):

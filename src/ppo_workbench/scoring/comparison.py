@@ -3,7 +3,7 @@
 Two ways to an interval, said with each figure.  `worlds`: every run traded a market of its
 own (synthetic markets), so runs are independent and Student's t over them is the interval.
 `days and seeds`: all runs traded the same days, which are resampled in blocks, together with
-the seeds (`scoring.resampling`).
+the seeds (`scoring.statistics.resampling`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.arm_selection import confidence_set, superior_ability
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
 from ppo_workbench.scoring.report_document import KNOWING, display_name
-from ppo_workbench.scoring.resampling import FIGURES, Resamples, resample
-from ppo_workbench.scoring.samples import NOTHING, StatisticsError
-from ppo_workbench.scoring.seed_statistics import compare_seeds
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.sharpe_statistics import SharpeMoments, probabilistic_sharpe
+from ppo_workbench.scoring.statistics.resampling import FIGURES, Resamples, resample
+from ppo_workbench.scoring.statistics.samples import NOTHING, StatisticsError
+from ppo_workbench.scoring.statistics.seeds import compare_seeds
+from ppo_workbench.scoring.statistics.selection import confidence_set, superior_ability
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic_sharpe
 from ppo_workbench.scoring.targets import TARGETS, Target, trades_enough
 
 Floats = npt.NDArray[np.float64]

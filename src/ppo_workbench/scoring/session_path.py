@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.samples import Floats, StatisticsError, checked_between, checked_sample
+from ppo_workbench.scoring.statistics.samples import (
+    Floats,
+    StatisticsError,
+    checked_between,
+    checked_sample,
+)
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 LEAST_SESSIONS = 20

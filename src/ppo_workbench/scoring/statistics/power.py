@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 
 from ppo_workbench.scoring.annual import annual_root, years_of
-from ppo_workbench.scoring.resampling import Difference, resample
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.resampling import Difference, resample
+from ppo_workbench.scoring.statistics.samples import (
     NORMAL,
     StatisticsError,
     checked_between,
     checked_count,
 )
-from ppo_workbench.scoring.session_path import SessionPath
 
 YEARS_CAP = 10_000.0
 SEEDS_CAP = 1_000_000

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ppo_workbench.config import Config, settled
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.audit_ledger import (
+from ppo_workbench.scoring.audit.books import (
     Decisions,
     Ladder,
     Ledger,
@@ -25,7 +25,7 @@ from ppo_workbench.scoring.audit_ledger import (
     session_equity,
     so_far_in_session,
 )
-from ppo_workbench.scoring.audit_market import REGIMES, TOLERANCE, MarketFacts, rows_since
+from ppo_workbench.scoring.audit.market import REGIMES, TOLERANCE, MarketFacts, rows_since
 from ppo_workbench.scoring.trace import Trace
 
 Floats = npt.NDArray[np.float64]

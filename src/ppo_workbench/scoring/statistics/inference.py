@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from math import sqrt
 
 from ppo_workbench.scoring.annual import annual_root
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.samples import (
     NORMAL,
     Floats,
     StatisticsError,
     checked_between,
     checked_count,
 )
-from ppo_workbench.scoring.sharpe_statistics import (
+from ppo_workbench.scoring.statistics.sharpe import (
     SharpeMoments,
     autocorrelations,
     expected_maximum_sharpe,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.scoring.backtest import THRESHOLD, Policy
-from ppo_workbench.scoring.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.rules import SESSION_FLATTEN
 

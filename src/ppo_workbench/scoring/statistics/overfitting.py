@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
     Floats,
     StatisticsError,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.scoring.annual import annual_root, years_of
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.samples import (
     NORMAL,
     NOTHING,
     Floats,

@@ -16,12 +16,16 @@ from math import ceil, sqrt
 import numpy as np
 
 from ppo_workbench.delivery import metadata
-from ppo_workbench.scoring.audit import AuditReport
+from ppo_workbench.scoring.audit.verdict import AuditReport
 from ppo_workbench.scoring.metrics import Scorecard
-from ppo_workbench.scoring.power import years_to_decide
-from ppo_workbench.scoring.resampling import Difference, drawdown_draws, stationary_indices
-from ppo_workbench.scoring.samples import NORMAL
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.power import years_to_decide
+from ppo_workbench.scoring.statistics.resampling import (
+    Difference,
+    drawdown_draws,
+    stationary_indices,
+)
+from ppo_workbench.scoring.statistics.samples import NORMAL
 from ppo_workbench.scoring.targets import (
     DRAWDOWN,
     LEAST_EXPOSURE,

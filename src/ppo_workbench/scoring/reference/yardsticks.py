@@ -8,7 +8,7 @@ from ppo_workbench.scoring.backtest import (
     THRESHOLD,
     Policy,
 )
-from ppo_workbench.scoring.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
 ENTRIES = (0.5, 1.0, 1.5, 2.0)

@@ -4,20 +4,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ppo_workbench.config import PromotionProfile
-from ppo_workbench.scoring import gates as g
 from ppo_workbench.scoring.annual import years_of
-from ppo_workbench.scoring.audit import AuditReport
-from ppo_workbench.scoring.gates import Alternative, Gate
-from ppo_workbench.scoring.gates_of_samples import (
+from ppo_workbench.scoring.audit.verdict import AuditReport
+from ppo_workbench.scoring.gates import checks as g
+from ppo_workbench.scoring.gates.checks import Alternative, Gate
+from ppo_workbench.scoring.gates.sampled import (
     deflated_validation,
     expectancy,
     probabilistic_test,
     probability_of_loss,
 )
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
-from ppo_workbench.scoring.resampling import STUDENTISED, Difference, resample
-from ppo_workbench.scoring.samples import Floats, StatisticsError
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
+from ppo_workbench.scoring.statistics.resampling import STUDENTISED, Difference, resample
+from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
 from ppo_workbench.scoring.trace import Trace
 
 EXECUTE, REJECT, THRESHOLD, CHAMPION = "ppo_execute", "ppo_reject", "threshold", "champion"

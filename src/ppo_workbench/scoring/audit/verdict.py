@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.audit_ledger import (
+from ppo_workbench.scoring.audit.books import (
     carry_scale,
     decisions,
     exposure_levels,
@@ -38,8 +38,8 @@ from ppo_workbench.scoring.audit_ledger import (
     orders,
     rebuild,
 )
-from ppo_workbench.scoring.audit_market import MarketFacts, market_facts
-from ppo_workbench.scoring.audit_rules import (
+from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
+from ppo_workbench.scoring.audit.rules import (
     CHECKS,
     Case,
     Finding,

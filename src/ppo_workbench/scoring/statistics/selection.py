@@ -11,8 +11,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.resampling import optimal_block_sessions
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.resampling import optimal_block_sessions
+from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
     Floats,
     StatisticsError,

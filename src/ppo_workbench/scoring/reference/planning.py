@@ -22,8 +22,8 @@ import numpy.typing as npt
 from ppo_workbench.config import ActionSet, settled
 from ppo_workbench.market.synthetic import BARS_PER_SESSION, model_of
 from ppo_workbench.scoring.backtest import THRESHOLD, Policy
-from ppo_workbench.scoring.reference_filter import NODES, Beliefs, filter_bars, grid_of
-from ppo_workbench.scoring.tuning import ThresholdScorer
+from ppo_workbench.scoring.reference.filtering import NODES, Beliefs, filter_bars, grid_of
+from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
 Floats = npt.NDArray[np.float64]

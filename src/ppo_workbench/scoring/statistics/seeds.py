@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.statistics.samples import (
     Floats,
     Interval,
     StatisticsError,

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.scoring.annual import annual_root
-from ppo_workbench.scoring.samples import NOTHING, Floats
 from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.samples import NOTHING, Floats
 
 Draws = npt.NDArray[np.intp]
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.metrics import REFERENCE_VOLATILITY
-from ppo_workbench.scoring.samples import (
+from ppo_workbench.scoring.session_path import SessionPath
+from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
     Floats,
     Interval,
@@ -24,8 +25,7 @@ from ppo_workbench.scoring.samples import (
     symmetric_p_value,
     two_sided_p_value,
 )
-from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.studentised import (
+from ppo_workbench.scoring.statistics.studentised import (
     Studentised,
     sharpe_drawn_errors,
     sharpe_errors,

@@ -21,7 +21,7 @@ from ppo_workbench.config import (
     settled,
 )
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.audit_market import TOLERANCE, MarketFacts
+from ppo_workbench.scoring.audit.market import TOLERANCE, MarketFacts
 from ppo_workbench.scoring.trace import Trace
 
 Floats = npt.NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""The independent audit: every fill of a trace against every rule, without the masks."""

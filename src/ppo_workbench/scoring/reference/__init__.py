@@ -1,0 +1,1 @@
+"""What an agent is compared with: rules, forecasts, and what knows the synthetic market."""
