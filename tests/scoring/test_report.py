@@ -13,9 +13,10 @@ import pytest
 from tests.browser import check_page, needs_browser
 
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.report import ReportFiles, ReportInput, report_tables, write_report
-from ppo_workbench.scoring.report_document import arms_of, display_name, invalid_trades, plain
+from ppo_workbench.scoring.report_document import arms_of, plain
 from ppo_workbench.scoring.report_words import findings, headline, missing
 from ppo_workbench.scoring.report_world import ReportError, World
 from ppo_workbench.scoring.trace import Trace

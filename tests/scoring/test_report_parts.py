@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.scoring.figures import invalid_trades
 from ppo_workbench.scoring.report_candles import candle_data, stretches
 from ppo_workbench.scoring.report_curves import curve_band, curve_keys
-from ppo_workbench.scoring.report_document import arms_of, invalid_trades
+from ppo_workbench.scoring.report_document import arms_of
 from ppo_workbench.scoring.report_masks import mask_history, mask_table
 from ppo_workbench.scoring.report_tables import (
     MOST_TRIPS,

@@ -3,18 +3,8 @@ from typing import Any
 import pytest
 
 from ppo_workbench.scoring.catalogue import FRACTION
-from ppo_workbench.scoring.report_document import (
-    POINTS,
-    Arm,
-    arms_of,
-    estimate,
-    interval_text,
-    of_card,
-    plain,
-    primary,
-    sampled,
-    shown,
-)
+from ppo_workbench.scoring.figures import POINTS, interval_text, of_card, shown
+from ppo_workbench.scoring.report_document import Arm, arms_of, estimate, plain, primary, sampled
 from ppo_workbench.scoring.report_words import accesses, findings, headline
 
 ARMS = (

@@ -8,7 +8,7 @@ from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.comparison import MarketComparison, conclusions
-from ppo_workbench.scoring.report_document import display_name, invalid_trades
+from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.targets import stability_sentence
 
 FORMAT_VERSION = 1

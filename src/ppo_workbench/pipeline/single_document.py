@@ -9,9 +9,9 @@ from ppo_workbench.pipeline.cell import THRESHOLD, audited
 from ppo_workbench.pipeline.evaluation import Evaluation
 from ppo_workbench.pipeline.stored import run_on_split
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
+from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
-from ppo_workbench.scoring.report_document import display_name, invalid_trades
 from ppo_workbench.scoring.report_words import SINGLE
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
 from ppo_workbench.scoring.trace import Trace

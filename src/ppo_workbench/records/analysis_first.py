@@ -11,16 +11,9 @@ import numpy as np
 
 from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.returns import NAME, read_returns
+from ppo_workbench.scoring.figures import Estimate, is_told, of_card, shown, spoken, unit_of
 from ppo_workbench.scoring.metrics import drawdowns
-from ppo_workbench.scoring.report_document import (
-    Estimate,
-    is_told,
-    of_card,
-    part,
-    shown,
-    spoken,
-    unit_of,
-)
+from ppo_workbench.scoring.report_document import part
 from ppo_workbench.scoring.report_tiles import FIGURES, Tile, figure_tile
 from ppo_workbench.scoring.strokes import BLUE, SKY, Figure, growth_figure, line_trace
 

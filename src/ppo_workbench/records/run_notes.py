@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ppo_workbench.scoring.report_document import (
+from ppo_workbench.scoring.figures import (
     figure_title,
     interval_text,
     invalid_trades,

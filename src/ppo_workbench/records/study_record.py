@@ -36,7 +36,7 @@ from ppo_workbench.records.tracking import (
     deliver_records,
     open_tracker,
 )
-from ppo_workbench.scoring.report_document import spoken
+from ppo_workbench.scoring.figures import spoken
 
 if TYPE_CHECKING:
     import optuna

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
-from ppo_workbench.scoring.report_document import KNOWING, display_name
+from ppo_workbench.scoring.figures import KNOWING, display_name
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import FIGURES, Resamples, resample
 from ppo_workbench.scoring.statistics.samples import NOTHING, StatisticsError

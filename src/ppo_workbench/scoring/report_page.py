@@ -4,24 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench.scoring.figures import (
+    display_name,
+    figure_title,
+    interval_text,
+    shown,
+    spoken,
+    unit_of,
+)
 from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.page import assemble_page
 from ppo_workbench.scoring.plots import MONTHS
 from ppo_workbench.scoring.plots import REGIME_NAMES as REGIMES
 from ppo_workbench.scoring.report_candles import candle_data
 from ppo_workbench.scoring.report_curves import Curves, curve_keys, curve_title
-from ppo_workbench.scoring.report_document import (
-    Arm,
-    Document,
-    display_name,
-    figure_title,
-    interval_text,
-    part,
-    primary,
-    shown,
-    spoken,
-    unit_of,
-)
+from ppo_workbench.scoring.report_document import Arm, Document, part, primary
 from ppo_workbench.scoring.report_figures import (
     REGIME_COLOURS,
     cost_figure,

@@ -11,15 +11,14 @@ import numpy as np
 
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
 from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.figures import difference_unit, figure_title
 from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.plots import monthly_returns
 from ppo_workbench.scoring.report_document import (
     SIDES,
     Arm,
     Document,
-    difference_unit,
     estimate,
-    figure_title,
     has_interval,
     plain,
     sampled,

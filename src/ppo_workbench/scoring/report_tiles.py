@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ppo_workbench.scoring.figures import Estimate, figure_title, interval_text, shown, unit_of
 from ppo_workbench.scoring.report_document import (
     SIDES,
     Arm,
     Document,
-    Estimate,
     estimate,
-    figure_title,
-    interval_text,
-    shown,
     target_of,
     told_differences,
-    unit_of,
 )
 
 FIGURES = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")

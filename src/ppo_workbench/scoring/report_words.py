@@ -4,22 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.figures import KNOWING, interval_text, shown, spoken, unit_of
 from ppo_workbench.scoring.metrics import SEVERITIES
 from ppo_workbench.scoring.report_document import (
-    KNOWING,
     SIDES,
     Arm,
     Document,
     estimate,
     has_interval,
-    interval_text,
     primary,
     rows,
-    shown,
-    spoken,
     title_of,
     told_differences,
-    unit_of,
 )
 
 SINGLE = "model"  # kind of a document that is about one stored model
