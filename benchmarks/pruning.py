@@ -66,7 +66,7 @@ def rescore(arm: str, repeat: int, k: int, work: Path, overrides: list[str]) -> 
     from ppo_workbench.cli import compose
     from ppo_workbench.delivery.inference import policy_weights
     from ppo_workbench.pipeline.trial import SeedTraining
-    from ppo_workbench.records.analysis import overrides_of
+    from ppo_workbench.reports.study.analysis import overrides_of
     from ppo_workbench.trading.experiment import prepare, split_bars
 
     params = describe(arm, repeat, work)["best"]["params"]

@@ -30,11 +30,11 @@ import numpy as np
 
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ForbiddenAction
+from ppo_workbench.reports.comparison.writing import ReportInput, write_report
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.figures import invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
-from ppo_workbench.scoring.report import ReportInput, write_report
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare_with_test, split_bars
 from ppo_workbench.trading.kernel import trading_market

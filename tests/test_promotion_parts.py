@@ -37,12 +37,12 @@ from ppo_workbench.pipeline.contender import (
 )
 from ppo_workbench.pipeline.floors import check_floors, market_floor
 from ppo_workbench.pipeline.promote import promote, rollback
-from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.single_document import references
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.pipeline.verify import compare_models, recorded_config
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.records.registry import register
+from ppo_workbench.reports.promotion import describe, headline, write_reports
 from ppo_workbench.trading.experiment import prepare, split_bars
 
 

@@ -337,7 +337,7 @@ def settle_sweep(
 def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:
     """Open the record of a study in MLflow for the sweeper; named by conf/sweep/."""
     config, raw, _ = _checked(cfg, choices)
-    from ppo_workbench.records.study_record import open_study_record
+    from ppo_workbench.pipeline.study_record import open_study_record
 
     return open_study_record(config, home, study, raw)
 

@@ -11,12 +11,12 @@ import pytest
 from optuna.trial import TrialState
 from tests.browser import check_page, needs_browser
 
-from ppo_workbench.records.analysis import analyse, overrides_of
-from ppo_workbench.records.analysis_findings import Analysis
-from ppo_workbench.records.analysis_plateau import find_plateau
-from ppo_workbench.records.analysis_surface import Surface
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow, read_parameters, read_trials
 from ppo_workbench.records.returns import write_returns
+from ppo_workbench.reports.study.analysis import analyse, overrides_of
+from ppo_workbench.reports.study.findings import Analysis
+from ppo_workbench.reports.study.plateau import find_plateau
+from ppo_workbench.reports.study.surface import Surface
+from ppo_workbench.reports.study.trials import Parameter, TrialRow, read_parameters, read_trials
 
 NOISE = 0.4
 Setting = dict[str, Any]

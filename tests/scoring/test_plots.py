@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppo_workbench.scoring.plots import (
+from ppo_workbench.reports.plots import (
     MAX_POINTS,
     bucket_edges,
     bucket_means,

@@ -13,12 +13,17 @@ import pytest
 from tests.browser import check_page, needs_browser
 
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.reports.comparison.document import arms_of, plain
+from ppo_workbench.reports.comparison.words import findings, headline, missing
+from ppo_workbench.reports.comparison.world import ReportError, World
+from ppo_workbench.reports.comparison.writing import (
+    ReportFiles,
+    ReportInput,
+    report_tables,
+    write_report,
+)
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
-from ppo_workbench.scoring.report import ReportFiles, ReportInput, report_tables, write_report
-from ppo_workbench.scoring.report_document import arms_of, plain
-from ppo_workbench.scoring.report_words import findings, headline, missing
-from ppo_workbench.scoring.report_world import ReportError, World
 from ppo_workbench.scoring.trace import Trace
 
 TraceMaker = Callable[..., Trace]
@@ -318,7 +323,7 @@ def test_report_embeds_a_small_trace_and_writes_it_beside(
 def test_report_links_a_trace_that_is_too_large_for_the_page(
     tmp_path: Path, bars_of: BarsMaker, trading: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ppo_workbench.scoring.report.MOST_EMBEDDED_BYTES", 1000)
+    monkeypatch.setattr("ppo_workbench.reports.comparison.writing.MOST_EMBEDDED_BYTES", 1000)
     files = _write(tmp_path, bars_of, {"a/b": trading})
     assert files.traces[-1].name == "trace-a-b.parquet"
     assert 'href="trace-a-b.parquet"' in _bare(files)

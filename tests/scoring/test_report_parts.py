@@ -6,18 +6,18 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.figures import invalid_trades
-from ppo_workbench.scoring.report_candles import candle_data, stretches
-from ppo_workbench.scoring.report_curves import curve_band, curve_keys
-from ppo_workbench.scoring.report_document import arms_of
-from ppo_workbench.scoring.report_masks import mask_history, mask_table
-from ppo_workbench.scoring.report_tables import (
+from ppo_workbench.reports.comparison.candles import candle_data, stretches
+from ppo_workbench.reports.comparison.curves import curve_band, curve_keys
+from ppo_workbench.reports.comparison.document import arms_of
+from ppo_workbench.reports.comparison.masks import mask_history, mask_table
+from ppo_workbench.reports.comparison.tables import (
     MOST_TRIPS,
     difference_table,
     invalid_table,
     trip_table,
 )
-from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
+from ppo_workbench.reports.comparison.world import World, session_drawdowns, session_regimes
+from ppo_workbench.scoring.figures import invalid_trades
 from ppo_workbench.scoring.trace import Trace
 
 TraceMaker = Callable[..., Trace]

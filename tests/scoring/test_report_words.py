@@ -2,10 +2,17 @@ from typing import Any
 
 import pytest
 
+from ppo_workbench.reports.comparison.document import (
+    Arm,
+    arms_of,
+    estimate,
+    plain,
+    primary,
+    sampled,
+)
+from ppo_workbench.reports.comparison.words import accesses, findings, headline
 from ppo_workbench.scoring.catalogue import FRACTION
 from ppo_workbench.scoring.figures import POINTS, interval_text, of_card, shown
-from ppo_workbench.scoring.report_document import Arm, arms_of, estimate, plain, primary, sampled
-from ppo_workbench.scoring.report_words import accesses, findings, headline
 
 ARMS = (
     Arm("masked", "Masked", "trained"),

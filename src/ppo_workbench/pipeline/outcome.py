@@ -19,7 +19,7 @@ from ppo_workbench.pipeline.scores import Scores, effective_evaluations, own_sco
 from ppo_workbench.pipeline.stored import MODEL_NAMES
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker
-from ppo_workbench.scoring.plots import write_plots
+from ppo_workbench.reports.plots import write_plots
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 

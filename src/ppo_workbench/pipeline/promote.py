@@ -65,9 +65,8 @@ from ppo_workbench.pipeline.promotion_evidence import (
     threshold_path,
     trial_evidence,
 )
-from ppo_workbench.pipeline.promotion_report import describe, headline, write_reports
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.single_document import Comparand, references
+from ppo_workbench.pipeline.single_document import references
 from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.succession import check_succession
 from ppo_workbench.records.candidates import StudyTrials, read_study
@@ -81,6 +80,8 @@ from ppo_workbench.records.registry import (
 )
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker, open_tracker
+from ppo_workbench.reports.comparison.document import Comparand
+from ppo_workbench.reports.promotion import describe, headline, write_reports
 from ppo_workbench.scoring.gates.checks import Gate, failed
 from ppo_workbench.scoring.gates.profiles import CHAMPION as REIGNING
 from ppo_workbench.scoring.gates.profiles import THRESHOLD, Evidence, judge

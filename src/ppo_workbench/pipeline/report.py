@@ -18,10 +18,11 @@ from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
 from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
 from ppo_workbench.pipeline.comparison_runs import Comparands
 from ppo_workbench.pipeline.evaluation import evaluate_artifact
-from ppo_workbench.pipeline.single_document import Comparand, references, single_document
+from ppo_workbench.pipeline.single_document import references, single_document
 from ppo_workbench.pipeline.stored import find_artifact, home_folder
 from ppo_workbench.records.mlflow_store import find_run, read_curve
-from ppo_workbench.scoring.report import ReportFiles, ReportInput, write_report
+from ppo_workbench.reports.comparison.document import Comparand
+from ppo_workbench.reports.comparison.writing import ReportFiles, ReportInput, write_report
 
 PAGES = "reports"
 

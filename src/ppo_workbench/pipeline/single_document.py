@@ -1,40 +1,22 @@
 """The document of one model, beside the reference policies that anybody would ask about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ppo_workbench.config import ScoredSplit
 from ppo_workbench.pipeline.cell import THRESHOLD, audited
 from ppo_workbench.pipeline.evaluation import Evaluation
 from ppo_workbench.pipeline.stored import run_on_split
+from ppo_workbench.reports.comparison.document import Comparand
+from ppo_workbench.reports.comparison.words import SINGLE
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
-from ppo_workbench.scoring.report_words import SINGLE
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
-from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 
 HOLD = "buy-and-hold"
-
-
-@dataclass(frozen=True)
-class Comparand:
-    """A policy on a page of one model.
-
-    Attributes:
-        name: Its key in the document.
-        title: What a reader calls it.
-        trace: What it did.
-        audit: What the independent audit counted, as `cell.audit_counts`.
-    """
-
-    name: str
-    title: str
-    trace: Trace
-    audit: dict[str, Any]
 
 
 def references(experiment: Experiment, split: str) -> list[Comparand]:

@@ -58,10 +58,10 @@ from ppo_workbench.pipeline.stored import (
     artifact_tensors,
     home_folder,
 )
+from ppo_workbench.pipeline.study_record import analyse_study
 from ppo_workbench.pipeline.trial import run_trial
 from ppo_workbench.pipeline.verify import audit_artifact, verify
 from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
-from ppo_workbench.records.study_record import analyse_study
 from ppo_workbench.records.tracking import RunStatus
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.trading.experiment import (

@@ -12,18 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.records.analysis_importance import Importance
-from ppo_workbench.records.analysis_plateau import Plateau
-from ppo_workbench.records.analysis_traces import (
-    axis_of,
-    label_of,
-    labels_of,
-    place_of,
-    shade,
-    short_name,
-)
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow
-from ppo_workbench.scoring.strokes import (
+from ppo_workbench.reports.strokes import (
     BLUE,
     GREEN,
     GREY,
@@ -36,6 +25,17 @@ from ppo_workbench.scoring.strokes import (
     line_trace,
     robust_range,
 )
+from ppo_workbench.reports.study.importance import Importance
+from ppo_workbench.reports.study.plateau import Plateau
+from ppo_workbench.reports.study.traces import (
+    axis_of,
+    label_of,
+    labels_of,
+    place_of,
+    shade,
+    short_name,
+)
+from ppo_workbench.reports.study.trials import Parameter, TrialRow
 
 MAX_SLICES, MAX_CONTOURED, MAX_AXES, MAX_CURVES = 8, 4, 9, 150
 GRID, COLOURS, HISTORY_HEIGHT = 30, 10, 360

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.pipeline.single_document import Comparand
+from ppo_workbench.reports.comparison.document import Arm, Comparand
+from ppo_workbench.reports.comparison.figures import equity_figure
+from ppo_workbench.reports.comparison.tiles import FIGURES, Tile, figure_tile
+from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.page import assemble_page
 from ppo_workbench.scoring.figures import figure_title, of_card, shown, unit_of
-from ppo_workbench.scoring.page import assemble_page
-from ppo_workbench.scoring.report_document import Arm
-from ppo_workbench.scoring.report_figures import equity_figure
-from ppo_workbench.scoring.report_tiles import FIGURES, Tile, figure_tile
-from ppo_workbench.scoring.report_world import World
 
 TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
 CARD = (

@@ -9,12 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
-from ppo_workbench.scoring.catalogue import metric
-from ppo_workbench.scoring.figures import difference_unit, figure_title
-from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
-from ppo_workbench.scoring.plots import monthly_returns
-from ppo_workbench.scoring.report_document import (
+from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
     Document,
@@ -25,7 +20,12 @@ from ppo_workbench.scoring.report_document import (
     title_of,
     told_differences,
 )
-from ppo_workbench.scoring.report_world import World
+from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.plots import monthly_returns
+from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
+from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.figures import difference_unit, figure_title
+from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.trace import Trace
 
 Table = dict[str, Any]

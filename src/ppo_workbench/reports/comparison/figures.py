@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
-from ppo_workbench.scoring.plots import thinned_rows
-from ppo_workbench.scoring.report_curves import Curves, curve_band, curve_keys, curve_title
-from ppo_workbench.scoring.report_document import Arm
-from ppo_workbench.scoring.report_masks import mask_history
-from ppo_workbench.scoring.report_world import World, session_drawdowns, session_regimes
-from ppo_workbench.scoring.strokes import (
+from ppo_workbench.reports.comparison.curves import Curves, curve_band, curve_keys, curve_title
+from ppo_workbench.reports.comparison.document import Arm
+from ppo_workbench.reports.comparison.masks import mask_history
+from ppo_workbench.reports.comparison.world import World, session_drawdowns, session_regimes
+from ppo_workbench.reports.plots import thinned_rows
+from ppo_workbench.reports.strokes import (
     Figure,
     figure_of,
     growth_figure,
     line_trace,
     panel_axis,
 )
+from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.rewards import REWARD_NAMES
 

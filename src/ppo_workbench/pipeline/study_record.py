@@ -41,7 +41,7 @@ from ppo_workbench.scoring.figures import spoken
 if TYPE_CHECKING:
     import optuna
 
-    from ppo_workbench.records.analysis_findings import Analysis
+    from ppo_workbench.reports.study.findings import Analysis
 
 _LOG = logging.getLogger("ppo_workbench.tracking")
 FILES = ("config.json", "result.json", "log.txt", NAME)
@@ -297,12 +297,12 @@ def open_study_record(
 def analyse_study(
     storage: str | None, home: Path, study: str, metrics: Sequence[str]
 ) -> "Analysis":
-    """Write sweeps/STUDY/analysis.html and .json; see `records.analysis`.
+    """Write sweeps/STUDY/analysis.html and .json; see `reports.study.analysis`.
 
     Raises:
         StudyError: There is no such study.
     """
-    from ppo_workbench.records.analysis import analyse
+    from ppo_workbench.reports.study.analysis import analyse
 
     folder = check_study_folder("study", storage, home, study)
     found = load_study(open_storage(storage, home, study), study)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.figures import Estimate, display_name, is_told, of_card
+from ppo_workbench.scoring.trace import Trace
 
 Document = Mapping[str, Any]
 
@@ -28,6 +29,23 @@ class Arm:
     name: str
     title: str
     kind: str
+
+
+@dataclass(frozen=True)
+class Comparand:
+    """A policy on a page of one model.
+
+    Attributes:
+        name: Its key in the document.
+        title: What a reader calls it.
+        trace: What it did.
+        audit: What the independent audit counted, violations by rule and what no check knows.
+    """
+
+    name: str
+    title: str
+    trace: Trace
+    audit: dict[str, Any]
 
 
 def plain(value: Any) -> Any:

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.records.analysis_findings import Analysis, Recommendation
-from ppo_workbench.records.analysis_importance import measure_importances
-from ppo_workbench.records.analysis_plateau import Plateau, find_plateau
-from ppo_workbench.records.analysis_trials import (
+from ppo_workbench.records.candidates import research_alone
+from ppo_workbench.records.study import SETTLED, SWEEP
+from ppo_workbench.reports.study.findings import Analysis, Recommendation
+from ppo_workbench.reports.study.importance import measure_importances
+from ppo_workbench.reports.study.plateau import Plateau, find_plateau
+from ppo_workbench.reports.study.trials import (
     Parameter,
     TrialRow,
     count_states,
@@ -25,9 +27,7 @@ from ppo_workbench.records.analysis_trials import (
     read_parameters,
     read_trials,
 )
-from ppo_workbench.records.analysis_words import summarise
-from ppo_workbench.records.candidates import research_alone
-from ppo_workbench.records.study import SETTLED, SWEEP
+from ppo_workbench.reports.study.words import summarise
 
 if TYPE_CHECKING:
     import optuna
@@ -55,7 +55,7 @@ def analyse(
     Raises:
         OSError: The files cannot be written.
     """
-    from ppo_workbench.records.analysis_page import render_page
+    from ppo_workbench.reports.study.page import render_page
 
     rows, parameters = read_trials(study), read_parameters(study)
     signs = [1 if d.name == "MAXIMIZE" else -1 for d in study.directions]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.records.analysis_trials import Parameter
+from ppo_workbench.reports.study.trials import Parameter
 
 Floats = npt.NDArray[np.float64]
 

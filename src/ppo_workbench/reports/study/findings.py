@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.records.analysis_importance import Importance
-from ppo_workbench.records.analysis_trials import Cost
+from ppo_workbench.reports.study.importance import Importance
+from ppo_workbench.reports.study.trials import Cost
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow
-from ppo_workbench.scoring.strokes import Figure
+from ppo_workbench.reports.strokes import Figure
+from ppo_workbench.reports.study.trials import Parameter, TrialRow
 
 
 def axis_of(parameter: Parameter) -> Figure:

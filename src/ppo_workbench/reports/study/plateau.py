@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.records.analysis_surface import Surface
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow
+from ppo_workbench.reports.study.surface import Surface
+from ppo_workbench.reports.study.trials import Parameter, TrialRow
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,6 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench.reports.comparison.candles import candle_data
+from ppo_workbench.reports.comparison.curves import Curves, curve_keys, curve_title
+from ppo_workbench.reports.comparison.document import Arm, Document, part, primary
+from ppo_workbench.reports.comparison.figures import (
+    REGIME_COLOURS,
+    cost_figure,
+    is_faint,
+    report_figures,
+)
+from ppo_workbench.reports.comparison.tables import METRICS, MOST_TRIPS, PROMISED
+from ppo_workbench.reports.comparison.tiles import FIGURES, report_tiles
+from ppo_workbench.reports.comparison.words import accesses, findings, headline, missing
+from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.page import assemble_page
+from ppo_workbench.reports.plots import MONTHS
+from ppo_workbench.reports.plots import REGIME_NAMES as REGIMES
 from ppo_workbench.scoring.figures import (
     display_name,
     figure_title,
@@ -13,22 +29,6 @@ from ppo_workbench.scoring.figures import (
     unit_of,
 )
 from ppo_workbench.scoring.metrics import SEVERITIES
-from ppo_workbench.scoring.page import assemble_page
-from ppo_workbench.scoring.plots import MONTHS
-from ppo_workbench.scoring.plots import REGIME_NAMES as REGIMES
-from ppo_workbench.scoring.report_candles import candle_data
-from ppo_workbench.scoring.report_curves import Curves, curve_keys, curve_title
-from ppo_workbench.scoring.report_document import Arm, Document, part, primary
-from ppo_workbench.scoring.report_figures import (
-    REGIME_COLOURS,
-    cost_figure,
-    is_faint,
-    report_figures,
-)
-from ppo_workbench.scoring.report_tables import METRICS, MOST_TRIPS, PROMISED
-from ppo_workbench.scoring.report_tiles import FIGURES, report_tiles
-from ppo_workbench.scoring.report_words import accesses, findings, headline, missing
-from ppo_workbench.scoring.report_world import World
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 SCRIPT = Path(__file__).with_name("report.js")

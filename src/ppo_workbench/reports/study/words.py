@@ -1,8 +1,8 @@
 """The analysis in plain sentences."""
 
-from ppo_workbench.records.analysis_findings import Analysis
-from ppo_workbench.records.analysis_plateau import Plateau
-from ppo_workbench.records.analysis_trials import Cost
+from ppo_workbench.reports.study.findings import Analysis
+from ppo_workbench.reports.study.plateau import Plateau
+from ppo_workbench.reports.study.trials import Cost
 
 FEW_TRIALS = 10
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.records.analysis_figures import (
+from ppo_workbench.reports.page import assemble_page
+from ppo_workbench.reports.strokes import Figure
+from ppo_workbench.reports.study.figures import (
     FEWEST_FITTED,
     FEWEST_POINTS,
     Scene,
@@ -16,13 +18,11 @@ from ppo_workbench.records.analysis_figures import (
     pareto_figure,
     slice_figures,
 )
-from ppo_workbench.records.analysis_findings import Analysis
-from ppo_workbench.records.analysis_first import Chosen, equity_figure, first_tiles, verdict
-from ppo_workbench.records.analysis_plateau import Extent, Plateau
-from ppo_workbench.records.analysis_trials import Parameter, TrialRow
-from ppo_workbench.records.analysis_words import error_note
-from ppo_workbench.scoring.page import assemble_page
-from ppo_workbench.scoring.strokes import Figure
+from ppo_workbench.reports.study.findings import Analysis
+from ppo_workbench.reports.study.first import Chosen, equity_figure, first_tiles, verdict
+from ppo_workbench.reports.study.plateau import Extent, Plateau
+from ppo_workbench.reports.study.trials import Parameter, TrialRow
+from ppo_workbench.reports.study.words import error_note
 
 BORDERS = {
     "": "",

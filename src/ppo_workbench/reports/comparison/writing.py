@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.scoring.report_document import Arm, arms_of, plain
-from ppo_workbench.scoring.report_masks import mask_table
-from ppo_workbench.scoring.report_page import render_report
-from ppo_workbench.scoring.report_tables import (
+from ppo_workbench.reports.comparison.document import Arm, arms_of, plain
+from ppo_workbench.reports.comparison.masks import mask_table
+from ppo_workbench.reports.comparison.page import render_report
+from ppo_workbench.reports.comparison.tables import (
     arm_tables,
     difference_table,
     invalid_table,
     metric_table,
 )
-from ppo_workbench.scoring.report_words import accesses, findings, headline
-from ppo_workbench.scoring.report_world import World
+from ppo_workbench.reports.comparison.words import accesses, findings, headline
+from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.scoring.trace import Trace
 
 FORMAT_VERSION = 1

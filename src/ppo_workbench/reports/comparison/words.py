@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppo_workbench.scoring.catalogue import metric
-from ppo_workbench.scoring.figures import KNOWING, interval_text, shown, spoken, unit_of
-from ppo_workbench.scoring.metrics import SEVERITIES
-from ppo_workbench.scoring.report_document import (
+from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
     Document,
@@ -17,6 +14,9 @@ from ppo_workbench.scoring.report_document import (
     title_of,
     told_differences,
 )
+from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.figures import KNOWING, interval_text, shown, spoken, unit_of
+from ppo_workbench.scoring.metrics import SEVERITIES
 
 SINGLE = "model"  # kind of a document that is about one stored model
 CHANCE = 0.05

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.records.analysis_findings import Analysis
 from ppo_workbench.records.returns import NAME, read_returns
+from ppo_workbench.reports.comparison.document import part
+from ppo_workbench.reports.comparison.tiles import FIGURES, Tile, figure_tile
+from ppo_workbench.reports.strokes import BLUE, SKY, Figure, growth_figure, line_trace
+from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.scoring.figures import Estimate, is_told, of_card, shown, spoken, unit_of
 from ppo_workbench.scoring.metrics import drawdowns
-from ppo_workbench.scoring.report_document import part
-from ppo_workbench.scoring.report_tiles import FIGURES, Tile, figure_tile
-from ppo_workbench.scoring.strokes import BLUE, SKY, Figure, growth_figure, line_trace
 
 # Doing nothing gives 0 of these.
 ZERO_IS_NOTHING = ("Sharpe", "Sortino", "Calmar", "total return", "annual return", "expectancy")

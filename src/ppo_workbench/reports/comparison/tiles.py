@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ppo_workbench.scoring.figures import Estimate, figure_title, interval_text, shown, unit_of
-from ppo_workbench.scoring.report_document import (
+from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
     Document,
@@ -12,6 +11,7 @@ from ppo_workbench.scoring.report_document import (
     target_of,
     told_differences,
 )
+from ppo_workbench.scoring.figures import Estimate, figure_title, interval_text, shown, unit_of
 
 FIGURES = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
 MOST_RIVALS = 2

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.scoring.plots import bucket_edges, bucket_means
-from ppo_workbench.scoring.report_world import World
+from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.plots import bucket_edges, bucket_means
 from ppo_workbench.scoring.trace import Trace
 
 MOST_BUCKETS, MOST_RULES = 80, 6

@@ -1,0 +1,1 @@
+"""Pages: of a comparison or a model, of a study, of a promotion; self-contained HTML."""

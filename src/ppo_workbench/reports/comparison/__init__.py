@@ -1,0 +1,1 @@
+"""The page of a comparison, or of one model beside its references."""

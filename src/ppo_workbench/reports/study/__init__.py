@@ -1,0 +1,1 @@
+"""The analysis of a study: what its hyperparameters did, and its page."""
