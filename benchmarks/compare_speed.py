@@ -30,7 +30,7 @@ def run_quick(home: Path) -> float:
 def parts(home: Path, name: str, repeats: int) -> dict[str, Any]:
     """Time statistics and page of a finished comparison, medians."""
     os.environ["PPO_WORKBENCH_HOME"] = str(home)
-    from ppo_workbench.pipeline.comparison_document import comparison_document
+    from ppo_workbench.pipeline.compare.document import comparison_document
     from ppo_workbench.pipeline.report import draw_comparison, finished
 
     folder = home / "comparisons" / name

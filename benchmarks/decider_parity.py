@@ -102,7 +102,7 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     """Decide here with the step of the backtest, writing down everything."""
     from ppo_workbench.delivery.golden import stored_weights, uses_mask
     from ppo_workbench.delivery.inference import best_allowed, forward_row
-    from ppo_workbench.pipeline.stored import rescaled
+    from ppo_workbench.pipeline.models.stored import rescaled
     from ppo_workbench.trading.account import OUTCOME_DTYPE
     from ppo_workbench.trading.kernel import begin_episode, refresh, seed_accounts, step_one
 
@@ -154,7 +154,7 @@ def compare(
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.learning.progress import WorkbenchConsole
     from ppo_workbench.market.splits import Split
-    from ppo_workbench.pipeline.stored import rescaled, stored_policy
+    from ppo_workbench.pipeline.models.stored import rescaled, stored_policy
     from ppo_workbench.scoring.backtest import backtest
     from ppo_workbench.trading.experiment import prepare, split_bars
 

@@ -25,9 +25,9 @@ from ppo_workbench.config import Config
 from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.learning.training import Hooks, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.fitting import look_at
-from ppo_workbench.pipeline.scores import clearly_better
-from ppo_workbench.pipeline.stored import trained_policy
+from ppo_workbench.pipeline.models.stored import trained_policy
+from ppo_workbench.pipeline.train.fitting import look_at
+from ppo_workbench.pipeline.train.scores import clearly_better
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
 from ppo_workbench.scoring.metrics import scorecard

@@ -47,7 +47,7 @@ def run_cell(arm: str, seed: int, timesteps: int, overrides: list[str], path: Pa
     from ppo_workbench import compose
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.market.synthetic import generate
-    from ppo_workbench.pipeline.stored import open_with_test, stored_policy
+    from ppo_workbench.pipeline.models.stored import open_with_test, stored_policy
     from ppo_workbench.pipeline.tasks import train
     from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
     from ppo_workbench.scoring.metrics import scorecard

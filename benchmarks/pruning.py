@@ -65,7 +65,7 @@ def rescore(arm: str, repeat: int, k: int, work: Path, overrides: list[str]) -> 
     """Train the best setting of a study on market and learner seed number k; write its Sharpe."""
     from ppo_workbench.cli import compose
     from ppo_workbench.delivery.inference import policy_weights
-    from ppo_workbench.pipeline.trial import SeedTraining
+    from ppo_workbench.pipeline.sweep.trial import SeedTraining
     from ppo_workbench.reports.study.analysis import overrides_of
     from ppo_workbench.trading.experiment import prepare, split_bars
 

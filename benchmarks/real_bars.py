@@ -71,7 +71,7 @@ def break_even(home: Path, overrides: Sequence[str], arm: str, seed: int) -> Any
     """Return the break-even cost of one arm and seed over its joined tests."""
 
     from ppo_workbench import compose
-    from ppo_workbench.pipeline.cell_stress import stressed
+    from ppo_workbench.pipeline.compare.stressing import stressed
 
     plan = json.loads((home / "comparisons" / "forward" / "plan.json").read_text(encoding="utf-8"))
     chosen = [

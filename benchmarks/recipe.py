@@ -62,7 +62,7 @@ def run_cell(arm: str, seed: int, path: Path) -> None:
     """Train one arm on one market and write its figures on the three splits."""
     from ppo_workbench import compose
     from ppo_workbench.delivery.artifact import load_artifact
-    from ppo_workbench.pipeline.stored import open_with_test, stored_policy
+    from ppo_workbench.pipeline.models.stored import open_with_test, stored_policy
     from ppo_workbench.pipeline.tasks import train
     from ppo_workbench.scoring.backtest import backtest
     from ppo_workbench.scoring.metrics import scorecard

@@ -28,7 +28,7 @@ def run_seed(seed: int, changes: list[str], path: Path) -> None:
     """Score the reference policies on one market."""
     from ppo_workbench import compose
     from ppo_workbench.market.synthetic import generate
-    from ppo_workbench.pipeline.stored import run_on_split
+    from ppo_workbench.pipeline.models.stored import run_on_split
     from ppo_workbench.scoring.backtest import SERIES, Policy
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.scoring.reference.filtering import NODES

@@ -42,8 +42,8 @@ def run_cell(edge: float, seed: int, timesteps: int, path: Path) -> None:
     from ppo_workbench.market.horizons import derived
     from ppo_workbench.market.sources import load_bars
     from ppo_workbench.market.splits import time_splits
-    from ppo_workbench.pipeline.scores import clearly_better, validated
-    from ppo_workbench.pipeline.stored import run_on_split, trained_policy
+    from ppo_workbench.pipeline.models.stored import run_on_split, trained_policy
+    from ppo_workbench.pipeline.train.scores import clearly_better, validated
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare_with_test
 

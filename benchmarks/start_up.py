@@ -98,7 +98,8 @@ def timed() -> None:
         from ppo_workbench import cli
     with part("import torch and all boxes"):
         from ppo_workbench.learning.progress import WorkbenchConsole
-        from ppo_workbench.pipeline import fitting, tasks
+        from ppo_workbench.pipeline import tasks
+        from ppo_workbench.pipeline.train import fitting
     wrap(tasks, "split_bars", "bars")
     wrap(tasks, "prepare", "features")
     wrap(tasks, "open_tracker_beside", "store")

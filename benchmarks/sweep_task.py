@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-import ppo_workbench.pipeline.trial as trial_module
+import ppo_workbench.pipeline.sweep.trial as trial_module
 from ppo_workbench import cli
 from ppo_workbench.config import Config
 from ppo_workbench.options import CONF

@@ -8,7 +8,8 @@ Models: metadata and hashes of both pairs, loaded as tensors only, golden vector
 champion with every gate passed, found and activated by the ModelManager.
 Audit: the champion on validation and test, by an engine that shares no code with the masks.
 Scores: both models on validation and test again. On the processor and libraries that the metadata
-name every bit of every figure agrees; elsewhere within the tolerances of `pipeline/rescore.py`.
+name every bit of every figure agrees; elsewhere within the tolerances that
+`pipeline/models/rescore.py` has.
 Words: tables and rows of criteria are made again from the evidence and have to be the same.
 
 Looks at the test are recorded in a home of their own, which is thrown away.
@@ -79,7 +80,7 @@ def audited(home: Path) -> Iterator[str]:
     """Yield the violations that the independent audit finds."""
     from ppo_workbench.config import Config, ScoredSplit, WorkbenchError
     from ppo_workbench.delivery.artifact import load_metadata
-    from ppo_workbench.pipeline.verify import audit_artifact, recorded_config
+    from ppo_workbench.pipeline.models.verifying import audit_artifact, recorded_config
 
     folder = home / evidence.FOLDERS[CHAMPION]
     for split in evidence.SPLITS:
@@ -94,7 +95,7 @@ def scores(home: Path) -> Iterator[str]:
     """Yield the figures that come out otherwise here."""
     from ppo_workbench.config import Config, ScoredSplit, WorkbenchError
     from ppo_workbench.delivery.artifact import load_metadata
-    from ppo_workbench.pipeline.rescore import rescore
+    from ppo_workbench.pipeline.models.rescore import rescore
     from ppo_workbench.scoring.metrics import flat
 
     kept = evidence.read(home / evidence.EVIDENCE / "scores.json")

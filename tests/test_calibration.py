@@ -9,8 +9,8 @@ import pytest
 from ppo_workbench.cli import compose
 from ppo_workbench.config import BudgetConfig, Config, ConfigError
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.pipeline import calibration
-from ppo_workbench.pipeline.calibration import Speed, planned_timesteps, settle
+from ppo_workbench.pipeline.train import calibration
+from ppo_workbench.pipeline.train.calibration import Speed, planned_timesteps, settle
 
 SPEED = Speed(steps_per_second=1000.0, evaluation_seconds=0.5, steps_per_episode=20.0)
 

@@ -13,8 +13,8 @@ from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.config.tasks import MarketArms
 from ppo_workbench.launching import merged
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline import cell_tests
-from ppo_workbench.pipeline.comparison_plan import (
+from ppo_workbench.pipeline.compare import scored as cell_tests
+from ppo_workbench.pipeline.compare.plan import (
     YARDSTICKS,
     check_plan,
     fold_count,

@@ -12,10 +12,10 @@ import pytest
 from ppo_workbench.config import Config
 from ppo_workbench.delivery.artifact import ArtifactPaths
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.compare import Ended, _run_cells
-from ppo_workbench.pipeline.comparison_plan import Cell
-from ppo_workbench.pipeline.fitting import Keeper
-from ppo_workbench.pipeline.outcome import say_end, say_if_nothing_trades, what_next
+from ppo_workbench.pipeline.compare.plan import Cell
+from ppo_workbench.pipeline.compare.running import Ended, _run_cells
+from ppo_workbench.pipeline.train.fitting import Keeper
+from ppo_workbench.pipeline.train.outcome import say_end, say_if_nothing_trades, what_next
 
 OWN = "MaskablePPO"
 STORE = "sqlite:////home/me/mlruns/mlflow.db"

@@ -19,10 +19,10 @@ from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Decision, Status, bar_messages, moment_of
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline import deciding
-from ppo_workbench.pipeline.paper import paper, replay
-from ppo_workbench.pipeline.paper_view import paper_view
-from ppo_workbench.pipeline.stored import stored_policy
+from ppo_workbench.pipeline.models import deciding
+from ppo_workbench.pipeline.models.paper import paper, replay
+from ppo_workbench.pipeline.models.stored import stored_policy
+from ppo_workbench.pipeline.models.view import paper_view
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.trace import Trace

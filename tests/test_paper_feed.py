@@ -17,7 +17,7 @@ from ppo_workbench.cli import command
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.messages import bar_messages
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
-from ppo_workbench.pipeline import paper_feed
+from ppo_workbench.pipeline.models import feed as paper_feed
 from ppo_workbench.trading.experiment import Experiment
 
 MORE = 120  # bars after the warm-up

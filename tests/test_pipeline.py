@@ -11,9 +11,11 @@ import torch
 from ppo_workbench.cli import compose
 from ppo_workbench.config import ConfigError, flatten
 from ppo_workbench.market.horizons import KEYS
-from ppo_workbench.pipeline import fitting, stored, tasks
-from ppo_workbench.pipeline.stored import find_artifact, home_folder
+from ppo_workbench.pipeline import tasks
+from ppo_workbench.pipeline.models import stored
+from ppo_workbench.pipeline.models.stored import find_artifact, home_folder
 from ppo_workbench.pipeline.tasks import default_name
+from ppo_workbench.pipeline.train import fitting
 
 
 def test_default_name_is_model_type_time_and_a_short_id() -> None:

@@ -27,19 +27,19 @@ from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
 from ppo_workbench.options import groups
-from ppo_workbench.pipeline import promote as promotion
-from ppo_workbench.pipeline.contender import (
+from ppo_workbench.pipeline.models.document import references
+from ppo_workbench.pipeline.models.verifying import compare_models, recorded_config
+from ppo_workbench.pipeline.promote import running as promotion
+from ppo_workbench.pipeline.promote.contender import (
     Contender,
     baseline_config,
     candidate_config,
     check_same_bars,
     resolved_config,
 )
-from ppo_workbench.pipeline.floors import check_floors, market_floor
-from ppo_workbench.pipeline.promote import promote, rollback
-from ppo_workbench.pipeline.single_document import references
-from ppo_workbench.pipeline.succession import check_succession
-from ppo_workbench.pipeline.verify import compare_models, recorded_config
+from ppo_workbench.pipeline.promote.floors import check_floors, market_floor
+from ppo_workbench.pipeline.promote.running import promote, rollback
+from ppo_workbench.pipeline.promote.succession import check_succession
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.records.registry import register
 from ppo_workbench.reports.promotion import describe, headline, write_reports

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from tests.learning.test_progress import TerminalStream
 
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.result_table import show_results
+from ppo_workbench.pipeline.train.result_table import show_results
 from ppo_workbench.scoring.metrics import Scorecard
 
 

@@ -9,7 +9,7 @@ import pytest
 from ppo_workbench import __main__ as program
 from ppo_workbench import starting
 from ppo_workbench.config import Task
-from ppo_workbench.pipeline.interrupted import LEFT
+from ppo_workbench.pipeline.train.interrupted import LEFT
 from ppo_workbench.starting import CLEAR, StartLine
 
 

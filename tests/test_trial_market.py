@@ -8,8 +8,8 @@ from tests.e2e.workbench import TINY
 
 from ppo_workbench import compose
 from ppo_workbench.config import BarsError, Config
-from ppo_workbench.pipeline import trial
-from ppo_workbench.pipeline.trial import check_market
+from ppo_workbench.pipeline.sweep import trial
+from ppo_workbench.pipeline.sweep.trial import check_market
 from ppo_workbench.trading.experiment import split_bars
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppo_workbench.cli import compose
-    from ppo_workbench.pipeline.stored import backtest
+    from ppo_workbench.pipeline.models.stored import backtest
     from ppo_workbench.pipeline.tasks import evaluate, train
 
 __version__ = "0.2.0"
@@ -20,7 +20,7 @@ _HOME_OF = {
     "compose": "ppo_workbench.cli",
     "train": "ppo_workbench.pipeline.tasks",
     "evaluate": "ppo_workbench.pipeline.tasks",
-    "backtest": "ppo_workbench.pipeline.stored",
+    "backtest": "ppo_workbench.pipeline.models.stored",
 }
 
 

@@ -248,8 +248,8 @@ def _with_null_options(overrides: Sequence[str]) -> list[str]:
 def _resumed(cfg: DictConfig) -> DictConfig:
     """Return the configuration that the run to resume was started with."""
     from ppo_workbench.learning.checkpoints import find_checkpoint, read_header
-    from ppo_workbench.pipeline.fitting import checkpoint_folder
-    from ppo_workbench.pipeline.stored import home_folder
+    from ppo_workbench.pipeline.models.stored import home_folder
+    from ppo_workbench.pipeline.train.fitting import checkpoint_folder
 
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in given:
@@ -290,7 +290,7 @@ def _recorded(cfg: DictConfig) -> Mapping[str, Any] | None:
         assert isinstance(tracking, TrackingConfig)
         return recorded_by(cfg.run, tracking)
     if cfg.task in ON_ITS_BARS and cfg.artifact is not None:
-        from ppo_workbench.pipeline.stored import recorded_of
+        from ppo_workbench.pipeline.models.stored import recorded_of
 
         return recorded_of(cfg.artifact)
     return None
@@ -311,7 +311,7 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str], directions: Sequence[s
             "setting that its analysis names with this output"
         )
     from ppo_workbench.learning.models import check_device
-    from ppo_workbench.pipeline.trial import check_directions, check_market, check_objective
+    from ppo_workbench.pipeline.sweep.trial import check_directions, check_market, check_objective
 
     check_device(config.model.device)
     check_objective(config)
@@ -329,7 +329,7 @@ def settle_sweep(
     """
     START_LINE.say("measuring what a trial of this budget trains")
     config, raw, _ = _checked(cfg, choices)
-    from ppo_workbench.pipeline.calibration import settle
+    from ppo_workbench.pipeline.train.calibration import settle
 
     return settle(config, kept, raw, searched)
 
@@ -337,7 +337,7 @@ def settle_sweep(
 def observe_sweep(home: Path, study: str, cfg: DictConfig, choices: dict[str, str]) -> Any:
     """Open the record of a study in MLflow for the sweeper; named by conf/sweep/."""
     config, raw, _ = _checked(cfg, choices)
-    from ppo_workbench.pipeline.study_record import open_study_record
+    from ppo_workbench.pipeline.sweep.record import open_study_record
 
     return open_study_record(config, home, study, raw)
 

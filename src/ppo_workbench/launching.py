@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from ppo_workbench.pipeline.compare import Ended
+from ppo_workbench.pipeline.compare.running import Ended
 
 INTERRUPT_SECONDS = 20.0
 

@@ -16,7 +16,7 @@ from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Metadata, Scorecards, Training
 from ppo_workbench.market.splits import Split
 from ppo_workbench.market.synthetic import generate
-from ppo_workbench.pipeline.stored import artifact_tensors
+from ppo_workbench.pipeline.models.stored import artifact_tensors
 from ppo_workbench.trading import experiment as experiments
 from ppo_workbench.trading.experiment import Experiment
 

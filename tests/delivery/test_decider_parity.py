@@ -17,7 +17,7 @@ from ppo_workbench.delivery.messages import Status, bar_messages, moment_of
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.bars import NS_PER_SECOND, Bars
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.stored import stored_policy
+from ppo_workbench.pipeline.models.stored import stored_policy
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 from ppo_workbench.trading.rules import RULE_NAMES

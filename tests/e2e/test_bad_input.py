@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.workbench import BUDGET, SMALL_MODEL, Result, Workbench, without_override
 
 from ppo_workbench.config import ConfigError
-from ppo_workbench.pipeline.stored import find_artifact
+from ppo_workbench.pipeline.models.stored import find_artifact
 
 HEADER = "timestamp,open,high,low,close,volume"
 STAMP = "2013-10-04 09:{minute:02}:00-04:00"

@@ -15,7 +15,7 @@ from tests.e2e.workbench import TINY, Workbench
 from ppo_workbench.config import Config, ScoredSplit
 from ppo_workbench.delivery.artifact import load_artifact, save_artifact
 from ppo_workbench.delivery.metadata import Gate, Status
-from ppo_workbench.pipeline.rescore import differences, rescore
+from ppo_workbench.pipeline.models.rescore import differences, rescore
 from ppo_workbench.scoring.targets import TOLD, SeedRun, stability
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.workbench import TINY, Workbench, process
 
 from ppo_workbench.learning.training import train_model
-from ppo_workbench.pipeline import fitting, scores
+from ppo_workbench.pipeline.train import fitting, scores
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
 
 

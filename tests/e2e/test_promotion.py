@@ -28,7 +28,7 @@ NAME = "maskable_production_final"
 _KILLED = """
 import os, signal, sys
 from ppo_workbench.cli import command
-from ppo_workbench.pipeline import promote
+from ppo_workbench.pipeline.promote import running as promote
 install = promote.install_champion
 def install_and_die(*arguments):
     install(*arguments)

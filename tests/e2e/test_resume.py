@@ -14,7 +14,7 @@ import torch
 from tests.e2e.workbench import TINY, Workbench, process
 
 from ppo_workbench.learning.checkpoints import Checkpoint, write_checkpoint
-from ppo_workbench.pipeline import fitting
+from ppo_workbench.pipeline.train import fitting
 
 RUN = [
     *TINY,

@@ -11,8 +11,8 @@ from ppo_workbench import backtest, compose, evaluate, train
 from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
-from ppo_workbench.pipeline import stored
-from ppo_workbench.pipeline.outcome import Outcome
+from ppo_workbench.pipeline.models import stored
+from ppo_workbench.pipeline.train.outcome import Outcome
 from ppo_workbench.records.ledger import past_openings
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppo_workbench.config import Config, ConfigError
-from ppo_workbench.pipeline.trial import check_objective
+from ppo_workbench.pipeline.sweep.trial import check_objective
 from ppo_workbench.scoring.catalogue import CATALOGUE, HIGHER, LOWER, NEITHER, is_better, metric
 from ppo_workbench.scoring.comparison import COMPARED
 from ppo_workbench.scoring.metrics import Scorecard
@@ -51,7 +51,7 @@ def test_objective_that_is_no_figure_or_neither_good_nor_bad_is_refused(name: st
 
 
 def test_objective_of_passive_breaches_is_bounded_from_above() -> None:
-    from ppo_workbench.pipeline.trial import bound
+    from ppo_workbench.pipeline.sweep.trial import bound
 
     assert bound("passive_breaches", [1.0, 3.0], 1.0, 0.0).value > 2.0
     assert bound("sharpe_annual", [1.0, 3.0], 1.0, 0.0).value < 2.0

@@ -5,7 +5,7 @@ import pytest
 from tests.scoring.conftest import TraceMaker
 
 from ppo_workbench.learning.training import Validation
-from ppo_workbench.pipeline.scores import clearly_better, validated
+from ppo_workbench.pipeline.train.scores import clearly_better, validated
 from ppo_workbench.scoring.metrics import RATIO_CAP, scorecard
 
 SESSIONS = 2_000

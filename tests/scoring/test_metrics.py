@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ppo_workbench.pipeline.scores import lower_bound
+from ppo_workbench.pipeline.train.scores import lower_bound
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,
     RETURN_CAP,

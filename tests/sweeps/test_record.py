@@ -11,8 +11,8 @@ import pytest
 
 from hydra_plugins.optuna_pruning._observer import Observed
 from ppo_workbench.config import Config
-from ppo_workbench.pipeline import study_record
-from ppo_workbench.pipeline.study_record import StudyRecord
+from ppo_workbench.pipeline.sweep import record as study_record
+from ppo_workbench.pipeline.sweep.record import StudyRecord
 from ppo_workbench.records.mlflow_store import RunInfo
 from ppo_workbench.records.storage import open_storage
 from ppo_workbench.records.study import SWEEPER, last_seen

@@ -13,7 +13,7 @@ from hydra_plugins.optuna_pruning import _samplers
 from hydra_plugins.optuna_pruning._run import SweepError
 from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
-from ppo_workbench.pipeline.study_record import analyse_study
+from ppo_workbench.pipeline.sweep.record import analyse_study
 from ppo_workbench.records.candidates import read_study
 from ppo_workbench.records.study import LINEAGE
 

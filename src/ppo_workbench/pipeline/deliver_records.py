@@ -2,7 +2,7 @@
 
 from ppo_workbench.config import Config
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.stored import home_folder
+from ppo_workbench.pipeline.models.stored import home_folder
 from ppo_workbench.records.spool import Delivery, spool_folder
 from ppo_workbench.records.tracking import deliver_records as deliver
 

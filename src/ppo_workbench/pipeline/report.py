@@ -13,13 +13,13 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.cell import audit_counts
-from ppo_workbench.pipeline.cell_tests import folds_of, open_tests
-from ppo_workbench.pipeline.comparison_plan import FOLDER, PLAN, plan_cells, read_result
-from ppo_workbench.pipeline.comparison_runs import Comparands
-from ppo_workbench.pipeline.evaluation import evaluate_artifact
-from ppo_workbench.pipeline.single_document import references, single_document
-from ppo_workbench.pipeline.stored import find_artifact, home_folder
+from ppo_workbench.pipeline.compare.cell import audit_counts
+from ppo_workbench.pipeline.compare.plan import FOLDER, PLAN, plan_cells, read_result
+from ppo_workbench.pipeline.compare.runs import Comparands
+from ppo_workbench.pipeline.compare.scored import folds_of, open_tests
+from ppo_workbench.pipeline.models.document import references, single_document
+from ppo_workbench.pipeline.models.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.models.stored import find_artifact, home_folder
 from ppo_workbench.records.mlflow_store import find_run, read_curve
 from ppo_workbench.reports.comparison.document import Comparand
 from ppo_workbench.reports.comparison.writing import ReportFiles, ReportInput, write_report

@@ -24,15 +24,30 @@ from ppo_workbench.learning.training import (
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.pipeline.cell import run_cell
-from ppo_workbench.pipeline.compare import Jobs, compare
-from ppo_workbench.pipeline.deciding import decide
+from ppo_workbench.pipeline.compare.cell import run_cell
+from ppo_workbench.pipeline.compare.running import Jobs, compare
 from ppo_workbench.pipeline.deliver_records import deliver_records
-from ppo_workbench.pipeline.evaluation import evaluate_artifact
-from ppo_workbench.pipeline.export import export
-from ppo_workbench.pipeline.fitting import Keeper, Resumed, check_no_checkpoint, learn
-from ppo_workbench.pipeline.interrupted import what_is_left
-from ppo_workbench.pipeline.outcome import (
+from ppo_workbench.pipeline.models.deciding import decide
+from ppo_workbench.pipeline.models.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.models.exporting import export
+from ppo_workbench.pipeline.models.feed import paper_feed
+from ppo_workbench.pipeline.models.paper import paper
+from ppo_workbench.pipeline.models.stored import (
+    FOLDERS,
+    MODEL_NAMES,
+    artifact_tensors,
+    home_folder,
+)
+from ppo_workbench.pipeline.models.verifying import audit_artifact, verify
+from ppo_workbench.pipeline.power import power
+from ppo_workbench.pipeline.promote.running import promote, refuse, rollback
+from ppo_workbench.pipeline.report import report
+from ppo_workbench.pipeline.result_json import check_result_path, write_result
+from ppo_workbench.pipeline.sweep.record import analyse_study
+from ppo_workbench.pipeline.sweep.trial import run_trial
+from ppo_workbench.pipeline.train.fitting import Keeper, Resumed, check_no_checkpoint, learn
+from ppo_workbench.pipeline.train.interrupted import what_is_left
+from ppo_workbench.pipeline.train.outcome import (
     Outcome,
     bars_of,
     describe_training,
@@ -44,23 +59,8 @@ from ppo_workbench.pipeline.outcome import (
     say_if_nothing_trades,
     what_next,
 )
-from ppo_workbench.pipeline.paper import paper
-from ppo_workbench.pipeline.paper_feed import paper_feed
-from ppo_workbench.pipeline.power import power
-from ppo_workbench.pipeline.promote import promote, refuse, rollback
-from ppo_workbench.pipeline.report import report
-from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.result_table import show_results
-from ppo_workbench.pipeline.scores import lower_bound, own_scores, score_policies
-from ppo_workbench.pipeline.stored import (
-    FOLDERS,
-    MODEL_NAMES,
-    artifact_tensors,
-    home_folder,
-)
-from ppo_workbench.pipeline.study_record import analyse_study
-from ppo_workbench.pipeline.trial import run_trial
-from ppo_workbench.pipeline.verify import audit_artifact, verify
+from ppo_workbench.pipeline.train.result_table import show_results
+from ppo_workbench.pipeline.train.scores import lower_bound, own_scores, score_policies
 from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
 from ppo_workbench.records.tracking import RunStatus
 from ppo_workbench.scoring.metrics import Scorecard, scorecard

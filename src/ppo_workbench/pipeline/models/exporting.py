@@ -4,7 +4,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.export import Exports, export_model
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.stored import named_artifact
+from ppo_workbench.pipeline.models.stored import named_artifact
 
 
 def export(config: Config, console: WorkbenchConsole | None = None) -> Exports:

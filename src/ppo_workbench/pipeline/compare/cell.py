@@ -19,16 +19,7 @@ from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, TrainingResult, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.cell_stress import stressed
-from ppo_workbench.pipeline.cell_tests import (
-    VALIDATION,
-    check_sessions,
-    folds_of,
-    open_tests,
-    prepare_scored,
-    scored_splits,
-)
-from ppo_workbench.pipeline.comparison_plan import (
+from ppo_workbench.pipeline.compare.plan import (
     MODEL,
     RESULT,
     STRESS,
@@ -37,10 +28,19 @@ from ppo_workbench.pipeline.comparison_plan import (
     trace_name,
     write_whole,
 )
-from ppo_workbench.pipeline.fitting import look_at
-from ppo_workbench.pipeline.outcome import bars_of, describe_training
-from ppo_workbench.pipeline.scores import clearly_better, lower_bound
-from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, selected_policy
+from ppo_workbench.pipeline.compare.scored import (
+    VALIDATION,
+    check_sessions,
+    folds_of,
+    open_tests,
+    prepare_scored,
+    scored_splits,
+)
+from ppo_workbench.pipeline.compare.stressing import stressed
+from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, selected_policy
+from ppo_workbench.pipeline.train.fitting import look_at
+from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
+from ppo_workbench.pipeline.train.scores import clearly_better, lower_bound
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
 from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy

@@ -46,8 +46,8 @@ from ppo_workbench.learning.training import (
     train_model,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.scores import clearly_better, validated
-from ppo_workbench.pipeline.stored import run_on_split, trained_policy
+from ppo_workbench.pipeline.models.stored import run_on_split, trained_policy
+from ppo_workbench.pipeline.train.scores import clearly_better, validated
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.trading.experiment import Experiment

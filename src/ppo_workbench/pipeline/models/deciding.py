@@ -20,8 +20,8 @@ from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.calendar import check_timezone
 from ppo_workbench.market.reader.conventions import conventions_of
 from ppo_workbench.market.reader.rows import RowReader
-from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
-from ppo_workbench.pipeline.stored import named_artifact
+from ppo_workbench.pipeline.models.stored import named_artifact
+from ppo_workbench.pipeline.train.held_interrupt import HeldInterrupt
 
 STANDARD = "-"
 SAVE_SECONDS = 1.0

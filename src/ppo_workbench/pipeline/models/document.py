@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppo_workbench.config import ScoredSplit
-from ppo_workbench.pipeline.cell import THRESHOLD, audited
-from ppo_workbench.pipeline.evaluation import Evaluation
-from ppo_workbench.pipeline.stored import run_on_split
+from ppo_workbench.pipeline.compare.cell import THRESHOLD, audited
+from ppo_workbench.pipeline.models.evaluation import Evaluation
+from ppo_workbench.pipeline.models.stored import run_on_split
 from ppo_workbench.reports.comparison.document import Comparand
 from ppo_workbench.reports.comparison.words import SINGLE
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison

@@ -17,13 +17,13 @@ from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.contender import resolved_config
-from ppo_workbench.pipeline.stored import (
+from ppo_workbench.pipeline.models.stored import (
     as_stored,
     find_artifact,
     open_bars_with_test,
     run_on_split,
 )
+from ppo_workbench.pipeline.promote.contender import resolved_config
 from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.trace import Trace

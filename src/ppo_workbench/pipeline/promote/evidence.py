@@ -12,9 +12,9 @@ from ppo_workbench.delivery.artifact import Artifact, load_artifact, verify
 from ppo_workbench.delivery.golden import find_golden
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.contender import Contender, mean_excess
-from ppo_workbench.pipeline.evaluation import as_trained
-from ppo_workbench.pipeline.stored import as_stored, run_on_split
+from ppo_workbench.pipeline.models.evaluation import as_trained
+from ppo_workbench.pipeline.models.stored import as_stored, run_on_split
+from ppo_workbench.pipeline.promote.contender import Contender, mean_excess
 from ppo_workbench.records.candidates import StudyTrials
 from ppo_workbench.records.ledger import Opening
 from ppo_workbench.scoring.annual import annual_root

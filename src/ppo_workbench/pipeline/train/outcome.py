@@ -15,8 +15,8 @@ from ppo_workbench.delivery.metadata import Metadata, Training
 from ppo_workbench.learning.progress import WorkbenchConsole, command_line
 from ppo_workbench.learning.training import TrainingResult
 from ppo_workbench.market.horizons import describe_horizons
-from ppo_workbench.pipeline.scores import Scores, effective_evaluations, own_scores
-from ppo_workbench.pipeline.stored import MODEL_NAMES
+from ppo_workbench.pipeline.models.stored import MODEL_NAMES
+from ppo_workbench.pipeline.train.scores import Scores, effective_evaluations, own_scores
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.reports.plots import write_plots

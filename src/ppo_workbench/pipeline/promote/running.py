@@ -44,16 +44,16 @@ from ppo_workbench.delivery.champions import (
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.cell import audit_counts
-from ppo_workbench.pipeline.contender import (
+from ppo_workbench.pipeline.compare.cell import audit_counts
+from ppo_workbench.pipeline.models.document import references
+from ppo_workbench.pipeline.models.stored import home_folder, open_bars_with_test
+from ppo_workbench.pipeline.promote.contender import (
     Contender,
     baseline_config,
     candidate_config,
     check_same_bars,
 )
-from ppo_workbench.pipeline.floors import check_floors
-from ppo_workbench.pipeline.outcome import bars_of, record_of
-from ppo_workbench.pipeline.promotion_evidence import (
+from ppo_workbench.pipeline.promote.evidence import (
     BASELINES,
     Opened,
     baseline_paths,
@@ -65,10 +65,10 @@ from ppo_workbench.pipeline.promotion_evidence import (
     threshold_path,
     trial_evidence,
 )
+from ppo_workbench.pipeline.promote.floors import check_floors
+from ppo_workbench.pipeline.promote.succession import check_succession
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.single_document import references
-from ppo_workbench.pipeline.stored import home_folder, open_bars_with_test
-from ppo_workbench.pipeline.succession import check_succession
+from ppo_workbench.pipeline.train.outcome import bars_of, record_of
 from ppo_workbench.records.candidates import StudyTrials, read_study
 from ppo_workbench.records.lineage import UNKNOWN
 from ppo_workbench.records.registry import (

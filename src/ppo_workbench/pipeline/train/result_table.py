@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.scores import Scores
+from ppo_workbench.pipeline.train.scores import Scores
 from ppo_workbench.scoring.metrics import Scorecard
 
 RETURN = "annual\nreturn"

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import Config, Protocol
-from ppo_workbench.pipeline.cell_tests import folds_of
-from ppo_workbench.pipeline.comparison_plan import (
+from ppo_workbench.pipeline.compare.plan import (
     MAIN,
     STRESS,
     YARDSTICKS,
@@ -17,6 +16,7 @@ from ppo_workbench.pipeline.comparison_plan import (
     trace_name,
     varies_market,
 )
+from ppo_workbench.pipeline.compare.scored import folds_of
 from ppo_workbench.scoring.comparison import ArmRun
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.session_path import SessionPath, read_path

@@ -12,10 +12,10 @@ from ppo_workbench.delivery.describe import library_versions
 from ppo_workbench.delivery.golden import PREFIX
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
-from ppo_workbench.pipeline.contender import Contender, resolved_config
-from ppo_workbench.pipeline.evaluation import as_trained, evaluate_artifact, settings_apart
+from ppo_workbench.pipeline.models.evaluation import as_trained, evaluate_artifact, settings_apart
+from ppo_workbench.pipeline.models.stored import named_artifact
+from ppo_workbench.pipeline.promote.contender import Contender, resolved_config
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.stored import named_artifact
 from ppo_workbench.scoring.audit.verdict import AuditReport
 
 

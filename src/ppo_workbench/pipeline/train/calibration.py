@@ -23,8 +23,8 @@ from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import Hooks, Standing, Validation, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.fitting import look_at, warm_up
-from ppo_workbench.pipeline.scores import clearly_better
+from ppo_workbench.pipeline.train.fitting import look_at, warm_up
+from ppo_workbench.pipeline.train.scores import clearly_better
 from ppo_workbench.trading.experiment import prepare, split_bars
 
 PROBE_FRAC = 0.03

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppo_workbench.config import Config
-from ppo_workbench.pipeline.comparison_plan import MAIN, varies_market
-from ppo_workbench.pipeline.comparison_runs import Comparands
+from ppo_workbench.pipeline.compare.plan import MAIN, varies_market
+from ppo_workbench.pipeline.compare.runs import Comparands
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.comparison import MarketComparison, conclusions
 from ppo_workbench.scoring.figures import display_name, invalid_trades

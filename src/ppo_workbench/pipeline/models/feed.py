@@ -19,7 +19,7 @@ from ppo_workbench.delivery.messages import Decision, Status
 from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.reader.rows import RowReader
-from ppo_workbench.pipeline.deciding import (
+from ppo_workbench.pipeline.models.deciding import (
     STANDARD,
     answer,
     check_files,
@@ -29,9 +29,9 @@ from ppo_workbench.pipeline.deciding import (
     row_reader,
     save_state,
 )
-from ppo_workbench.pipeline.held_interrupt import HeldInterrupt
-from ppo_workbench.pipeline.paper_view import paper_view
-from ppo_workbench.pipeline.stored import named_artifact
+from ppo_workbench.pipeline.models.stored import named_artifact
+from ppo_workbench.pipeline.models.view import paper_view
+from ppo_workbench.pipeline.train.held_interrupt import HeldInterrupt
 
 POLL_SECONDS = 0.2
 

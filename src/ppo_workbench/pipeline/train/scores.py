@@ -6,7 +6,7 @@ import numpy as np
 
 from ppo_workbench.config import Config, Select
 from ppo_workbench.learning.training import TrainingResult, Validation
-from ppo_workbench.pipeline.stored import MODEL_NAMES, run_on_split, selected_policy
+from ppo_workbench.pipeline.models.stored import MODEL_NAMES, run_on_split, selected_policy
 from ppo_workbench.scoring.metrics import RATIO_CAP, Scorecard, scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 from ppo_workbench.scoring.statistics.studentised import (

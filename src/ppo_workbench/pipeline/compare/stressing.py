@@ -5,9 +5,14 @@ from typing import Any
 
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.delivery.artifact import load_artifact
-from ppo_workbench.pipeline.cell_tests import folds_of, open_tests, prepare_scored, scored_splits
-from ppo_workbench.pipeline.comparison_plan import MODEL, cell_folder, cell_name
-from ppo_workbench.pipeline.stored import as_stored
+from ppo_workbench.pipeline.compare.plan import MODEL, cell_folder, cell_name
+from ppo_workbench.pipeline.compare.scored import (
+    folds_of,
+    open_tests,
+    prepare_scored,
+    scored_splits,
+)
+from ppo_workbench.pipeline.models.stored import as_stored
 from ppo_workbench.scoring.stress import Stretch, stress_stretches
 
 

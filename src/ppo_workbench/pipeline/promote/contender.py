@@ -18,9 +18,9 @@ from ppo_workbench.config import (
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.pipeline.scores import lower_bound
-from ppo_workbench.pipeline.stored import run_on_split, selected_policy
-from ppo_workbench.pipeline.trial import Bound, SeedTraining, instances, objective
+from ppo_workbench.pipeline.models.stored import run_on_split, selected_policy
+from ppo_workbench.pipeline.sweep.trial import Bound, SeedTraining, instances, objective
+from ppo_workbench.pipeline.train.scores import lower_bound
 from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.catalogue import metric

@@ -18,11 +18,11 @@ from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.regimes import REGIME
 from ppo_workbench.market.splits import Split
-from ppo_workbench.pipeline.evaluation import as_trained, settings_note
-from ppo_workbench.pipeline.paper_view import PaperView, paper_view
+from ppo_workbench.pipeline.models.evaluation import as_trained, settings_note
+from ppo_workbench.pipeline.models.stored import named_artifact, open_range
+from ppo_workbench.pipeline.models.view import PaperView, paper_view
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.scores import lower_bound
-from ppo_workbench.pipeline.stored import named_artifact, open_range
+from ppo_workbench.pipeline.train.scores import lower_bound
 from ppo_workbench.scoring.backtest import trace_of
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace

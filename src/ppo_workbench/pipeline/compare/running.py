@@ -15,10 +15,8 @@ from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
 from ppo_workbench.learning.models import check_device
 from ppo_workbench.learning.progress import WorkbenchConsole, command_line
-from ppo_workbench.pipeline.calibration import settle
-from ppo_workbench.pipeline.cell_tests import check_sessions, folds_of
-from ppo_workbench.pipeline.comparison_document import comparison_document
-from ppo_workbench.pipeline.comparison_plan import (
+from ppo_workbench.pipeline.compare.document import comparison_document
+from ppo_workbench.pipeline.compare.plan import (
     FOLDER,
     PLAN,
     Cell,
@@ -29,11 +27,13 @@ from ppo_workbench.pipeline.comparison_plan import (
     stress_cell,
     varies_market,
 )
-from ppo_workbench.pipeline.comparison_runs import Comparands
-from ppo_workbench.pipeline.outcome import record_of
+from ppo_workbench.pipeline.compare.runs import Comparands
+from ppo_workbench.pipeline.compare.scored import check_sessions, folds_of
+from ppo_workbench.pipeline.models.stored import home_folder
 from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.stored import home_folder
+from ppo_workbench.pipeline.train.calibration import settle
+from ppo_workbench.pipeline.train.outcome import record_of
 from ppo_workbench.records.comparison_record import ComparisonRecord
 
 

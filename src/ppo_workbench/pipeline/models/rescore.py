@@ -10,8 +10,8 @@ from ppo_workbench.config import Config, ScoredSplit
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.delivery.describe import library_versions, processor
 from ppo_workbench.delivery.metadata import Metadata
-from ppo_workbench.pipeline.evaluation import evaluate_artifact
-from ppo_workbench.pipeline.verify import recorded_config
+from ppo_workbench.pipeline.models.evaluation import evaluate_artifact
+from ppo_workbench.pipeline.models.verifying import recorded_config
 from ppo_workbench.scoring.metrics import flat, scorecard
 
 # Elsewhere single decisions may flip where logits are nearly tied, so trades and days differ.

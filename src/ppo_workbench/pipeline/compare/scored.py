@@ -11,8 +11,8 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds
 from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold, Split
-from ppo_workbench.pipeline.comparison_plan import MAIN
-from ppo_workbench.pipeline.stored import open_range
+from ppo_workbench.pipeline.compare.plan import MAIN
+from ppo_workbench.pipeline.models.stored import open_range
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.trading.experiment import (
     Experiment,

@@ -7,7 +7,7 @@ from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.pipeline.floors import held_to_less
+from ppo_workbench.pipeline.promote.floors import held_to_less
 from ppo_workbench.scoring.gates.profiles import profile_of
 
 WEAKEST_FIRST = (

@@ -27,9 +27,9 @@ from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
-from ppo_workbench.pipeline.outcome import bars_of, describe_training
-from ppo_workbench.pipeline.scores import clearly_better, effective_evaluations, validated
-from ppo_workbench.pipeline.stored import artifact_tensors, run_on_split, trained_policy
+from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, trained_policy
+from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
+from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
 from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.study import TrialSession
 from ppo_workbench.scoring.catalogue import NEITHER, metric

@@ -1,0 +1,1 @@
+"""Variants on equal terms: cells, their tests, and the document that compares them."""

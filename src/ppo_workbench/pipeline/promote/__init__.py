@@ -1,0 +1,1 @@
+"""From a study's best trials to a champion, or to a refusal."""

@@ -1,0 +1,1 @@
+"""One trial of a study, and the study's record."""

@@ -1,0 +1,1 @@
+"""One training, from bars to a scored and stored model."""
