@@ -66,8 +66,8 @@ def decide(folder: Path, start: int, stop: int) -> None:
     """Decide in this process, with nothing but the delivery package."""
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.delivery.decider import Decider
+    from ppo_workbench.delivery.live.account import SimulatedAccount
     from ppo_workbench.delivery.messages import bar_messages
-    from ppo_workbench.delivery.simulated_account import SimulatedAccount
 
     bars = read_bars(folder / "bars.npz")
     decider = Decider(load_artifact(folder, "m"))

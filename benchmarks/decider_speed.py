@@ -112,8 +112,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.delivery.decider import Decider
     from ppo_workbench.delivery.golden import POLICY_PREFIX
+    from ppo_workbench.delivery.live.account import SimulatedAccount
     from ppo_workbench.delivery.messages import bar_messages
-    from ppo_workbench.delivery.simulated_account import SimulatedAccount
     from ppo_workbench.learning.progress import WorkbenchConsole
     from ppo_workbench.learning.vec_env import TradingVecEnv
     from ppo_workbench.trading.experiment import prepare, split_bars

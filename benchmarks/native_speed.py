@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import BudgetConfig, Config
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.budget import Budget

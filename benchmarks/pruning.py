@@ -42,7 +42,7 @@ def sweep(arm: str, repeat: int, args: argparse.Namespace, overrides: list[str])
 def describe(arm: str, repeat: int, work: Path) -> dict[str, Any]:
     """Return what a finished study cost and found."""
     from ppo_workbench.records.storage import open_storage
-    from ppo_workbench.records.study import load_study
+    from ppo_workbench.records.studies.session import load_study
 
     name = f"{arm}_{repeat}"
     trials = load_study(open_storage(None, work, name), name).get_trials(deepcopy=False)
@@ -63,7 +63,7 @@ def describe(arm: str, repeat: int, work: Path) -> dict[str, Any]:
 
 def rescore(arm: str, repeat: int, k: int, work: Path, overrides: list[str]) -> None:
     """Train the best setting of a study on market and learner seed number k; write its Sharpe."""
-    from ppo_workbench.cli import compose
+    from ppo_workbench.cli.main import compose
     from ppo_workbench.delivery.inference import policy_weights
     from ppo_workbench.pipeline.sweep.trial import SeedTraining
     from ppo_workbench.reports.study.analysis import overrides_of

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ForbiddenAction
 from ppo_workbench.reports.comparison.writing import ReportInput, write_report
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest

@@ -95,7 +95,7 @@ def timed() -> None:
         setattr(module, function, measured)
 
     with part("import the command line"):
-        from ppo_workbench import cli
+        from ppo_workbench.cli import main as cli
     with part("import torch and all boxes"):
         from ppo_workbench.learning.progress import WorkbenchConsole
         from ppo_workbench.pipeline import tasks

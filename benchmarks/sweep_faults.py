@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.study import load_study  # noqa: E402
+from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 X, N_TRIALS, KILLED_TRIALS = "x=interval(0,1)", 16, 40
 

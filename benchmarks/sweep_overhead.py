@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.study import load_study  # noqa: E402
+from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 PAUSES = 0.3  # seconds that a trial of sweep_task.py sleeps
 BARS = {"journal": 0.250, "sqlite": 0.500}

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
 from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.study import load_study  # noqa: E402
+from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 TINY = ["sweep=smoke", "budget.timesteps=2048", "hydra.sweeper.study_name=real"]
 DONE = ("COMPLETE", "PRUNED")

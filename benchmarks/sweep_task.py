@@ -16,10 +16,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 import ppo_workbench.pipeline.sweep.trial as trial_module
-from ppo_workbench import cli
+from ppo_workbench.cli import main as cli
+from ppo_workbench.cli.options import CONF
 from ppo_workbench.config import Config
-from ppo_workbench.options import CONF
-from ppo_workbench.records.study import TrialSession
+from ppo_workbench.records.studies.session import TrialSession
 
 PAUSE_SECONDS, EVALUATIONS, METRICS = 0.1, 3, 60  # a real trial: 8 evaluations, 57 keys each
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from sb3_contrib import MaskablePPO
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, settled
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.features import compute_market

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from ppo_workbench.cli import OBJECTS_BETWEEN_COLLECTIONS
+from ppo_workbench.cli.main import OBJECTS_BETWEEN_COLLECTIONS
 
 # Kernels compile on first use, so the first example may take seconds.
 settings.register_profile("workbench", deadline=None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import BudgetConfig, Config, ConfigError
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.pipeline.train import calibration

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppo_workbench.cli import command, compose
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.cli.main import command, compose
+from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.trading.experiment import split_bars
 
 

@@ -15,8 +15,9 @@ import hydra
 import pytest
 
 import ppo_workbench.pipeline
-from ppo_workbench import cli
-from ppo_workbench.cli import command, compose
+from ppo_workbench.cli import main as cli
+from ppo_workbench.cli.main import command, compose
+from ppo_workbench.cli.options import CONF
 from ppo_workbench.config import (
     BarsError,
     Config,
@@ -26,7 +27,6 @@ from ppo_workbench.config import (
     PromotionError,
 )
 from ppo_workbench.config.machine import config_folder
-from ppo_workbench.options import CONF
 
 CANARY = "postgresql://user:canary-7f3a@host/db"
 

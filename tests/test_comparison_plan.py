@@ -8,10 +8,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.launching import merged
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.config.tasks import MarketArms
-from ppo_workbench.launching import merged
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.compare import scored as cell_tests
 from ppo_workbench.pipeline.compare.plan import (

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ppo_workbench import composing
-from ppo_workbench.cli import compose
-from ppo_workbench.composing import composed
+from ppo_workbench.cli import composing
+from ppo_workbench.cli.composing import composed
+from ppo_workbench.cli.main import compose
+from ppo_workbench.cli.options import CONF
 from ppo_workbench.config import ConfigError
-from ppo_workbench.options import CONF
 
 
 @pytest.mark.parametrize(

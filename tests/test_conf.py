@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
+from ppo_workbench.cli.options import CONF, groups
 from ppo_workbench.config import (
     Config,
     ConfigError,
@@ -20,7 +21,6 @@ from ppo_workbench.config import (
     flatten,
 )
 from ppo_workbench.market.horizons import KEYS
-from ppo_workbench.options import CONF, groups
 
 READS_A_FILE = {"data=file", "experiment=crypto", "experiment=us_hourly"}
 READS_A_FILE |= {"experiment=us_minute_short"}

@@ -40,7 +40,7 @@ import shlex
 
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 
 
 @pytest.mark.parametrize("line", {lines!r})
@@ -148,7 +148,7 @@ def test_fault_in_an_own_source_is_one_sentence(
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["os", "ppo_workbench.cli", "..jit", ""])
+@pytest.mark.parametrize("name", ["os", "ppo_workbench.cli.main", "..jit", ""])
 def test_source_name_reaches_no_other_module(name: str) -> None:
     with pytest.raises(BarsError, match="is unknown"):
         load_bars(DataConfig(source=name))

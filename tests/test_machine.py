@@ -3,7 +3,7 @@ import os
 import pytest
 
 import ppo_workbench
-from ppo_workbench import cli
+from ppo_workbench.cli import main as cli
 from ppo_workbench.config import ConfigError, machine
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.delivery.builders import SMALL, experiment_of, small_config, store_model
 
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tests.delivery.builders import experiment_of, small_config, store_model
 
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import bar_messages
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.pipeline.models import feed as paper_feed
 from ppo_workbench.trading.experiment import Experiment
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ConfigError, flatten
 from ppo_workbench.market.horizons import KEYS
 from ppo_workbench.pipeline import tasks

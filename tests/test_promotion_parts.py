@@ -11,7 +11,8 @@ import torch
 from tests.browser import check_page, needs_browser
 from tests.delivery.test_artifact import _fields
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
+from ppo_workbench.cli.options import groups
 from ppo_workbench.config import (
     ArtifactError,
     ConfigError,
@@ -26,7 +27,6 @@ from ppo_workbench.delivery.champions import install_champion
 from ppo_workbench.delivery.describe import library_versions, plain
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.splits import Split
-from ppo_workbench.options import groups
 from ppo_workbench.pipeline.models.document import references
 from ppo_workbench.pipeline.models.verifying import compare_models, recorded_config
 from ppo_workbench.pipeline.promote import running as promotion
@@ -40,8 +40,8 @@ from ppo_workbench.pipeline.promote.contender import (
 from ppo_workbench.pipeline.promote.floors import check_floors, market_floor
 from ppo_workbench.pipeline.promote.running import promote, rollback
 from ppo_workbench.pipeline.promote.succession import check_succession
-from ppo_workbench.records.candidates import Candidate
 from ppo_workbench.records.registry import register
+from ppo_workbench.records.studies.candidates import Candidate
 from ppo_workbench.reports.promotion import describe, headline, write_reports
 from ppo_workbench.trading.experiment import prepare, split_bars
 

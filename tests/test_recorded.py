@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ppo_workbench.composing import composed
+from ppo_workbench.cli.composing import composed
+from ppo_workbench.cli.recorded import check_files, under_overrides
 from ppo_workbench.config import ConfigError
-from ppo_workbench.recorded import check_files, under_overrides
 
 
 @pytest.fixture(scope="module")

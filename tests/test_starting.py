@@ -27,7 +27,7 @@ def _stderr(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> io.StringIO
 def test_start_line_imports_nothing_that_takes_time() -> None:
     code = "import sys; from ppo_workbench import __main__; print(*sys.modules, sep='\\n')"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    heavy = {"hydra", "rich", "numpy", "numba", "torch", "mlflow", "ppo_workbench.cli"}
+    heavy = {"hydra", "rich", "numpy", "numba", "torch", "mlflow", "ppo_workbench.cli.main"}
     assert heavy.isdisjoint(found.stdout.split())
 
 
@@ -66,7 +66,7 @@ def test_program_draws_the_line_before_it_imports_the_command_line(
         seen.append(starting.START_LINE._thread is not None)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ppo_workbench.cli.main", run)
+    monkeypatch.setattr("ppo_workbench.cli.main.main", run)
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert seen == [True]

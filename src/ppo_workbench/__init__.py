@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppo_workbench.cli import compose
+    from ppo_workbench.cli.main import compose
     from ppo_workbench.pipeline.models.stored import backtest
     from ppo_workbench.pipeline.tasks import evaluate, train
 
@@ -17,7 +17,7 @@ __version__ = "0.2.0"
 __all__ = ["__version__", "backtest", "compose", "evaluate", "train"]
 
 _HOME_OF = {
-    "compose": "ppo_workbench.cli",
+    "compose": "ppo_workbench.cli.main",
     "train": "ppo_workbench.pipeline.tasks",
     "evaluate": "ppo_workbench.pipeline.tasks",
     "backtest": "ppo_workbench.pipeline.models.stored",

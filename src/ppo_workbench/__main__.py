@@ -9,7 +9,7 @@ def main() -> None:
     """Say at once that the program has started, then import and run it."""
     with START_LINE.begin("starting"):
         try:
-            from ppo_workbench.cli import main as run
+            from ppo_workbench.cli.main import main as run
 
             run()
         except KeyboardInterrupt:

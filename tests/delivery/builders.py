@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, Select
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain

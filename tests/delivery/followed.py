@@ -21,7 +21,7 @@ from ppo_workbench.delivery.messages import (
     bar_messages,
 )
 from ppo_workbench.market.bars import NS_PER_SECOND
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.experiment import Experiment

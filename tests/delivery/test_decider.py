@@ -12,8 +12,8 @@ from ppo_workbench.config import ArtifactError, BarsError
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import Account, Bar, Fill, Order, Status, bar_messages
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.splits import Split
 
 CASH = 100_000.0

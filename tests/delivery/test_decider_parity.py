@@ -13,8 +13,8 @@ from tests.delivery.builders import Walk, experiment_of, small_config, store_mod
 
 from ppo_workbench.config import Config
 from ppo_workbench.delivery.decider import Decider
+from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import Status, bar_messages, moment_of
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.market.bars import NS_PER_SECOND, Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.models.stored import stored_policy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
+from ppo_workbench.delivery.live.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.market.reader.conventions import Conventions
 from ppo_workbench.market.reader.rows import RowReader
 

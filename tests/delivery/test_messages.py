@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tests.trading.builders import hand_bars
 
-from ppo_workbench.delivery.market_memory import MarketMemory
+from ppo_workbench.delivery.live.memory import MarketMemory
 from ppo_workbench.delivery.messages import (
     Account,
     Bar,
@@ -20,7 +20,7 @@ from ppo_workbench.delivery.messages import (
     half_spread_bps,
     schemas,
 )
-from ppo_workbench.market.clock import BarClock
+from ppo_workbench.market.calendars.clock import BarClock
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.delivery.builders import experiment_of, small_config, store_model, walk
 
 from ppo_workbench.delivery.decider import Decider
-from ppo_workbench.delivery.lines import read_csv_lines, read_json_lines
+from ppo_workbench.delivery.live.lines import read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Status
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.reader.rows import RowReader

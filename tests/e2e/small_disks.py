@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.records.tracking import open_tracker
 

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from tests.e2e.workbench import BUDGET, Workbench
 
-from ppo_workbench.cli import FLAGS_OF_OLD, compose
+from ppo_workbench.cli.main import FLAGS_OF_OLD, compose
 from ppo_workbench.config import ModelType
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import re
 import pytest
 from tests.e2e.workbench import TINY, Workbench
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config
 from ppo_workbench.pipeline.power import find_stand_ins, power
 from ppo_workbench.scoring.statistics.power import sharpe_power

@@ -27,7 +27,7 @@ NAME = "maskable_production_final"
 # Killed when the files are exchanged and the registry does not know.
 _KILLED = """
 import os, signal, sys
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 from ppo_workbench.pipeline.promote import running as promote
 install = promote.install_champion
 def install_and_die(*arguments):

@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from tests.e2e.workbench import TINY, Workbench
 
-from ppo_workbench.records.returns import study_returns
 from ppo_workbench.records.storage import open_storage
-from ppo_workbench.records.study import load_study
+from ppo_workbench.records.studies.returns import study_returns
+from ppo_workbench.records.studies.session import load_study
 
 SWEEP = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *TINY),

@@ -14,7 +14,7 @@ MODELS = {"maskable_ppo": "trained_models", "ppo": "baselines"}
 # One process for several commands: starting one takes longer than they do.
 SCRIPT = """
 import json, sys
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 print(*(command(arguments) for arguments in json.loads(sys.argv[1])), file=sys.stderr)
 """
 

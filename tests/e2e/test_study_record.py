@@ -14,9 +14,9 @@ from mlflow.entities import Run
 from tests.e2e.workbench import TINY, Workbench
 
 from ppo_workbench.delivery.artifact import load_artifact, verify
-from ppo_workbench.records.returns import read_returns, study_returns
 from ppo_workbench.records.storage import open_storage
-from ppo_workbench.records.study import SETTLED, load_study
+from ppo_workbench.records.studies.returns import read_returns, study_returns
+from ppo_workbench.records.studies.session import SETTLED, load_study
 
 MARKET = [*TINY, "data.synthetic.sessions=40"]
 SWEEP = [

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.workbench import BUDGET, TINY, Workbench
 
 from ppo_workbench.pipeline.sweep import trial
-from ppo_workbench.records.study import SWEEP, load_study, open_storage
+from ppo_workbench.records.studies.session import SWEEP, load_study, open_storage
 
 SMOKE = ["--multirun", "sweep=smoke", "hydra.sweeper.study_name=smoke", "tracking.plots=false"]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.workbench import TINY, Workbench, process
 
 from ppo_workbench.records.storage import open_storage
-from ppo_workbench.records.study import load_study
+from ppo_workbench.records.studies.session import load_study
 
 SWEEP = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *TINY),

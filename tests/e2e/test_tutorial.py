@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.metadata import Status
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ppo_workbench.cli import command
+from ppo_workbench.cli.main import command
 
 SOURCE = Path(__file__).parents[2] / "src"
 SMALL_MODEL = ["model.n_envs=4", "model.n_steps=32", "model.batch_size=64", "model.n_epochs=2"]

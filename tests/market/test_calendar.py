@@ -9,7 +9,7 @@ import pytest
 
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Int64Array
-from ppo_workbench.market.calendar import (
+from ppo_workbench.market.calendars.exchange import (
     Placement,
     bar_positions,
     check_timezone,

@@ -8,7 +8,7 @@ import pytest
 
 from ppo_workbench.config import BarsError, DataConfig, SyntheticConfig
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
-from ppo_workbench.market.clock import BarClock, Place
+from ppo_workbench.market.calendars.clock import BarClock, Place
 from ppo_workbench.market.sources import load_bars
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -9,7 +9,7 @@ import pytest
 
 from ppo_workbench.config import BarsError, DataConfig, SyntheticConfig
 from ppo_workbench.market.bars import NS_PER_SECOND, Bars, Int64Array, stamp_text
-from ppo_workbench.market.clock import BarClock
+from ppo_workbench.market.calendars.clock import BarClock
 from ppo_workbench.market.events import EventMemory, EventStream, add_events
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.synthetic import generate

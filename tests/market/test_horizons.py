@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, ConfigError, DataConfig, flatten
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.bars import Bars

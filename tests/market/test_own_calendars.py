@@ -6,8 +6,13 @@ import pytest
 
 from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array
-from ppo_workbench.market.calendar import SessionTable, load_sessions, place_intraday, sessions_of
-from ppo_workbench.market.clock import BarClock
+from ppo_workbench.market.calendars.clock import BarClock
+from ppo_workbench.market.calendars.exchange import (
+    SessionTable,
+    load_sessions,
+    place_intraday,
+    sessions_of,
+)
 from ppo_workbench.market.reader.table import bars_from_table
 
 SPRING, AUTUMN = "2024-03-10", "2024-11-03"  # clocks of New York and Chicago change

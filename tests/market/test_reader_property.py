@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_workbench.config import BarsError, DataConfig, TimestampConvention
-from ppo_workbench.delivery.lines import read_csv_lines, read_json_lines
+from ppo_workbench.delivery.live.lines import read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import half_spread_bps
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Bars
-from ppo_workbench.market.calendar import SessionTable, load_sessions
-from ppo_workbench.market.clock import BarClock
-from ppo_workbench.market.own_calendars import OWN_CALENDARS
+from ppo_workbench.market.calendars.clock import BarClock
+from ppo_workbench.market.calendars.exchange import SessionTable, load_sessions
+from ppo_workbench.market.calendars.own import OWN_CALENDARS
 from ppo_workbench.market.reader.rows import RowReader
 from ppo_workbench.market.reader.stamps import parse_stamps, read_stamp
 from ppo_workbench.market.reader.table import load_file

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from ppo_workbench.config import Config, ConfigError, DataConfig, SyntheticConfig, validate_config
 from ppo_workbench.market.bars import validate_bars
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.synthetic import (
     SyntheticMarket,
     _session_opens,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.config import Adjust, BarsError, DataConfig, Keep, TimestampConvention
-from ppo_workbench.delivery.lines import read_csv_lines, read_json_lines
+from ppo_workbench.delivery.live.lines import read_csv_lines, read_json_lines
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.reader.check import Checked, check_file
 from ppo_workbench.market.reader.conventions import Conventions

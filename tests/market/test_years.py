@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.market.bars import Int64Array
-from ppo_workbench.market.years import sessions_per_year
+from ppo_workbench.market.calendars.years import sessions_per_year
 
 # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")

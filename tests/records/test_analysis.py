@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from tests.browser import check_page, needs_browser
 
-from ppo_workbench.records.returns import write_returns
+from ppo_workbench.records.studies.returns import write_returns
 from ppo_workbench.reports.study.analysis import analyse, overrides_of
 from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.reports.study.plateau import find_plateau

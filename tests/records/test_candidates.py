@@ -10,12 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from ppo_workbench.cli.options import CONF
 from ppo_workbench.config import ConfigError
-from ppo_workbench.options import CONF
-from ppo_workbench.records.candidates import read_study, research_alone
-from ppo_workbench.records.returns import write_returns
 from ppo_workbench.records.storage import open_storage, study_folder
-from ppo_workbench.records.study import LINEAGE
+from ppo_workbench.records.studies.candidates import read_study, research_alone
+from ppo_workbench.records.studies.returns import write_returns
+from ppo_workbench.records.studies.session import LINEAGE
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppo_workbench.records.lineage import trials_elsewhere
+from ppo_workbench.records.studies.lineage import trials_elsewhere
 
 
 def _data(

@@ -11,7 +11,7 @@ import pytest
 
 from ppo_workbench.config import DataConfig
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.reader.table import bars_from_table
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.session_path import SessionPath, read_path, write_path

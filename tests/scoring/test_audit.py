@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Activation, Config
 from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.market.sources import load_bars

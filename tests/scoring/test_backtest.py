@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.trading.builders import of_minutes
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ActionSet, Activation, Config
 from ppo_workbench.delivery.inference import PolicyWeights, forward_row
 from ppo_workbench.market.bars import Bars

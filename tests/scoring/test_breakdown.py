@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
 from ppo_workbench.scoring.metrics import scorecard, sharpe_ratio

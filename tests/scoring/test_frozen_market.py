@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import generate

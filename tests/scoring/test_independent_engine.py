@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import CostsConfig, Fill
 from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
 from ppo_workbench.scoring.trace import Trace

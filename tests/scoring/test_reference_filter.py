@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from scipy import integrate, stats
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import SyntheticConfig
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import SyntheticMarket, generate, model_of

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skfolio.model_selection import CombinatorialPurgedCV
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.market.folds import evaluation_folds
 from ppo_workbench.market.horizons import derived

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import CostsConfig
 from ppo_workbench.scoring.backtest import RANDOM, SERIES, Policy, backtest
 from ppo_workbench.scoring.metrics import scorecard

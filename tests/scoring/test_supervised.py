@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import generate
 from ppo_workbench.scoring.backtest import Policy, backtest

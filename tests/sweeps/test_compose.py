@@ -12,7 +12,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.pool import _compose
-from ppo_workbench.options import CONF
+from ppo_workbench.cli.options import CONF
 
 FIRST = [
     "sweep=smoke",

@@ -15,7 +15,7 @@ from ppo_workbench.pipeline.sweep import record as study_record
 from ppo_workbench.pipeline.sweep.record import StudyRecord
 from ppo_workbench.records.mlflow_store import RunInfo
 from ppo_workbench.records.storage import open_storage
-from ppo_workbench.records.study import SWEEPER, last_seen
+from ppo_workbench.records.studies.session import SWEEPER, last_seen
 from ppo_workbench.records.tracking import NullTracker, RunStatus
 
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.records.storage import KernelLock, claim_lock, open_storage
-from ppo_workbench.records.study import (
+from ppo_workbench.records.studies.session import (
     LAST_SEEN,
     SWEEP,
     SWEEPER,

@@ -14,8 +14,8 @@ from hydra_plugins.optuna_pruning._run import SweepError
 from hydra_plugins.optuna_pruning._space import read_space
 from ppo_workbench.config import ConfigError
 from ppo_workbench.pipeline.sweep.record import analyse_study
-from ppo_workbench.records.candidates import read_study
-from ppo_workbench.records.study import LINEAGE
+from ppo_workbench.records.studies.candidates import read_study
+from ppo_workbench.records.studies.session import LINEAGE
 
 X = "x=interval(0,1)"
 

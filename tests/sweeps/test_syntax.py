@@ -17,8 +17,8 @@ from optuna.distributions import (
 from optuna.distributions import CategoricalDistribution as Choice
 
 from hydra_plugins.optuna_pruning._space import read_space
+from ppo_workbench.cli.options import CONF, groups
 from ppo_workbench.config import ConfigError
-from ppo_workbench.options import CONF, groups
 
 FORMS: list[tuple[str, BaseDistribution, str]] = [
     # sweep, distribution, override of its first or lowest value

@@ -28,7 +28,7 @@ from hydra_plugins.optuna_pruning._run import run
 from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
 from hydra_plugins.pool._processes import Job
 from ppo_workbench.config import ConfigError
-from ppo_workbench.records.study import TrialSession, describe, load_study, open_storage
+from ppo_workbench.records.studies.session import TrialSession, describe, load_study, open_storage
 
 LIGHT = "hydra.launcher.preload=[]"
 SMALL = ["hydra.sweeper.study_name=toy", "hydra.sweeper.n_trials=4"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable

@@ -13,7 +13,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from tests.trading.builders import BUY, HOLD, SELL, bar_rows, configure, hand_market, names
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.trading.batch import TradingBatch

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config, Protocol, settled
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.folds import evaluation_folds

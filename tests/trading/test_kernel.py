@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from tests.trading.builders import BUY, HOLD, SELL, Account, bar_rows, of_minutes, only
 
-from ppo_workbench.cli import compose
+from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ActionSet, Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.causality import look_ahead

@@ -64,7 +64,7 @@ def _settle(job: Job, result: JobReturn) -> None:
     import optuna
 
     from ppo_workbench.config import Interrupted
-    from ppo_workbench.records.study import describe
+    from ppo_workbench.records.studies.session import describe
 
     if result.status is JobStatus.COMPLETED:
         job.kind, job.value = "value", result.return_value

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ppo_workbench.records.study import FAIL_REASON, INTERRUPTED
+from ppo_workbench.records.studies.session import FAIL_REASON, INTERRUPTED
 from ppo_workbench.starting import START_LINE
 
 _INTERRUPTED = "INTERRUPTED"

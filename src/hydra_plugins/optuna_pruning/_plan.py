@@ -24,8 +24,15 @@ from hydra_plugins.optuna_pruning.sweeper import OptunaPruningConf
 from ppo_workbench.config import ConfigError, WorkbenchError
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.storage import claim_lock, open_storage, study_folder
-from ppo_workbench.records.study import LINEAGE, SETTLED, SWEEP, last_seen, load_study, make_pruner
-from ppo_workbench.records.study_identity import check_unclaimed, claim_folder
+from ppo_workbench.records.studies.identity import check_unclaimed, claim_folder
+from ppo_workbench.records.studies.session import (
+    LINEAGE,
+    SETTLED,
+    SWEEP,
+    last_seen,
+    load_study,
+    make_pruner,
+)
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 

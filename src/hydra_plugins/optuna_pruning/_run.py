@@ -21,7 +21,7 @@ from hydra_plugins.optuna_pruning._samplers import make_sampler, next_grid_point
 from hydra_plugins.pool._processes import Job
 from ppo_workbench.config import ConfigError, Interrupted, WorkbenchError
 from ppo_workbench.config.secrets import Redactor
-from ppo_workbench.records.study import (
+from ppo_workbench.records.studies.session import (
     FAIL_REASON,
     GRACE_BEATS,
     INTERRUPTED,

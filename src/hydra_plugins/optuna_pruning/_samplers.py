@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.optuna_pruning._space import Space
 from ppo_workbench.config import ConfigError
-from ppo_workbench.records.study import FAIL_REASON, INTERRUPTED, LOST, build
+from ppo_workbench.records.studies.session import FAIL_REASON, INTERRUPTED, LOST, build
 
 SAMPLERS = {
     "tpe": "TPESampler",

@@ -58,7 +58,7 @@ class Processes:
     ) -> None:
         """Start the fork server; it imports while the caller goes on."""
         self._context = multiprocessing.get_context("forkserver")
-        names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.study"]
+        names = ["__main__", "hydra_plugins.pool._worker", "ppo_workbench.records.studies.session"]
         # Python 3.11 preloads no `__main__` that was started with -m.
         module = shared["task"].__module__
         names += [module] if module != "__main__" else []

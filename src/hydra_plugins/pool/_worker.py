@@ -145,7 +145,7 @@ def _redirect(folder: Path, name: str) -> None:
 
 def _failure(error: BaseException) -> tuple[str, Any, str | None, JobReturn | None]:
     from ppo_workbench.config import Interrupted
-    from ppo_workbench.records.study import describe
+    from ppo_workbench.records.studies.session import describe
 
     if isinstance(error, optuna.TrialPruned):
         return "pruned", None, None, None

@@ -23,9 +23,9 @@ import numpy as np
 from ppo_workbench.config import ArtifactError, BarsError, settled
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState
-from ppo_workbench.delivery.decision_kernel import choose_action, follow_and_observe
 from ppo_workbench.delivery.golden import SCALER_MEANS, SCALER_STDS, stored_weights, uses_mask
-from ppo_workbench.delivery.market_memory import MarketMemory
+from ppo_workbench.delivery.live.kernel import choose_action, follow_and_observe
+from ppo_workbench.delivery.live.memory import MarketMemory
 from ppo_workbench.delivery.messages import (
     Account,
     AccountMemory,
@@ -39,7 +39,7 @@ from ppo_workbench.delivery.messages import (
 )
 from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
-from ppo_workbench.market.clock import Place
+from ppo_workbench.market.calendars.clock import Place
 from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import action_space

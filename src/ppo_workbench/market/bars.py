@@ -42,8 +42,8 @@ class Bars:
         timezone: IANA name of the calendar's time zone.
         bar_seconds: Nominal length of a bar; 86400 for daily bars.
         bars_per_session: Nominal number of bars of a full session; 1 for daily bars.
-        sessions_per_year: Sessions that hold bars in a year of calendar time (`market.years`);
-            of a slice, that of the whole series.
+        sessions_per_year: Sessions that hold bars in a year of calendar time
+            (`market.calendars.years`); of a slice, that of the whole series.
         start_ns: int64, UTC nanoseconds of the bar's start (daily: the session's open).
         open: float64, price.
         high: float64, price.

@@ -11,8 +11,8 @@ import numpy as np
 
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import Bars, Int64Array
-from ppo_workbench.market.calendar import bar_positions, load_sessions
-from ppo_workbench.market.clock import BarClock, Place
+from ppo_workbench.market.calendars.clock import BarClock, Place
+from ppo_workbench.market.calendars.exchange import bar_positions, load_sessions
 from ppo_workbench.market.reader.columns import find_column
 from ppo_workbench.market.reader.layout import read_table
 from ppo_workbench.market.reader.stamps import parse_stamps

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from ppo_workbench.config import ConfigError, SyntheticConfig
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 
 Floats = npt.NDArray[np.float64]
 

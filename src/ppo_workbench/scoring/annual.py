@@ -1,8 +1,8 @@
 """From sessions to years: every figure that annualises takes its factor from here.
 
 A year is calendar time.  How many sessions it holds is counted in the bars' calendar
-(`market.years`) and travels with bars, traces and paths as `sessions_per_year`.  Interest is
-no part of this: it accrues actual/365.
+(`market.calendars.years`) and travels with bars, traces and paths as `sessions_per_year`.
+Interest is no part of this: it accrues actual/365.
 """
 
 from math import sqrt

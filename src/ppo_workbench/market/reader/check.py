@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.reader.columns import MISSING, known_column, spellings
 from ppo_workbench.market.reader.conventions import PRICES
 from ppo_workbench.market.reader.faults import Fault

@@ -14,7 +14,7 @@ from ppo_workbench.market.bars import (
     FloatArray,
     Int64Array,
 )
-from ppo_workbench.market.calendar import Placement
+from ppo_workbench.market.calendars.exchange import Placement
 from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ppo_workbench.config import Adjust, BarsError, DataConfig, Volume
 from ppo_workbench.market.bars import NS_PER_DAY
-from ppo_workbench.market.clock import BarClock
+from ppo_workbench.market.calendars.clock import BarClock
 from ppo_workbench.market.reader.columns import column_names, find_column, of_instrument
 from ppo_workbench.market.reader.conventions import EVIDENCE, PRICES, QUOTES, Conventions
 from ppo_workbench.market.reader.layout import find_layout

@@ -14,7 +14,7 @@ import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig, Keep, TimestampConvention
 from ppo_workbench.market.bars import Bars, BoolArray, FloatArray, Int64Array, check_values
-from ppo_workbench.market.calendar import (
+from ppo_workbench.market.calendars.exchange import (
     Placement,
     SessionTable,
     check_timezone,
@@ -25,6 +25,7 @@ from ppo_workbench.market.calendar import (
     place_intraday,
     session_days,
 )
+from ppo_workbench.market.calendars.years import sessions_per_year
 from ppo_workbench.market.reader.columns import (
     NAMES,
     chosen_one,
@@ -40,7 +41,6 @@ from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 from ppo_workbench.market.reader.layout import Layout, read_table
 from ppo_workbench.market.reader.plausible import adjusted, changed_length, check_weekly, suspicions
 from ppo_workbench.market.reader.stamps import Stamps, parse_stamps, starts_of
-from ppo_workbench.market.years import sessions_per_year
 
 if TYPE_CHECKING:
     import pandas as pd

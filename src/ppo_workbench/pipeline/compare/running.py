@@ -55,7 +55,7 @@ class Ended:
 
 
 class Jobs(Protocol):
-    """Runs cells as jobs of a Hydra launcher; see `ppo_workbench.launching`.
+    """Runs cells as jobs of a Hydra launcher; see `ppo_workbench.cli.launching`.
 
     Attributes:
         overrides: What the command was given that compares.

@@ -14,10 +14,10 @@ from ppo_workbench.config import AccountSource, BarsError, Config, ConfigError, 
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
-from ppo_workbench.delivery.lines import Line, read_csv_lines, read_json_lines
+from ppo_workbench.delivery.live.account import SimulatedAccount
+from ppo_workbench.delivery.live.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
-from ppo_workbench.market.calendar import check_timezone
+from ppo_workbench.market.calendars.exchange import check_timezone
 from ppo_workbench.market.reader.conventions import conventions_of
 from ppo_workbench.market.reader.rows import RowReader
 from ppo_workbench.pipeline.models.stored import named_artifact

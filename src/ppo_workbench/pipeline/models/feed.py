@@ -15,8 +15,8 @@ from ppo_workbench.config import AccountSource, ArtifactError, Config, ConfigErr
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import Decision, Status
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.reader.rows import RowReader
 from ppo_workbench.pipeline.models.deciding import (

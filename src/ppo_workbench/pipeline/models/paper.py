@@ -10,10 +10,10 @@ from ppo_workbench.config import Config, ConfigError, ScoredSplit
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.describe import plain
+from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import Bar, bar_messages
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.delivery.settings import SECTIONS
-from ppo_workbench.delivery.simulated_account import SimulatedAccount
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.regimes import REGIME

@@ -21,7 +21,7 @@ from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.models.stored import run_on_split, selected_policy
 from ppo_workbench.pipeline.sweep.trial import Bound, SeedTraining, instances, objective
 from ppo_workbench.pipeline.train.scores import lower_bound
-from ppo_workbench.records.candidates import Candidate
+from ppo_workbench.records.studies.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS

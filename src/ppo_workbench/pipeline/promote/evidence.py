@@ -15,8 +15,8 @@ from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.models.evaluation import as_trained
 from ppo_workbench.pipeline.models.stored import as_stored, run_on_split
 from ppo_workbench.pipeline.promote.contender import Contender, mean_excess
-from ppo_workbench.records.candidates import StudyTrials
 from ppo_workbench.records.ledger import Opening
+from ppo_workbench.records.studies.candidates import StudyTrials
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.audit.verdict import audit
 from ppo_workbench.scoring.backtest import Policy

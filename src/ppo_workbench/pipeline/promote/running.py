@@ -69,8 +69,6 @@ from ppo_workbench.pipeline.promote.floors import check_floors
 from ppo_workbench.pipeline.promote.succession import check_succession
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.train.outcome import bars_of, record_of
-from ppo_workbench.records.candidates import StudyTrials, read_study
-from ppo_workbench.records.lineage import UNKNOWN
 from ppo_workbench.records.registry import (
     CHALLENGER,
     CHAMPION,
@@ -79,6 +77,8 @@ from ppo_workbench.records.registry import (
     register,
 )
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
+from ppo_workbench.records.studies.candidates import StudyTrials, read_study
+from ppo_workbench.records.studies.lineage import UNKNOWN
 from ppo_workbench.records.tracking import Tracker, open_tracker
 from ppo_workbench.reports.comparison.document import Comparand
 from ppo_workbench.reports.promotion import describe, headline, write_reports

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
-from ppo_workbench.records.candidates import research_alone
-from ppo_workbench.records.lineage import read_json
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
-from ppo_workbench.records.returns import NAME
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.storage import check_study_folder, open_storage
-from ppo_workbench.records.study import (
+from ppo_workbench.records.studies.candidates import research_alone
+from ppo_workbench.records.studies.identity import check_folder
+from ppo_workbench.records.studies.lineage import read_json
+from ppo_workbench.records.studies.returns import NAME
+from ppo_workbench.records.studies.session import (
     FAIL_REASON,
     GRACE_BEATS,
     HEARTBEAT_SECONDS,
@@ -28,7 +29,6 @@ from ppo_workbench.records.study import (
     is_watched,
     load_study,
 )
-from ppo_workbench.records.study_identity import check_folder
 from ppo_workbench.records.tracking import (
     NullTracker,
     RunStatus,

@@ -30,8 +30,8 @@ from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
-from ppo_workbench.records.returns import write_returns
-from ppo_workbench.records.study import TrialSession
+from ppo_workbench.records.studies.returns import write_returns
+from ppo_workbench.records.studies.session import TrialSession
 from ppo_workbench.scoring.catalogue import NEITHER, metric
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.records.candidates import research_alone
-from ppo_workbench.records.study import SETTLED, SWEEP
+from ppo_workbench.records.studies.candidates import research_alone
+from ppo_workbench.records.studies.session import SETTLED, SWEEP
 from ppo_workbench.reports.study.findings import Analysis, Recommendation
 from ppo_workbench.reports.study.importance import measure_importances
 from ppo_workbench.reports.study.plateau import Plateau, find_plateau

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.records.returns import NAME, read_returns
+from ppo_workbench.records.studies.returns import NAME, read_returns
 from ppo_workbench.reports.comparison.document import part
 from ppo_workbench.reports.comparison.tiles import FIGURES, Tile, figure_tile
 from ppo_workbench.reports.strokes import BLUE, SKY, Figure, growth_figure, line_trace

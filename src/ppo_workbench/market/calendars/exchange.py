@@ -159,7 +159,7 @@ def _sessions_between(name: str, first_day: int, last_day: int) -> SessionTable:
     import exchange_calendars
     import pandas as pd
 
-    from ppo_workbench.market.own_calendars import OWN_CALENDARS
+    from ppo_workbench.market.calendars.own import OWN_CALENDARS
 
     known = [*OWN_CALENDARS, *exchange_calendars.get_calendar_names()]
     if name not in known:

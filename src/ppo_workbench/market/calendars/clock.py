@@ -1,7 +1,7 @@
-"""Place bars in their sessions one at a time, as `market.calendar` places a whole file.
+"""Place bars in their sessions one at a time, as `market.calendars.exchange` places a whole file.
 
 What a file's bars tell together (where their slots begin) the clock takes from history or
-from its first bar.  The functions are those of `market.calendar`, run once a session over
+from its first bar.  The functions are those of `market.calendars.exchange`, run once a session over
 its slots, so a bar in regular hours costs a look into a dictionary.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array, stamp_text
-from ppo_workbench.market.calendar import (
+from ppo_workbench.market.calendars.exchange import (
     SlotTable,
     load_sessions,
     one_slot_each,

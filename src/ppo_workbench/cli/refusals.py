@@ -18,6 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from ppo_workbench.cli.options import file_markets, groups
 from ppo_workbench.config import (
     ConfigError,
     Interrupted,
@@ -27,7 +28,6 @@ from ppo_workbench.config import (
     unknown_key,
 )
 from ppo_workbench.config.secrets import Redactor
-from ppo_workbench.options import file_markets, groups
 from ppo_workbench.starting import START_LINE
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ppo_workbench.cli.options import groups
 from ppo_workbench.config import ConfigError, flatten
-from ppo_workbench.options import groups
 
 # What decides how a stored model fares; all else is the command's.
 SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")

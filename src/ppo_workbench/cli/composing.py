@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict
 
-from ppo_workbench.options import CONF, groups
-from ppo_workbench.recorded import Composed
+from ppo_workbench.cli.options import CONF, groups
+from ppo_workbench.cli.recorded import Composed
 
 
 def composed(overrides: Sequence[str]) -> Composed:

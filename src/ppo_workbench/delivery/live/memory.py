@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import Config
-from ppo_workbench.delivery.decision_kernel import take_bar
+from ppo_workbench.delivery.live.kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
-from ppo_workbench.market.clock import BarClock, ClockMemory, Place
+from ppo_workbench.market.calendars.clock import BarClock, ClockMemory, Place
 from ppo_workbench.market.events import EventMemory, EventStream
 from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
 from ppo_workbench.market.regimes import (

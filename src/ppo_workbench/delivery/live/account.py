@@ -9,7 +9,7 @@ from ppo_workbench.config import ArtifactError, BarsError
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Decision, Fill
-from ppo_workbench.market.clock import Place
+from ppo_workbench.market.calendars.clock import Place
 from ppo_workbench.trading.account import BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.kernel import YEAR_NS, begin_episode, seed_accounts, step_one
 

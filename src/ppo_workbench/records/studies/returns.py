@@ -40,7 +40,7 @@ def study_returns(study: "optuna.Study", home: Path) -> dict[int, dict[int, Retu
     """Return trial -> seed -> daily returns of all trials whose folder is on this machine.
 
     Args:
-        study: From `records.study.load_study`.
+        study: From `records.studies.session.load_study`.
         home: The workbench's home folder.
     """
     found = {}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppo_workbench.config import ConfigError, RiskConfig, Severity
-from ppo_workbench.records.lineage import trials_elsewhere
-from ppo_workbench.records.returns import Returns, study_returns
 from ppo_workbench.records.storage import check_study_folder, open_storage
-from ppo_workbench.records.study import LINEAGE, load_study
-from ppo_workbench.records.study_identity import check_folder
+from ppo_workbench.records.studies.identity import check_folder
+from ppo_workbench.records.studies.lineage import trials_elsewhere
+from ppo_workbench.records.studies.returns import Returns, study_returns
+from ppo_workbench.records.studies.session import LINEAGE, load_study
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -58,7 +58,7 @@ class StudyTrials:
         candidates: The best complete, feasible trials, the best first, each set of parameters
             once.
         returns: Trial -> seed -> daily validation returns, of all that were scored.
-        elsewhere: Trials that are not its own, see `records.lineage`.
+        elsewhere: Trials that are not its own, see `records.studies.lineage`.
         research: Why it is for research alone; None where it may be promoted from.
     """
 

@@ -25,7 +25,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ppo_workbench.composing import composed, own_hydra
+from ppo_workbench.cli.composing import composed, own_hydra
+from ppo_workbench.cli.options import CONF, SYNTHETIC, choose, file_markets, groups
+from ppo_workbench.cli.recorded import Composed, check_files, under_overrides
+from ppo_workbench.cli.refusals import refusal, report
 from ppo_workbench.config import (
     CHANGES_ON_RESUME,
     SOURCES_WITHOUT_FILE,
@@ -37,9 +40,6 @@ from ppo_workbench.config import (
 )
 from ppo_workbench.config.machine import require_posix
 from ppo_workbench.config.secrets import masked
-from ppo_workbench.options import CONF, SYNTHETIC, choose, file_markets, groups
-from ppo_workbench.recorded import Composed, check_files, under_overrides
-from ppo_workbench.refusals import refusal, report
 from ppo_workbench.starting import START_LINE
 
 FLAGS_OF_OLD = {
@@ -172,7 +172,7 @@ def _run(cfg: DictConfig) -> float:
     START_LINE.end()
     if config.task is not Task.compare or config.compare.cell.name is not None:
         return float(tasks.run(config, raw, choices, overrides=overrides))
-    from ppo_workbench.launching import LauncherJobs
+    from ppo_workbench.cli.launching import LauncherJobs
 
     return float(tasks.run(config, raw, choices, LauncherJobs(_job), overrides))
 

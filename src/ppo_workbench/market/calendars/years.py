@@ -4,7 +4,7 @@ import numpy as np
 
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.bars import NS_PER_DAY, Int64Array
-from ppo_workbench.market.calendar import load_sessions
+from ppo_workbench.market.calendars.exchange import load_sessions
 
 _DAYS_PER_YEAR = 365.25
 

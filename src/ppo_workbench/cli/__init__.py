@@ -1,0 +1,1 @@
+"""The command line: compose, check, run; one sentence for what is refused."""

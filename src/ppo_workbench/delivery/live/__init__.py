@@ -1,0 +1,1 @@
+"""What a Decider is made of: memory of the market, kernel, account, lines of bars."""

@@ -1,0 +1,1 @@
+"""Studies in their database and folder: trials, candidates, returns, identity."""
