@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import kernel
-from ppo_workbench.learning.native_rollout import sample, uniform
-from ppo_workbench.learning.native_update import masked_softmax
+from ppo_workbench.learning.native.rollout import sample, uniform
+from ppo_workbench.learning.native.update import masked_softmax
 from ppo_workbench.trading.kernel import seed_accounts
 
 DRAWS_PER_ROW = 50

@@ -32,7 +32,7 @@ from ppo_workbench.config import BudgetConfig, Config
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.models import Algorithm, build_model
-from ppo_workbench.learning.native_network import Floats
+from ppo_workbench.learning.native.network import Floats
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 

@@ -20,7 +20,7 @@ from tests.trading.builders import bar_rows, configure, hand_market
 from ppo_workbench.config import BudgetConfig, Config, Learner, ModelType, settled
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.models import Algorithm, build_model
-from ppo_workbench.learning.native_update import Rollout
+from ppo_workbench.learning.native.update import Rollout
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.kernel import TradingMarket

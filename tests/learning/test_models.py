@@ -11,7 +11,7 @@ from tests.learning.builders import learning_config, make_env
 from ppo_workbench.config import ActionSet, BudgetConfig, ConfigError, Learner, ModelType
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.models import HELD_AT_FIRST, build_model, check_device
-from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
+from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO
 
 ROOT = Path(__file__).parents[2]
 TRAIN_NATIVE = """

@@ -12,7 +12,7 @@ from tests.learning.builders import learning_config, make_env, make_model, sb3_m
 
 from ppo_workbench.config import Learner, ModelType, Schedule
 from ppo_workbench.learning import models
-from ppo_workbench.learning.native_ppo import (
+from ppo_workbench.learning.native.algorithms import (
     NativeMaskablePPO,
     NativePPO,
     bind_network,

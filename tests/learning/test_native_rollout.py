@@ -11,8 +11,8 @@ from tests.learning.builders import evaluate, learning_config, make_model
 
 from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.jit import kernel
-from ppo_workbench.learning.native_rollout import sample, uniform
-from ppo_workbench.learning.native_update import masked_softmax
+from ppo_workbench.learning.native.rollout import sample, uniform
+from ppo_workbench.learning.native.update import masked_softmax
 from ppo_workbench.trading.kernel import seed_accounts
 
 LAST = 1.0 - 2.0**-53

@@ -25,8 +25,8 @@ from tests.learning.builders import (
 
 from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.learning.models import Algorithm
-from ppo_workbench.learning.native_ppo import NUMBA_THREADS, NativeMaskablePPO, bind_network
-from ppo_workbench.learning.native_update import (
+from ppo_workbench.learning.native.algorithms import NUMBA_THREADS, NativeMaskablePPO, bind_network
+from ppo_workbench.learning.native.update import (
     LOSSES,
     TILE,
     Hyperparameters,

@@ -23,7 +23,7 @@ import torch
 
 from ppo_workbench.config import ArtifactError
 from ppo_workbench.learning.models import Algorithm
-from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO
+from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.account import ACCOUNT_DTYPE
 

@@ -20,8 +20,8 @@ from ppo_workbench.config import (
     settled,
 )
 from ppo_workbench.learning.budget import Budget
-from ppo_workbench.learning.native_ppo import NativeMaskablePPO, NativePPO, why_not_native
-from ppo_workbench.learning.native_update import ADAM_EPS
+from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO, why_not_native
+from ppo_workbench.learning.native.update import ADAM_EPS
 from ppo_workbench.learning.vec_env import TradingVecEnv
 
 Algorithm = MaskablePPO | PPO

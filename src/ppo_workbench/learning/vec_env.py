@@ -9,7 +9,7 @@ import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from ppo_workbench.learning.native_rollout import Counts
+from ppo_workbench.learning.native.rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules import RULE_NAMES, rules_in

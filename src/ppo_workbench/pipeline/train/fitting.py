@@ -36,7 +36,7 @@ from ppo_workbench.learning.checkpoints import (
     read_header,
     write_checkpoint,
 )
-from ppo_workbench.learning.native_update import TILE
+from ppo_workbench.learning.native.update import TILE
 from ppo_workbench.learning.progress import ProgressState, WorkbenchConsole, command_line
 from ppo_workbench.learning.training import (
     Hooks,

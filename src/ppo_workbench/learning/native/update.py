@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import inlined_kernel, kernel, parallel_kernel
-from ppo_workbench.learning.native_network import Floats, Ints, backward, forward, turn
+from ppo_workbench.learning.native.network import Floats, Ints, backward, forward, turn
 
 Bools = npt.NDArray[np.bool_]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.jit import inlined_kernel, kernel
-from ppo_workbench.learning.native_network import Floats, Ints, forward
-from ppo_workbench.learning.native_update import (
+from ppo_workbench.learning.native.network import Floats, Ints, forward
+from ppo_workbench.learning.native.update import (
     TILE,
     Bools,
     Network,

@@ -21,8 +21,8 @@ from stable_baselines3.common.utils import explained_variance
 
 from ppo_workbench.config import settled
 from ppo_workbench.delivery.inference import RELU, TANH
-from ppo_workbench.learning.native_rollout import Buffer, Counts, Environments, collect
-from ppo_workbench.learning.native_update import (
+from ppo_workbench.learning.native.rollout import Buffer, Counts, Environments, collect
+from ppo_workbench.learning.native.update import (
     ADAM_BETA1,
     ADAM_BETA2,
     ADAM_EPS,

@@ -1,0 +1,1 @@
+"""The fast learner: rollout and update of MaskablePPO and PPO as kernels."""
