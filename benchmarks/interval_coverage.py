@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import FIGURES, drawdown_draws, resample
-from ppo_workbench.scoring.statistics.samples import Floats
 
 DAYS, WARMUP, PER_YEAR, SHARPE, DEVIATION = 504, 200, 252, 1.5, 0.01
 CONFIDENCE = 0.95

@@ -10,6 +10,8 @@ of a square product and of the products that the network really needs.
 
 import os
 
+from ppo_workbench.config.arrays import Singles
+
 # One thread, before numpy, scipy and torch load.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -32,7 +34,6 @@ from ppo_workbench.config import BudgetConfig, Config
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.models import Algorithm, build_model
-from ppo_workbench.learning.native.network import Floats
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
 
@@ -83,7 +84,7 @@ class Measured:
 
 
 @kernel
-def multiply_often(a: Floats, b: Floats, out: Floats, times: int) -> None:
+def multiply_often(a: Singles, b: Singles, out: Singles, times: int) -> None:
     """Repeat one product through the BLAS that the kernels use."""
     for _ in range(times):
         np.dot(a, b, out)

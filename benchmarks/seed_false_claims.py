@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import resample
-from ppo_workbench.scoring.statistics.samples import Floats
 
 DAYS, PER_YEAR, SHARPE, SEED_DEVIATION, DEVIATION = 504, 252, 1.5, 0.6, 0.01
 

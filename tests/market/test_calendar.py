@@ -8,7 +8,7 @@ import pandas_market_calendars
 import pytest
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import Int64Array
+from ppo_workbench.config.arrays import Ints
 from ppo_workbench.market.calendars.exchange import (
     Placement,
     bar_positions,
@@ -21,8 +21,8 @@ from ppo_workbench.market.calendars.exchange import (
 )
 
 
-def ns(*stamps: str, zone: str = "America/New_York") -> Int64Array:
-    moments: Int64Array = pd.DatetimeIndex(stamps).tz_localize(zone).as_unit("ns").asi8
+def ns(*stamps: str, zone: str = "America/New_York") -> Ints:
+    moments: Ints = pd.DatetimeIndex(stamps).tz_localize(zone).as_unit("ns").asi8
     return moments
 
 
@@ -30,13 +30,13 @@ def describe(row: int) -> str:
     return f"data row {row}"
 
 
-def place(start_ns: Int64Array, bar_seconds: int, calendar: str = "XNYS") -> Placement:
+def place(start_ns: Ints, bar_seconds: int, calendar: str = "XNYS") -> Placement:
     table = load_sessions(calendar, int(start_ns[0]), int(start_ns[-1]))
     return place_intraday("bars", start_ns, bar_seconds, table, describe)
 
 
-def hours(first: str, last: str, zone: str = "America/New_York") -> Int64Array:
-    moments: Int64Array = pd.date_range(first, last, freq="h", tz=zone).as_unit("ns").asi8
+def hours(first: str, last: str, zone: str = "America/New_York") -> Ints:
+    moments: Ints = pd.date_range(first, last, freq="h", tz=zone).as_unit("ns").asi8
     return moments
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ppo_workbench.config import BarsError, DataConfig, SyntheticConfig
-from ppo_workbench.market.bars import NS_PER_SECOND, Bars, Int64Array, stamp_text
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import NS_PER_SECOND, Bars, stamp_text
 from ppo_workbench.market.calendars.clock import BarClock
 from ppo_workbench.market.events import EventMemory, EventStream, add_events
 from ppo_workbench.market.sources import load_bars
@@ -53,7 +54,7 @@ def _clock(bars: Bars) -> BarClock:
     return BarClock(bars.calendar, bars.bar_seconds, int(bars.start_ns[0]), int(bars.start_ns[-1]))
 
 
-def _streamed(bars: Bars, path: str, restart_at: int = -1) -> Int64Array:
+def _streamed(bars: Bars, path: str, restart_at: int = -1) -> Ints:
     clock, stream, found = _clock(bars), EventStream(path), []
     for t, start in enumerate(bars.start_ns.tolist()):
         if t == restart_at:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.config import BarsError, DataConfig
-from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND
 from ppo_workbench.market.calendars.clock import BarClock
 from ppo_workbench.market.calendars.exchange import (
     SessionTable,
@@ -84,13 +85,13 @@ def describe(row: int) -> str:
     return f"data row {row}"
 
 
-def _stamps(calendar: str, around: str, seconds: int, offset: int) -> Int64Array:
+def _stamps(calendar: str, around: str, seconds: int, offset: int) -> Ints:
     """Return every stamp of two weeks around a date that has a session."""
     begin = pd.Timestamp(around).value - 7 * NS_PER_DAY
     step = seconds * NS_PER_SECOND
     starts = begin + offset * NS_PER_SECOND + step * np.arange(14 * NS_PER_DAY // step)
     table = load_sessions(calendar, int(starts[0]), int(starts[-1]))
-    kept: Int64Array = starts[~sessions_of(starts, step, table)[2]]
+    kept: Ints = starts[~sessions_of(starts, step, table)[2]]
     return kept
 
 

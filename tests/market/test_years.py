@@ -4,17 +4,17 @@ import exchange_calendars
 import pandas as pd
 import pytest
 
-from ppo_workbench.market.bars import Int64Array
+from ppo_workbench.config.arrays import Ints
 from ppo_workbench.market.calendars.years import sessions_per_year
 
 # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 
-def days(calendar: str, first: str, last: str) -> Int64Array:
+def days(calendar: str, first: str, last: str) -> Ints:
     """Return the dates of a calendar's sessions, straight from the package."""
     found = exchange_calendars.get_calendar(calendar, start=first, end=last).sessions
-    dates: Int64Array = pd.DatetimeIndex(found).as_unit("s").asi8 // 86_400
+    dates: Ints = pd.DatetimeIndex(found).as_unit("s").asi8 // 86_400
     return dates
 
 

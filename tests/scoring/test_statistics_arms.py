@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.statistics.resampling import stationary_indices
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 from ppo_workbench.scoring.statistics.selection import (
     _long_run_deviation,
     confidence_set,

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.statistics.overfitting import probability_of_overfitting
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 
 
 def test_pbo_of_reference_noise_and_with_one_better_strategy() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.power import (
     SEEDS_CAP,
@@ -17,7 +18,7 @@ from ppo_workbench.scoring.statistics.power import (
     sharpe_power,
     years_to_decide,
 )
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 
 
 def _pair(

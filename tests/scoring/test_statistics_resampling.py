@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.scoring.metrics import Ints, drawdowns, scorecard, sharpe_ratio
+from ppo_workbench.config.arrays import Floats, Ints
+from ppo_workbench.scoring.metrics import drawdowns, scorecard, sharpe_ratio
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import (
     FIGURES,
@@ -23,7 +24,6 @@ from ppo_workbench.scoring.statistics.resampling import (
     stationary_indices,
 )
 from ppo_workbench.scoring.statistics.samples import (
-    Floats,
     StatisticsError,
     percentile_interval,
     two_sided_p_value,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.config.arrays import Floats
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 from ppo_workbench.scoring.statistics.seeds import (
     compare_seeds,
     interquartile_mean,

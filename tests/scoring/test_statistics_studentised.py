@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import pool, resample, stationary_indices
-from ppo_workbench.scoring.statistics.samples import Floats, symmetric_interval, symmetric_p_value
+from ppo_workbench.scoring.statistics.samples import symmetric_interval, symmetric_p_value
 from ppo_workbench.scoring.statistics.studentised import (
     Studentised,
     effective_count,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from enum import Enum
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ppo_workbench.config import Activation, ArtifactError, ModelType
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
 from ppo_workbench.delivery.inference import TANH, PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
 
@@ -54,16 +54,16 @@ class Golden:
         bars_left: int64 (T,), bars to come in the session.
     """
 
-    observation: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.bool_]
-    logits: npt.NDArray[np.float32]
-    action: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    path: npt.NDArray[np.int64]
-    state: npt.NDArray[np.float64]
-    bars: npt.NDArray[np.float64]
-    start_ns: npt.NDArray[np.int64]
-    bars_left: npt.NDArray[np.int64]
+    observation: Singles
+    mask: Bools
+    logits: Singles
+    action: Ints
+    rows: Ints
+    path: Ints
+    state: Floats
+    bars: Floats
+    start_ns: Ints
+    bars_left: Ints
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the arrays under the names that an artefact has for them."""
@@ -89,7 +89,7 @@ def stored_weights(metadata: Metadata, tensors: Mapping[str, torch.Tensor]) -> P
     return policy_weights(tensors, activation, POLICY_PREFIX)
 
 
-def decisive(logits: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> bool:
+def decisive(logits: Singles, mask: Bools) -> bool:
     """Tell whether the best of the allowed logits (A,) leads by more than `MARGIN`."""
     best = np.sort(logits[mask].astype(np.float64))[-2:]
     return len(best) == 1 or bool(best[1] - best[0] > MARGIN)
@@ -111,7 +111,7 @@ def replay_network(metadata: Metadata, tensors: Mapping[str, torch.Tensor], gold
 def check_decisions(
     metadata: Metadata,
     golden: Golden,
-    forward: Callable[[npt.NDArray[np.float32], npt.NDArray[np.bool_]], npt.NDArray[np.float64]],
+    forward: Callable[[Singles, Bools], Floats],
     what: str,
 ) -> None:
     """Compare what `forward` makes of the stored observations with the stored decisions.
@@ -144,8 +144,8 @@ def check_decisions(
 def check_step(
     metadata: Metadata,
     golden: Golden,
-    observation: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
+    observation: Singles,
+    mask: Bools,
 ) -> None:
     """Compare observations (R, n) and masks (R, A) made from the stored bars with the stored.
 
@@ -170,9 +170,7 @@ def check_step(
         )
 
 
-def _forward(
-    weights: PolicyWeights, observation: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def _forward(weights: PolicyWeights, observation: Singles) -> Floats:
     """Return the logits of R observations, float64 (R, A)."""
     values, layers = observation.astype(np.float64), weights.layers()
     for k, (weight, bias) in enumerate(layers):

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ppo_workbench.config import ArtifactError, Config
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
 from ppo_workbench.delivery.golden import (
     ROWS,
     SCALER_MEANS,
@@ -73,9 +73,9 @@ class Layout:
 class _Walk:
     """What the step shows at each of T bars: observation (T, n), mask (T, A), path (T,)."""
 
-    observation: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.bool_]
-    path: npt.NDArray[np.int64]
+    observation: Singles
+    mask: Bools
+    path: Ints
 
 
 def golden_vectors(
@@ -150,14 +150,14 @@ def replay_step(metadata: Metadata, tensors: Mapping[str, torch.Tensor], golden:
 
 
 def _market(
-    config: Config, layout: Layout, scaler: Scaler, bars: Bars, state: npt.NDArray[np.float64]
+    config: Config, layout: Layout, scaler: Scaler, bars: Bars, state: Floats
 ) -> TradingMarket:
     table = compute_market(bars, config.features, state)
     assert table.names == layout.market_names
     return trading_market(bars, table, config, scaler)
 
 
-def _walk(market: TradingMarket, path: npt.NDArray[np.int64] | None) -> _Walk:
+def _walk(market: TradingMarket, path: Ints | None) -> _Walk:
     """Lead an account through all bars by the given actions, or let it wander."""
     generator, hold = np.random.default_rng(0), market.space.hold
     count, p = len(market.bars), market.params[0]
@@ -179,7 +179,7 @@ def _walk(market: TradingMarket, path: npt.NDArray[np.int64] | None) -> _Walk:
     return _Walk(observation, mask, taken)
 
 
-def _wander(generator: np.random.Generator, t: int, mask: npt.NDArray[np.bool_], hold: int) -> int:
+def _wander(generator: np.random.Generator, t: int, mask: Bools, hold: int) -> int:
     """Keep what is held while a rule forbids anything, else lean up 20 bars, then down 20."""
     if not mask.all() and mask[hold]:
         return hold
@@ -188,7 +188,7 @@ def _wander(generator: np.random.Generator, t: int, mask: npt.NDArray[np.bool_],
     return int(generator.choice(leaning if len(leaning) else allowed))
 
 
-def _chosen(clear: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _chosen(clear: Ints, mask: Bools) -> Ints:
     """Choose ROWS of the bars `clear`: one of each mask (T, A) that occurs, the rest evenly."""
     _, kinds = np.unique(mask[clear], axis=0, return_index=True)
     kinds = kinds[: ROWS // 2]
@@ -198,9 +198,7 @@ def _chosen(clear: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> npt.ND
     return clear[np.union1d(picked, others)]
 
 
-def _golden_bars(
-    config: Config, layout: Layout, scaler: Scaler
-) -> tuple[npt.NDArray[np.float64], Bars]:
+def _golden_bars(config: Config, layout: Layout, scaler: Scaler) -> tuple[Floats, Bars]:
     """Return the memory of the features after the warm-up, and the bars that are kept."""
     spec = feature_spec(config.features, layout.bars_per_session, layout.extra_names)
     # A session ends in the middle of what is kept.
@@ -257,11 +255,11 @@ def _as_bars(layout: Layout, golden: Golden) -> Bars:
 
 def _bars(
     layout: Layout,
-    prices: npt.NDArray[np.float64],
-    clock: npt.NDArray[np.int64],
-    start_ns: npt.NDArray[np.int64],
-    bars_left: npt.NDArray[np.int64],
-    extra: npt.NDArray[np.float64],
+    prices: Floats,
+    clock: Ints,
+    start_ns: Ints,
+    bars_left: Ints,
+    extra: Floats,
 ) -> Bars:
     """Name what belongs to T bars; prices (5, T), clock (2, T)."""
     count = len(start_ns)

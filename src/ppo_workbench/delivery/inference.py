@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ppo_workbench.config import Activation
+from ppo_workbench.config.arrays import Bools, Ints, Singles
 from ppo_workbench.jit import fused_kernel, kernel, lean_kernel
 
 TANH, RELU = 0, 1
@@ -61,14 +61,14 @@ def rational_tanh(value: Any) -> Any:
 
 
 @kernel
-def tanh_in_place(values: npt.NDArray[np.float32]) -> None:
+def tanh_in_place(values: Singles) -> None:
     """Replace a flat float32 array by its hyperbolic tangent."""
     for i in range(values.shape[0]):
         values[i] = rational_tanh(values[i])
 
 
 @kernel
-def relu_in_place(values: npt.NDArray[np.float32]) -> None:
+def relu_in_place(values: Singles) -> None:
     """Replace a flat float32 array by its positive part."""
     for i in range(values.shape[0]):
         values[i] = max(values[i], np.float32(0.0))
@@ -84,14 +84,14 @@ class PolicyWeights:
         activation: 0 tanh, 1 relu, after each layer but the last.
     """
 
-    sizes: npt.NDArray[np.int64]
-    flat: npt.NDArray[np.float32]
+    sizes: Ints
+    flat: Singles
     activation: int
 
     @classmethod
     def from_layers(
         cls,
-        layers: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+        layers: list[tuple[Singles, Singles]],
         activation: Activation,
     ) -> "PolicyWeights":
         """Flatten torch-style layers: weight (outputs, inputs) and bias (outputs,)."""
@@ -103,7 +103,7 @@ class PolicyWeights:
             TANH if activation is Activation.tanh else RELU,
         )
 
-    def layers(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    def layers(self) -> list[tuple[Singles, Singles]]:
         """Return torch-style layers, the inverse of `from_layers`."""
         found, offset = [], 0
         for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
@@ -143,9 +143,9 @@ def policy_weights(
 
 @lean_kernel
 def add_products(
-    inputs: npt.NDArray[np.float32],
-    weight: npt.NDArray[np.float32],
-    sums: npt.NDArray[np.float32],
+    inputs: Singles,
+    weight: Singles,
+    sums: Singles,
 ) -> None:
     """Add inputs (n,) times weight (n, m), flat by rows, to sums (m,), input after input.
 
@@ -168,12 +168,12 @@ def add_products(
 
 @kernel
 def forward_row(
-    observation: npt.NDArray[np.float32],
-    sizes: npt.NDArray[np.int64],
-    flat: npt.NDArray[np.float32],
+    observation: Singles,
+    sizes: Ints,
+    flat: Singles,
     activation: int,
-    scratch: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
+    scratch: Singles,
+) -> Singles:
     """Return the logits of one scaled observation as a view into `scratch`.
 
     Args:
@@ -202,7 +202,7 @@ def forward_row(
 
 
 @kernel
-def best_allowed(logits: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> int:
+def best_allowed(logits: Singles, mask: Bools) -> int:
     """Return the index of the largest allowed logit, the lowest index of equal ones."""
     best = -1
     for i in range(logits.shape[0]):

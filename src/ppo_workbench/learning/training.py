@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, ModelType, Select
+from ppo_workbench.config.arrays import Singles
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.learning.budget import Budget, evaluations_due
 from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
@@ -39,7 +39,7 @@ class Validation:
 
     score: float
     metrics: dict[str, float]
-    parts: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    parts: Singles = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ppo_workbench.config.arrays import Bools, Ints, Records
 from ppo_workbench.learning.native.rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.rewards import REWARD_NAMES
@@ -43,7 +43,7 @@ class TradingVecEnv(VecEnv):
         accounts["stop"] = accounts["t"] + np.maximum(lengths, 1)
         return self.batch.observations.copy()
 
-    def step_async(self, actions: npt.NDArray[np.int64]) -> None:
+    def step_async(self, actions: Ints) -> None:
         """Keep the actions for `step_wait`."""
         self._actions = np.asarray(actions, dtype=np.int64)
 
@@ -70,7 +70,7 @@ class TradingVecEnv(VecEnv):
             "episode": episode,
         }
 
-    def action_masks(self) -> npt.NDArray[np.bool_]:
+    def action_masks(self) -> Bools:
         """Return all masks, bool (N, A)."""
         return self.batch.masks.copy()
 
@@ -131,11 +131,9 @@ class RolloutStatistics:
         self.blocked = np.zeros(len(RULE_NAMES), dtype=np.int64)
         self.components = np.zeros(len(REWARD_NAMES))
         self.rejected = self.violated = self.passive = 0
-        self.actions: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.actions: Ints = np.zeros(0, dtype=np.int64)
 
-    def count_decisions(
-        self, reasons: npt.NDArray[np.int64], actions: npt.NDArray[np.int64]
-    ) -> None:
+    def count_decisions(self, reasons: Ints, actions: Ints) -> None:
         """Count which rules blocked any action, and which actions were sent."""
         self.decisions += len(reasons)
         any_rule = np.bitwise_or.reduce(reasons, axis=1)
@@ -147,7 +145,7 @@ class RolloutStatistics:
         sent = np.bincount(actions, minlength=reasons.shape[1])
         self.actions = sent if self.actions.size == 0 else self.actions + sent
 
-    def count_outcomes(self, outcomes: npt.NDArray[np.void]) -> None:
+    def count_outcomes(self, outcomes: Records) -> None:
         """Add reward components and count broken rules of one step."""
         for k, name in enumerate(REWARD_NAMES):
             self.components[k] += outcomes[name].sum()

@@ -12,15 +12,12 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import BarsError, Fill
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.reader.conventions import Conventions
 from ppo_workbench.market.reader.faults import Fault
 
-Int64Array = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 Describe = Callable[[int], str]
 
 NS_PER_SECOND = 1_000_000_000
@@ -77,24 +74,24 @@ class Bars:
     bar_seconds: int
     bars_per_session: int
     sessions_per_year: float
-    start_ns: Int64Array
-    open: FloatArray
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    volume: FloatArray
-    half_spread_bps: FloatArray
-    session: Int64Array
-    bar_of_session: Int64Array
-    bars_left: Int64Array
-    regular: BoolArray
-    extra: FloatArray
+    start_ns: Ints
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    half_spread_bps: Floats
+    session: Ints
+    bar_of_session: Ints
+    bars_left: Ints
+    regular: Bools
+    extra: Floats
     extra_names: tuple[str, ...]
-    events: Int64Array
-    events_ahead: Int64Array
+    events: Ints
+    events_ahead: Ints
     notes: tuple[str, ...]
-    end_ns: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
-    missing: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    end_ns: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    missing: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     has_volume: bool = True
     conventions: Conventions | None = None
 
@@ -126,7 +123,7 @@ class Bars:
         return digest.hexdigest()
 
     @property
-    def session_starts(self) -> Int64Array:
+    def session_starts(self) -> Ints:
         """int64, row of the first bar of every session."""
         if len(self) == 0:
             return np.empty(0, np.int64)
@@ -140,9 +137,7 @@ class Bars:
         return int(unknown[-1]) + 1 if len(unknown) else 0
 
 
-_PER_BAR = tuple(
-    item.name for item in fields(Bars) if item.type in (Int64Array, FloatArray, BoolArray)
-)
+_PER_BAR = tuple(item.name for item in fields(Bars) if item.type in (Ints, Floats, Bools))
 
 
 def stamp_text(ns: int, timezone: str) -> str:
@@ -173,7 +168,7 @@ def validate_bars(bars: Bars) -> None:
     check_order(label, bars.start_ns, describe)
 
 
-def check_values(label: str, prices: dict[str, FloatArray], describe: Describe) -> None:
+def check_values(label: str, prices: dict[str, Floats], describe: Describe) -> None:
     """Check prices and volume row by row.
 
     Args:
@@ -198,10 +193,10 @@ def check_values(label: str, prices: dict[str, FloatArray], describe: Describe) 
 
 
 def _value_rules(
-    prices: dict[str, FloatArray],
-) -> list[tuple[BoolArray, str, tuple[str, ...]]]:
+    prices: dict[str, Floats],
+) -> list[tuple[Bools, str, tuple[str, ...]]]:
     """List (rows that break the rule, the rule, the columns to quote); NaN breaks only one."""
-    rules: list[tuple[BoolArray, str, tuple[str, ...]]] = []
+    rules: list[tuple[Bools, str, tuple[str, ...]]] = []
     for name in ("open", "high", "low", "close"):
         values = prices[name]
         rules.append((~np.isfinite(values), f"{name} must be a finite number", (name,)))
@@ -219,7 +214,7 @@ def _value_rules(
     return rules
 
 
-def check_order(label: str, start_ns: Int64Array, describe: Describe) -> None:
+def check_order(label: str, start_ns: Ints, describe: Describe) -> None:
     """Check that stamps rise strictly.
 
     Args:

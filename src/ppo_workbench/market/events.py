@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import Bars, Int64Array
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.calendars.clock import BarClock, Place
 from ppo_workbench.market.calendars.exchange import bar_positions, load_sessions
 from ppo_workbench.market.reader.columns import find_column
@@ -96,7 +97,7 @@ class EventStream:
             return memory.since, -1
 
 
-def read_events(path: str) -> tuple[Int64Array, list[str]]:
+def read_events(path: str) -> tuple[Ints, list[str]]:
     """Read times (int64 UTC nanoseconds, in file order) and the sorted distinct kinds.
 
     Raises:
@@ -114,7 +115,7 @@ def read_events(path: str) -> tuple[Int64Array, list[str]]:
     return stamps.ns, sorted({str(kind).strip() for kind in kinds})
 
 
-def _bars_since(end_ns: Int64Array, times: Int64Array) -> Int64Array:
+def _bars_since(end_ns: Ints, times: Ints) -> Ints:
     """Count rows since the bar in which the last event came, int64 (T,), -1 before the first."""
     known = np.searchsorted(times, end_ns, side="right") - 1
     if len(times) == 0:
@@ -124,9 +125,7 @@ def _bars_since(end_ns: Int64Array, times: Int64Array) -> Int64Array:
     return np.where(known >= 0, since, -1).astype(np.int64)
 
 
-def _bars_until(
-    end_ns: Int64Array, times: Int64Array, at_bar: Int64Array, at_event: Int64Array
-) -> Int64Array:
+def _bars_until(end_ns: Ints, times: Ints, at_bar: Ints, at_event: Ints) -> Ints:
     """Count nominal bars until the next event, int64 (T,), at least 1, -1 after the last."""
     coming = np.searchsorted(times, end_ns, side="right")
     if len(times) == 0:

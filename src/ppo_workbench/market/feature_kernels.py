@@ -7,8 +7,8 @@ the state, and its windows.  `features.feature_spec` makes it.
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.jit import kernel, lean_kernel
 from ppo_workbench.market.indicators import (
     atr_step,
@@ -43,9 +43,6 @@ from ppo_workbench.market.regimes import RATIO as CONTEXT_RATIO
 from ppo_workbench.market.regimes import SIGMA as CONTEXT_SIGMA
 from ppo_workbench.market.regimes import VOLUME as BAR_VOLUME
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
 # Codes of the features made from prices, which have windows and state ...
 RETURN, EMA_DISTANCE, RSI, MACD, BOLLINGER, ATR, VOLUME, EFFICIENCY, TREND = range(9)
 # ... and of those read off the bar and its context.
@@ -59,7 +56,7 @@ _SMALLEST_SIGMA = 1e-8
 
 @lean_kernel
 def market_step(
-    plan: Integers, settings: Floats, state: Floats, bar: Floats, features: Floats, context: Floats
+    plan: Ints, settings: Floats, state: Floats, bar: Floats, features: Floats, context: Floats
 ) -> None:
     """Take one closed bar: update `state`, write `features` (F,) and `context`.
 
@@ -79,11 +76,11 @@ def market_step(
 
 @kernel
 def run_steps(
-    plan: Integers,
+    plan: Ints,
     settings: Floats,
     state: Floats,
     prices: tuple[Floats, ...],
-    clock: tuple[npt.NDArray[np.int64], ...],
+    clock: tuple[Ints, ...],
     extra: Floats,
     features: Floats,
     context: Floats,
@@ -104,7 +101,7 @@ def run_steps(
 
 @lean_kernel
 def _price_feature(
-    row: Integers, settings: Floats, bar: Floats, context: Floats, memory: Floats
+    row: Ints, settings: Floats, bar: Floats, context: Floats, memory: Floats
 ) -> float:
     """Return a feature that has windows and a memory."""
     code, window, clip, close = row[CODE], row[WINDOW], settings[CLIP], bar[CLOSE]
@@ -131,7 +128,7 @@ def _price_feature(
 
 
 @lean_kernel
-def _bar_feature(row: Integers, settings: Floats, bar: Floats, context: Floats) -> float:
+def _bar_feature(row: Ints, settings: Floats, bar: Floats, context: Floats) -> float:
     """Return a feature read off the bar and its context."""
     code, value = row[CODE], 0.0
     if code == VOLATILITY:

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ConfigError, FeaturesConfig, settled
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints
 from ppo_workbench.market import feature_kernels as kernels
 from ppo_workbench.market import regimes
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.indicators import ATR_STATE, MACD_STATE, RSI_STATE
-
-Floats = npt.NDArray[np.float64]
-Plan = npt.NDArray[np.int64]
 
 EXTRA_PREFIX = "extra:"
 
@@ -93,7 +90,7 @@ class FeatureSpec:
 
     names: tuple[str, ...]
     warmup_bars: int
-    plan: Plan
+    plan: Ints
     settings: Floats
     state_size: int
 
@@ -119,8 +116,8 @@ class MarketTable:
     sigma: Floats
     volatility_ratio: Floats
     efficiency: Floats
-    regime: npt.NDArray[np.int8]
-    large_move: npt.NDArray[np.bool_]
+    regime: Codes
+    large_move: Bools
     mean_notional: Floats
     warmup_bars: int
 

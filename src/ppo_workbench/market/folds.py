@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import BarsError, Protocol, SplitsConfig, settled
-from ppo_workbench.market.bars import Bars, Int64Array
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import MIN_SPLIT_BARS, Fold, Split, time_splits
 
 Range = tuple[int, int]  # first session, and the one after the last
@@ -38,7 +38,7 @@ class _Calendar:
         config: Shares and numbers of folds.
     """
 
-    borders: Int64Array
+    borders: Ints
     gap: int
     config: SplitsConfig
 
@@ -85,7 +85,7 @@ def evaluation_folds(bars: Bars, config: SplitsConfig, warmup_bars: int) -> list
     return [_in_bars(plan, borders) for plan in plans]
 
 
-def gap_sessions(borders: Int64Array, gap_bars: int) -> int:
+def gap_sessions(borders: Ints, gap_bars: int) -> int:
     """Round a gap up to sessions: so many neighbours hold `gap_bars` bars wherever they lie.
 
     A nominal length will not do: half days and holes in the data hold fewer bars.
@@ -103,7 +103,7 @@ def gap_sessions(borders: Int64Array, gap_bars: int) -> int:
     return sessions
 
 
-def _session_borders(bars: Bars, warmup_bars: int) -> Int64Array:
+def _session_borders(bars: Bars, warmup_bars: int) -> Ints:
     if bars.bars_per_session == 1:
         starts = np.arange(len(bars), dtype=np.int64)
     else:
@@ -154,7 +154,7 @@ def _combinatorial(calendar: _Calendar) -> Iterator[_Plan]:
         yield _with_validation(calendar, name, _runs(train), spans)
 
 
-def _runs(sessions: npt.NDArray[np.int64]) -> list[Range]:
+def _runs(sessions: Ints) -> list[Range]:
     """Return the runs of neighbours in rising sessions, int64 (n,)."""
     runs = np.split(sessions, np.flatnonzero(np.diff(sessions) > 1) + 1)
     return [(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
@@ -186,7 +186,7 @@ _PROTOCOLS: dict[Protocol, Callable[[_Calendar], Iterator[_Plan]]] = {
 }
 
 
-def _in_bars(plan: _Plan, borders: Int64Array) -> Fold:
+def _in_bars(plan: _Plan, borders: Ints) -> Fold:
     def split(name: str, span: Range) -> Split:
         return Split(name, int(borders[span[0]]), int(borders[span[1]]))
 

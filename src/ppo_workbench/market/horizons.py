@@ -13,9 +13,9 @@ from operator import getitem
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError, flatten, settled
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.bars import Bars
 
 INTRADAY_SECONDS = 300  # longest bar that is traded within the session
@@ -64,7 +64,7 @@ def price_step(bars: Bars) -> float:
     return 0.0
 
 
-def _on_grid(prices: npt.NDArray[np.float64], decimals: int) -> bool:
+def _on_grid(prices: Floats, decimals: int) -> bool:
     steps = prices * 10.0**decimals
     apart = np.abs(steps - np.round(steps))
     # The grid of doubles itself is no grid of prices: there are not so many digits.

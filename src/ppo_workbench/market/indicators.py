@@ -7,11 +7,9 @@ read from floats in the state's layout, never stored in it.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.jit import lean_kernel
-
-Floats = npt.NDArray[np.float64]
 
 EMA_STATE = 2
 RSI_STATE = 4

@@ -14,13 +14,11 @@ volatility ratio compares a fast one with a slow one.  Three things keep the rat
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ConfigError, FeaturesConfig, settled
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.jit import lean_kernel
 from ppo_workbench.market.indicators import push, ring_mean
-
-Floats = npt.NDArray[np.float64]
 
 REGIME_NAMES = (
     "range_low_volatility",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppo_workbench.config import BarsError, SplitsConfig, settled
-from ppo_workbench.market.bars import Bars, Int64Array
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import Bars
 
 MIN_SPLIT_BARS = 20
 
@@ -123,7 +124,7 @@ def _check_length(bars: Bars, config: SplitsConfig, warmup_bars: int, split: Spl
     )
 
 
-def legal_starts(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Int64Array:
+def legal_starts(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Ints:
     """List the bars at which an episode of `episode_bars` decisions may start.
 
     An episode from bar a decides at the closes of a .. a + episode_bars - 1 and is marked at
@@ -157,7 +158,7 @@ def legal_starts(bars: Bars, ranges: Sequence[Split], episode_bars: int) -> Int6
     )
 
 
-def _whole_starts(bars: Bars, split: Split) -> Int64Array:
+def _whole_starts(bars: Bars, split: Split) -> Ints:
     """List the bars of a split at which an episode may start if it is short enough."""
     if bars.bars_per_session == 1:
         return np.arange(split.start, split.stop, dtype=np.int64)

@@ -31,14 +31,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ConfigError, SyntheticConfig
+from ppo_workbench.config.arrays import Codes, Floats, Ints
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
 from ppo_workbench.market.calendars.exchange import load_sessions
-
-Floats = npt.NDArray[np.float64]
 
 BARS_PER_SESSION = 390
 SESSIONS_PER_YEAR = 252.0
@@ -73,7 +71,7 @@ class SyntheticMarket:
     """
 
     bars: Bars
-    true_regime: npt.NDArray[np.int8]
+    true_regime: Codes
     deviation: Floats
     sigma: Floats
     oracle_exposure: Floats
@@ -141,7 +139,7 @@ class _Path(NamedTuple):
     low: Floats
     close: Floats
     volume: Floats
-    regime: npt.NDArray[np.int8]
+    regime: Codes
     deviation: Floats
     sigma: Floats
 
@@ -169,7 +167,7 @@ def generate(config: SyntheticConfig) -> SyntheticMarket:
 
 def oracle_exposure(
     config: SyntheticConfig,
-    regime: npt.NDArray[np.int8],
+    regime: Codes,
     deviation: Floats,
     sigma: Floats,
     cost_bps: float,
@@ -439,7 +437,7 @@ def _belief(m: Model) -> _Belief:
 @kernel
 def _hysteresis(
     belief: _Belief,
-    regime: npt.NDArray[np.int8],
+    regime: Codes,
     deviation: Floats,
     sigma: Floats,
     cost: float,
@@ -463,14 +461,14 @@ def _hysteresis(
 
 
 @lru_cache(maxsize=1)
-def _session_opens(count: int) -> npt.NDArray[np.int64]:
+def _session_opens(count: int) -> Ints:
     """Return the UTC nanoseconds at which the first `count` full XNYS sessions open."""
     years = np.timedelta64(366 * (count // _FEWEST_SESSIONS_A_YEAR + 1), "D")
     days = _FIRST_DAY, min(_FIRST_DAY + years, _LAST_DAY)
     first, last = (int(day.astype(np.int64)) * NS_PER_DAY for day in days)
     table = load_sessions("XNYS", first, last)
     full = table.close_ns - table.open_ns == BARS_PER_SESSION * BAR_NS
-    opens: npt.NDArray[np.int64] = table.open_ns[full & (table.open_ns >= first)]
+    opens: Ints = table.open_ns[full & (table.open_ns >= first)]
     return opens[:count]
 
 

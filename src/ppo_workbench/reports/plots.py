@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Codes, Floats, Ints
 from ppo_workbench.scoring.metrics import blocked_shares, drawdowns
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.rewards import REWARD_NAMES
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 MAX_POINTS = 2000
 MAX_BUCKETS = 240
@@ -245,7 +244,7 @@ def _draw_exposure(axes: "Axes", exposure: Floats) -> None:
     _legend_above(axes)
 
 
-def _draw_regimes(axes: "Axes", regime: npt.NDArray[np.int8]) -> None:
+def _draw_regimes(axes: "Axes", regime: Codes) -> None:
     """Stack the share of each regime in each stretch; short traces become plain bands."""
     edges = bucket_edges(len(regime), MAX_BUCKETS)
     base = np.zeros(len(edges) - 1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.delivery.inference import PolicyWeights, best_allowed, forward_row
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
@@ -53,7 +53,7 @@ class Policy:
     kind: int
     weights: PolicyWeights | None = None
     use_mask: bool = True
-    series: npt.NDArray[np.float64] | None = None
+    series: Floats | None = None
     entry: float = 0.0
     exit: float = 0.0
     seed: int = 0
@@ -64,7 +64,7 @@ _NO_WEIGHTS = PolicyWeights(np.array([1, 1], np.int64), np.zeros(2, np.float32),
 
 
 @kernel
-def rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
+def rung_nearest(levels: Floats, exposure: float) -> int:
     """Return the rung of the ladder, float64 (L,), that is nearest to an exposure."""
     best = 0
     for i in range(levels.shape[0]):
@@ -74,7 +74,7 @@ def rung_nearest(levels: npt.NDArray[np.float64], exposure: float) -> int:
 
 
 @kernel
-def action_towards(rung: int, wanted: int, mask: npt.NDArray[np.bool_], p: Any) -> int:
+def action_towards(rung: int, wanted: int, mask: Bools, p: Any) -> int:
     """Return the allowed action that ends nearest to rung `wanted`, HOLD among equals."""
     best, nearest = p.hold, p.n_levels + 1
     for action in range(mask.shape[0]):
@@ -88,7 +88,7 @@ def action_towards(rung: int, wanted: int, mask: npt.NDArray[np.bool_], p: Any) 
 
 
 @kernel
-def _random_allowed(a: Any, mask: npt.NDArray[np.bool_]) -> int:
+def _random_allowed(a: Any, mask: Bools) -> int:
     """Draw uniformly among the allowed actions."""
     allowed = 0
     for i in range(mask.shape[0]):
@@ -120,16 +120,16 @@ def threshold_exposure(signal: float, held: float, entry: float, leave: float) -
 def _choose(
     kind: int,
     a: Any,
-    observation: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    sizes: npt.NDArray[np.int64],
-    flat: npt.NDArray[np.float32],
+    observation: Singles,
+    mask: Bools,
+    sizes: Ints,
+    flat: Singles,
     activation: int,
-    scratch: npt.NDArray[np.float32],
-    series: npt.NDArray[np.float64],
+    scratch: Singles,
+    series: Floats,
     entry: float,
     leave: float,
-    levels: npt.NDArray[np.float64],
+    levels: Floats,
     p: Any,
 ) -> int:
     if kind == NETWORK:
@@ -151,7 +151,7 @@ def _arriving_action(
     bar: Any,
     action: int,
     slot: int,
-    in_flight: npt.NDArray[np.int64],
+    in_flight: Ints,
     p: Any,
 ) -> int:
     """Send an order off and return the action that an order sent earlier is now.
@@ -174,25 +174,25 @@ def _arriving_action(
 def _run(
     kind: int,
     use_mask: bool,
-    in_flight: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    flat: npt.NDArray[np.float32],
+    in_flight: Ints,
+    sizes: Ints,
+    flat: Singles,
     activation: int,
-    series: npt.NDArray[np.float64],
+    series: Floats,
     entry: float,
     leave: float,
-    bars: npt.NDArray[np.void],
-    features: npt.NDArray[np.float32],
-    means: npt.NDArray[np.float64],
-    stds: npt.NDArray[np.float64],
-    levels: npt.NDArray[np.float64],
-    params: npt.NDArray[np.void],
-    accounts: npt.NDArray[np.void],
-    observation: npt.NDArray[np.float32],
-    actions: npt.NDArray[np.int8],
-    masks: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
-    outcomes: npt.NDArray[np.void],
+    bars: Records,
+    features: Singles,
+    means: Floats,
+    stds: Floats,
+    levels: Floats,
+    params: Records,
+    accounts: Records,
+    observation: Singles,
+    actions: Codes,
+    masks: Bools,
+    reasons: Ints,
+    outcomes: Records,
 ) -> int:
     """Fill the rows of a trace; return how many were made before ruin, if any."""
     a, p = accounts[0], params[0]
@@ -268,14 +268,14 @@ def backtest(
 def trace_of(
     bars: Bars,
     action_names: tuple[str, ...],
-    regime: npt.NDArray[np.int8],
-    rule_bits: npt.NDArray[np.int64],
+    regime: Codes,
+    rule_bits: Ints,
     split: Split,
     config: Config,
-    actions: npt.NDArray[np.int8],
-    masks: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
-    outcomes: npt.NDArray[np.void],
+    actions: Codes,
+    masks: Bools,
+    reasons: Ints,
+    outcomes: Records,
 ) -> Trace:
     """Put the n decisions of an account on a split together as a trace.
 

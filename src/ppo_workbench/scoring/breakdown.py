@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.scoring.metrics import Floats, RoundTrips, round_trips, sharpe_ratio
+from ppo_workbench.scoring.metrics import RoundTrips, round_trips, sharpe_ratio
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace, row_years
 
 LEAST_SESSIONS = 20
-
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def by_year(trace: Trace, timezone: str) -> dict[str, Part]:
     return {str(year): part for year, part in _parts(trace, _local(trace, timezone)[1]).items()}
 
 
-def _local(trace: Trace, timezone: str) -> tuple[Labels, Labels]:
+def _local(trace: Trace, timezone: str) -> tuple[Ints, Ints]:
     """Return hour and year of the last moment of each row's bar, int64 (n,) each."""
     import pandas as pd
 
@@ -88,7 +86,7 @@ def _local(trace: Trace, timezone: str) -> tuple[Labels, Labels]:
     return np.asarray(local.hour, np.int64), np.asarray(local.year, np.int64)
 
 
-def _parts(trace: Trace, labels: Labels) -> Mapping[int, Part]:
+def _parts(trace: Trace, labels: Ints) -> Mapping[int, Part]:
     """Return the part of each label, int64 (n,), in rising order."""
     excess, profit = _row_excess(trace), np.diff(trace.equity_curve())
     trips = round_trips(trace)
@@ -108,9 +106,7 @@ def _row_excess(trace: Trace) -> Floats:
     return excess
 
 
-def _part(
-    trace: Trace, rows: npt.NDArray[np.bool_], excess: Floats, profit: Floats, trips: RoundTrips
-) -> Part:
+def _part(trace: Trace, rows: Bools, excess: Floats, profit: Floats, trips: RoundTrips) -> Part:
     opened = rows[trips.entry_row]
     won = trips.pnl_usd[opened] > 0.0
     return Part(
@@ -125,7 +121,7 @@ def _part(
     )
 
 
-def _sharpe(trace: Trace, rows: npt.NDArray[np.bool_], excess: Floats) -> float | None:
+def _sharpe(trace: Trace, rows: Bools, excess: Floats) -> float | None:
     ends = trace.session_ends()
     starts = np.concatenate(([0], ends[:-1] + 1))
     earned = np.add.reduceat(np.where(rows, excess, 0.0), starts)

@@ -14,8 +14,8 @@ from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
 from ppo_workbench.scoring.figures import KNOWING, display_name
 from ppo_workbench.scoring.session_path import SessionPath
@@ -25,8 +25,6 @@ from ppo_workbench.scoring.statistics.seeds import compare_seeds
 from ppo_workbench.scoring.statistics.selection import confidence_set, superior_ability
 from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic_sharpe
 from ppo_workbench.scoring.targets import TARGETS, Target, trades_enough
-
-Floats = npt.NDArray[np.float64]
 
 WORLDS, DAYS = "worlds", "days and seeds"
 CONFIDENCE = 0.95

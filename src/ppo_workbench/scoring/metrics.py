@@ -9,14 +9,11 @@ from math import exp, log1p, sqrt
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Codes, Floats, Ints
 from ppo_workbench.jit import kernel
 from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 SEVERITIES = ("impossible", "regulatory", "house")
 RATIO_CAP = 1000.0
@@ -43,7 +40,7 @@ class RoundTrips:
 
     entry_row: Ints
     exit_row: Ints
-    direction: npt.NDArray[np.int8]
+    direction: Codes
     quantity: Floats
     pnl_usd: Floats
     return_frac: Floats

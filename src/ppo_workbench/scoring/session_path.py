@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.statistics.samples import (
-    Floats,
     StatisticsError,
     checked_between,
     checked_sample,

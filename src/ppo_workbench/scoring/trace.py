@@ -5,9 +5,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import WorkbenchError
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints
 from ppo_workbench.trading.rewards import REWARD_NAMES
 
 if TYPE_CHECKING:
@@ -75,24 +75,24 @@ class Trace:
             equity that is not above zero.
     """
 
-    end_ns: npt.NDArray[np.int64]
-    session: npt.NDArray[np.int64]
-    close: npt.NDArray[np.float64]
-    action: npt.NDArray[np.int8]
-    mask: npt.NDArray[np.bool_]
-    blocked_by: npt.NDArray[np.int64]
-    fill_quantity: npt.NDArray[np.float64]
-    fill_price: npt.NDArray[np.float64]
-    cost_usd: npt.NDArray[np.float64]
-    carry_usd: npt.NDArray[np.float64]
-    equity_usd: npt.NDArray[np.float64]
-    exposure: npt.NDArray[np.float64]
-    reward_components: npt.NDArray[np.float64]
-    regime: npt.NDArray[np.int8]
-    rejected: npt.NDArray[np.int64]
-    violated: npt.NDArray[np.int64]
-    passive: npt.NDArray[np.int64]
-    undecided: npt.NDArray[np.bool_]
+    end_ns: Ints
+    session: Ints
+    close: Floats
+    action: Codes
+    mask: Bools
+    blocked_by: Ints
+    fill_quantity: Floats
+    fill_price: Floats
+    cost_usd: Floats
+    carry_usd: Floats
+    equity_usd: Floats
+    exposure: Floats
+    reward_components: Floats
+    regime: Codes
+    rejected: Ints
+    violated: Ints
+    passive: Ints
+    undecided: Bools
     initial_equity_usd: float
     action_names: tuple[str, ...]
     rule_names: tuple[str, ...]
@@ -127,15 +127,15 @@ class Trace:
         """Return the number of decisions."""
         return len(self.end_ns)
 
-    def session_ends(self) -> npt.NDArray[np.int64]:
+    def session_ends(self) -> Ints:
         """Return the last row of every session, int64 (sessions,)."""
         return session_ends(self.session)
 
-    def equity_curve(self) -> npt.NDArray[np.float64]:
+    def equity_curve(self) -> Floats:
         """Return the initial equity and the equity after every row, float64 (n + 1,), USD."""
         return np.concatenate(([self.initial_equity_usd], self.equity_usd))
 
-    def daily_returns(self) -> npt.NDArray[np.float64]:
+    def daily_returns(self) -> Floats:
         """Return the simple return of every session, float64 (sessions,), fraction.
 
         A session that starts with less than `RUIN_FRAC` of the initial equity returns 0: a
@@ -143,7 +143,7 @@ class Trace:
         """
         return session_returns(self.equity_usd[self.session_ends()], self.initial_equity_usd)
 
-    def cash_returns(self) -> npt.NDArray[np.float64]:
+    def cash_returns(self) -> Floats:
         """Return what cash earned in every session, float64 (sessions,), fraction.
 
         Simple interest from row to row, actual/365, as the account credits it: so an
@@ -172,9 +172,9 @@ class Trace:
         steps = np.diff(self.end_ns)
         return int(self.end_ns[0] - (np.median(steps) if len(steps) else 0))
 
-    def blocked_rules(self) -> npt.NDArray[np.int64]:
+    def blocked_rules(self) -> Ints:
         """Return the bitmask of rules that blocked any action of a row, int64 (n,)."""
-        rules: npt.NDArray[np.int64] = np.bitwise_or.reduce(self.blocked_by, axis=1)
+        rules: Ints = np.bitwise_or.reduce(self.blocked_by, axis=1)
         return rules
 
     def severity_bits(self, severity: str) -> int:
@@ -199,14 +199,12 @@ class Trace:
         return pd.DataFrame(columns, index=pd.to_datetime(self.end_ns, utc=True).rename("end"))
 
 
-def session_ends(session: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def session_ends(session: Ints) -> Ints:
     """Return the last row of every session, int64 (sessions,), of rows `session`, int64 (n,)."""
     return np.append(np.flatnonzero(np.diff(session)), len(session) - 1).astype(np.int64)
 
 
-def session_returns(
-    after: npt.NDArray[np.float64], initial_equity_usd: float
-) -> npt.NDArray[np.float64]:
+def session_returns(after: Floats, initial_equity_usd: float) -> Floats:
     """Return `Trace.daily_returns` of the equity at session ends, float64 (sessions,)."""
     before = np.concatenate(([initial_equity_usd], after[:-1]))
     solvent = before > RUIN_FRAC * initial_equity_usd
@@ -215,27 +213,25 @@ def session_returns(
     return returns
 
 
-def row_years(
-    end_ns: npt.NDArray[np.int64], start_ns: int, restarts: tuple[tuple[int, int], ...] = ()
-) -> npt.NDArray[np.float64]:
+def row_years(end_ns: Ints, start_ns: int, restarts: tuple[tuple[int, int], ...] = ()) -> Floats:
     """Return the time from mark to mark, float64 (n,), years of 365 days."""
     before = np.concatenate(([start_ns], end_ns[:-1]))
     for row, opened_ns in restarts:
         before[row] = opened_ns
-    years: npt.NDArray[np.float64] = (end_ns - before) / NS_PER_YEAR
+    years: Floats = (end_ns - before) / NS_PER_YEAR
     return years
 
 
 def cash_returns(
-    end_ns: npt.NDArray[np.int64],
+    end_ns: Ints,
     start_ns: int,
-    ends: npt.NDArray[np.int64],
+    ends: Ints,
     interest_annual_bps: float,
     restarts: tuple[tuple[int, int], ...] = (),
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Return `Trace.cash_returns` of rows whose sessions end at `ends`, float64 (sessions,)."""
     years = row_years(end_ns, start_ns, restarts)
     growth = np.log1p(interest_annual_bps / 1e4 * years)
     starts = np.concatenate(([0], ends[:-1] + 1))
-    returns: npt.NDArray[np.float64] = np.expm1(np.add.reduceat(growth, starts))
+    returns: Floats = np.expm1(np.add.reduceat(growth, starts))
     return returns

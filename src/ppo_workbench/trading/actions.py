@@ -9,9 +9,9 @@ HOLD as the one name of it: with two, an agent earns its entropy bonus by choosi
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ActionSet, EnvConfig
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.jit import kernel
 
 SELL, HOLD, BUY = 0, 1, 2
@@ -31,7 +31,7 @@ class ActionSpace:
 
     kind: ActionSet
     names: tuple[str, ...]
-    levels: npt.NDArray[np.float64]
+    levels: Floats
     hold: int
     flat_rung: int
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Ints
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.kernel import (
     TradingMarket,
@@ -33,7 +33,7 @@ class TradingBatch:
     def __init__(
         self,
         market: TradingMarket,
-        starts: npt.NDArray[np.int64],
+        starts: Ints,
         episode_bars: int,
         count: int,
         seed: int,
@@ -101,7 +101,7 @@ class TradingBatch:
             self.reasons[n],
         )
 
-    def step(self, actions: npt.NDArray[np.int64]) -> int:
+    def step(self, actions: Ints) -> int:
         """Step all environments; return how many episodes finished."""
         return step_batch(actions, *self.arguments())
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import BudgetConfig, Config, SyntheticConfig, settled
+from ppo_workbench.config.arrays import Bools, Ints, Singles
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.regimes import REGIME_NAMES
@@ -27,7 +27,7 @@ from ppo_workbench.trading.rules import rules_in
 ENV_ID = "MaskableTrading-v0"
 
 
-class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
+class MaskableTradingEnv(gymnasium.Env[Singles, np.int64]):
     """One instrument, one account; orders are decided at a close and filled at the next open.
 
     Observation: float32 (F + S,), scaled market features then account features.
@@ -41,7 +41,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def __init__(
         self,
         market: TradingMarket,
-        starts: npt.NDArray[np.int64],
+        starts: Ints,
         episode_bars: int,
         seed: int = 0,
     ) -> None:
@@ -65,7 +65,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Singles, dict[str, Any]]:
         """Begin an episode at a random legal start, or at bar `options["start"]`.
 
         Raises:
@@ -84,9 +84,7 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._over = False
         return self._batch.observations[0].copy(), {}
 
-    def step(
-        self, action: np.int64 | int
-    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[Singles, float, bool, bool, dict[str, Any]]:
         """Carry out `action`, decided at this close, and move to the next close.
 
         Raises:
@@ -118,9 +116,9 @@ class MaskableTradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
             "passive": int(out["passive"]),
         }
 
-    def action_masks(self) -> npt.NDArray[np.bool_]:
+    def action_masks(self) -> Bools:
         """Return which actions are allowed now, bool (A,), True = allowed, never all False."""
-        masks: npt.NDArray[np.bool_] = self._batch.masks[0].copy()
+        masks: Bools = self._batch.masks[0].copy()
         return masks
 
     def blocked_by(self) -> dict[str, tuple[str, ...]]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config, settled
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
 from ppo_workbench.market.horizons import derived
@@ -51,7 +51,7 @@ class Experiment:
         return sum(len(split) for split in self.train_ranges)
 
     @property
-    def train_features(self) -> npt.NDArray[np.float64]:
+    def train_features(self) -> Floats:
         """Unscaled market features of the training bars of all ranges, float64 (n, F)."""
         return _rows_of(self.table.features, self.train_ranges)
 
@@ -141,7 +141,7 @@ def _assemble_fold(
     return _assemble(config, seen, splits, test_range, fold.train)
 
 
-def _rows_of(rows: npt.NDArray[np.float64], ranges: tuple[Split, ...]) -> npt.NDArray[np.float64]:
+def _rows_of(rows: Floats, ranges: tuple[Split, ...]) -> Floats:
     return np.concatenate([rows[split.start : split.stop] for split in ranges])
 
 

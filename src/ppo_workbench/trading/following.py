@@ -13,8 +13,8 @@ reduces as from the level above.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import accrue, begin_session, book_fill, update_ladder
 from ppo_workbench.trading.kernel import (
@@ -58,9 +58,7 @@ def same_shares(x: float, y: float) -> bool:
 
 
 @kernel
-def adopt_account(
-    a: Any, rows: npt.NDArray[np.void], levels: npt.NDArray[np.float64], p: Any, report: Any
-) -> bool:
+def adopt_account(a: Any, rows: Records, levels: Floats, p: Any, report: Any) -> bool:
     """Begin the memory of an account at the close of bar 1 of `rows`, whatever it holds.
 
     Args:
@@ -94,14 +92,14 @@ def adopt_account(
 @kernel
 def follow_account(
     a: Any,
-    rows: npt.NDArray[np.void],
-    levels: npt.NDArray[np.float64],
+    rows: Records,
+    levels: Floats,
     p: Any,
     short: bool,
     start: int,
     ordered: int,
     target: float,
-    fills: npt.NDArray[np.float64],
+    fills: Floats,
     report: Any,
     out: Any,
 ) -> bool:
@@ -205,7 +203,7 @@ def _book_fills(
     a: Any,
     session: int,
     price: float,
-    fills: npt.NDArray[np.float64],
+    fills: Floats,
     report: Any,
     p: Any,
     out: Any,
@@ -238,7 +236,7 @@ def is_dust(a: Any, price: float, p: Any) -> bool:
 
 
 @kernel
-def level_of(a: Any, price: float, levels: npt.NDArray[np.float64], p: Any) -> tuple[int, bool]:
+def level_of(a: Any, price: float, levels: Floats, p: Any) -> tuple[int, bool]:
     """Return the rung that the position stands on, and whether it stands short of it.
 
     A level reaches `BAND_FRAC` of the way to each of its neighbours, the outermost one without
@@ -281,9 +279,7 @@ def start_rung(action: int, rung: int, short: bool, p: Any) -> int:
 
 
 @kernel
-def reasons_when_short(
-    a: Any, bar: Any, levels: npt.NDArray[np.float64], p: Any, row: npt.NDArray[np.int64]
-) -> None:
+def reasons_when_short(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
     """Mend the reasons `row` (A,) of an account that stands short of its rung."""
     rung = a.rung
     below = np.empty_like(row)
@@ -299,13 +295,13 @@ def reasons_when_short(
 def order_after(
     a: Any,
     bar: Any,
-    levels: npt.NDArray[np.float64],
+    levels: Floats,
     p: Any,
     action: int,
     reasons: int,
     short: bool,
     out: Any,
-    order: npt.NDArray[np.float64],
+    order: Floats,
 ) -> tuple[int, int]:
     """Write target exposure, target shares and drawdown at this close into `order` (3,).
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
@@ -65,12 +65,12 @@ class Scaler:
         clip: Largest absolute scaled value.
     """
 
-    means: npt.NDArray[np.float64]
-    stds: npt.NDArray[np.float64]
+    means: Floats
+    stds: Floats
     clip: float
 
     @classmethod
-    def fit(cls, features: npt.NDArray[np.float64], clip: float, bits: int = 0) -> "Scaler":
+    def fit(cls, features: Floats, clip: float, bits: int = 0) -> "Scaler":
         """Fit on the market features of the training bars, float64 (T, F).
 
         Args:
@@ -83,7 +83,7 @@ class Scaler:
         means = np.concatenate([features.mean(axis=0), ACCOUNT_MEANS, np.zeros(bits)])
         return cls(means, np.concatenate([stds, ACCOUNT_STDS, np.ones(bits)]), clip)
 
-    def transform_market(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def transform_market(self, features: Floats) -> Singles:
         """Scale market features, float64 (T, F) -> float32 (T, F)."""
         scaled = np.empty(features.shape, dtype=np.float32)
         scale_rows(features, self.means, self.stds, self.clip, scaled)
@@ -92,11 +92,11 @@ class Scaler:
 
 @kernel
 def scale_rows(
-    features: npt.NDArray[np.float64],
-    means: npt.NDArray[np.float64],
-    stds: npt.NDArray[np.float64],
+    features: Floats,
+    means: Floats,
+    stds: Floats,
     clip: float,
-    scaled: npt.NDArray[np.float32],
+    scaled: Singles,
 ) -> None:
     """Scale market features (T, F) by the first F means and deviations; NaN stays NaN."""
     for t in range(features.shape[0]):
@@ -119,13 +119,13 @@ class TradingMarket:
         regime: int8 (T,), causal label at each close (`REGIME_NAMES`).
     """
 
-    bars: npt.NDArray[np.void]
-    features: npt.NDArray[np.float32]
-    params: npt.NDArray[np.void]
+    bars: Records
+    features: Singles
+    params: Records
     space: ActionSpace
     scaler: Scaler
     feature_names: tuple[str, ...]
-    regime: npt.NDArray[np.int8]
+    regime: Codes
 
     @property
     def observation_size(self) -> int:
@@ -160,7 +160,7 @@ def trading_market(
 
 
 @kernel
-def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: Any) -> None:
+def begin_episode(a: Any, bars: Records, start: int, stop: int, p: Any) -> None:
     """Reset account `a` to cash at the close of bar `start`; decisions end before `stop`."""
     cash = p.initial_cash
     a.cash, a.equity, a.session_equity = cash, cash, cash
@@ -176,7 +176,7 @@ def begin_episode(a: Any, bars: npt.NDArray[np.void], start: int, stop: int, p: 
 
 
 @kernel
-def observe_account(a: Any, bar: Any, p: Any, row: npt.NDArray[np.float32]) -> None:
+def observe_account(a: Any, bar: Any, p: Any, row: Singles) -> None:
     """Write the unscaled account features (`ACCOUNT_FEATURES`) at this close into `row` (S,).
 
     Returns are in deviations of so many bars at the present volatility, the drawdown in annual
@@ -207,12 +207,12 @@ def in_deviations(gain: float, sigma: float, bars: int) -> float:
 @kernel
 def observe(
     a: Any,
-    bars: npt.NDArray[np.void],
-    features: npt.NDArray[np.float32],
-    means: npt.NDArray[np.float64],
-    stds: npt.NDArray[np.float64],
+    bars: Records,
+    features: Singles,
+    means: Floats,
+    stds: Floats,
     p: Any,
-    row: npt.NDArray[np.float32],
+    row: Singles,
 ) -> None:
     """Write the scaled observation at the account's bar into `row`, float32 (F + S,)."""
     n_market = features.shape[1]
@@ -225,7 +225,7 @@ def observe(
 
 
 @kernel
-def observe_mask(mask: npt.NDArray[np.bool_], p: Any, row: npt.NDArray[np.float32]) -> None:
+def observe_mask(mask: Bools, p: Any, row: Singles) -> None:
     """Write the mask (A,), 0 or 1, at the end of an observation that shows it."""
     if p.observe_mask != 0:
         for k in range(mask.shape[0]):
@@ -290,8 +290,8 @@ def resolve_action(a: Any, bar: Any, action: int, reasons: int, p: Any, out: Any
 @kernel
 def step_one(
     a: Any,
-    bars: npt.NDArray[np.void],
-    levels: npt.NDArray[np.float64],
+    bars: Records,
+    levels: Floats,
     p: Any,
     action: int,
     reasons: int,
@@ -378,7 +378,7 @@ def random_uint(a: Any) -> np.uint64:
 
 
 @kernel
-def random_start(a: Any, starts: npt.NDArray[np.int64]) -> int:
+def random_start(a: Any, starts: Ints) -> int:
     """Draw one of the legal episode starts."""
     return starts[np.int64(random_uint(a) % np.uint64(starts.shape[0]))]
 
@@ -386,15 +386,15 @@ def random_start(a: Any, starts: npt.NDArray[np.int64]) -> int:
 @kernel
 def refresh(
     a: Any,
-    bars: npt.NDArray[np.void],
-    features: npt.NDArray[np.float32],
-    means: npt.NDArray[np.float64],
-    stds: npt.NDArray[np.float64],
-    levels: npt.NDArray[np.float64],
+    bars: Records,
+    features: Singles,
+    means: Floats,
+    stds: Floats,
+    levels: Floats,
     p: Any,
-    observation: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
+    observation: Singles,
+    mask: Bools,
+    reasons: Ints,
 ) -> None:
     """Write observation, mask and reasons of one environment at its present close."""
     observe(a, bars, features, means, stds, p, observation)
@@ -405,23 +405,23 @@ def refresh(
 
 @kernel
 def step_batch(
-    actions: npt.NDArray[np.int64],
-    bars: npt.NDArray[np.void],
-    features: npt.NDArray[np.float32],
-    means: npt.NDArray[np.float64],
-    stds: npt.NDArray[np.float64],
-    levels: npt.NDArray[np.float64],
-    params: npt.NDArray[np.void],
-    starts: npt.NDArray[np.int64],
+    actions: Ints,
+    bars: Records,
+    features: Singles,
+    means: Floats,
+    stds: Floats,
+    levels: Floats,
+    params: Records,
+    starts: Ints,
     episode_bars: int,
-    accounts: npt.NDArray[np.void],
-    observations: npt.NDArray[np.float32],
-    masks: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
-    outcomes: npt.NDArray[np.void],
-    rewards: npt.NDArray[np.float32],
-    done: npt.NDArray[np.int8],
-    terminal_observations: npt.NDArray[np.float32],
+    accounts: Records,
+    observations: Singles,
+    masks: Bools,
+    reasons: Ints,
+    outcomes: Records,
+    rewards: Singles,
+    done: Codes,
+    terminal_observations: Singles,
 ) -> int:
     """Step N environments; finished ones are reset at a random legal start.
 
@@ -449,7 +449,7 @@ def step_batch(
     return finished
 
 
-def seed_accounts(count: int, seed: int) -> npt.NDArray[np.void]:
+def seed_accounts(count: int, seed: int) -> Records:
     """Return `count` accounts whose generators are seeded from `seed`, never with zero."""
     accounts = np.zeros(count, dtype=ACCOUNT_DTYPE)
     accounts["rng"] = np.random.SeedSequence(seed).generate_state(count, np.uint64) | np.uint64(1)

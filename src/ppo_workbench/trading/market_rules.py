@@ -8,9 +8,9 @@ rule is defined on ticks, bars are an approximation; docs/rules.md says which.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError, RiskConfig, settled
+from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
@@ -91,7 +91,7 @@ LULD_SECONDS = 300
 RECOVERY_BARS_PER_MISSING = 5
 
 
-def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> npt.NDArray[np.int64]:
+def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> Ints:
     """Return the bits of the market-only rules for a decision at each close, int64 (T,).
 
     Raises:
@@ -120,7 +120,7 @@ class MarketRules:
         self.memory = np.zeros(1, dtype=MEMORY_DTYPE)
         self.closes = np.zeros(max(1, int(self.settings["band_bars"][0])))
 
-    def take(self, bars: Bars, market: MarketTable) -> npt.NDArray[np.int64]:
+    def take(self, bars: Bars, market: MarketTable) -> Ints:
         """Take T bars that follow those taken before; return their bits, int64 (T,)."""
         news = np.zeros(len(bars), dtype=NEWS_DTYPE)
         for name in ("start_ns", "low", "close", "session", "bars_left", "regular", "missing"):
@@ -133,7 +133,7 @@ class MarketRules:
         return bits
 
 
-def rule_settings(config: Config, bar_seconds: int) -> npt.NDArray[np.void]:
+def rule_settings(config: Config, bar_seconds: int) -> Records:
     """Flatten what the market-only rules read, `SETTINGS_DTYPE`, shape (1,).
 
     Raises:
@@ -180,11 +180,11 @@ def _blocked_regimes(risk: RiskConfig) -> int:
 
 @kernel
 def run_rules(
-    news: npt.NDArray[np.void],
-    settings: npt.NDArray[np.void],
-    memory: npt.NDArray[np.void],
-    closes: npt.NDArray[np.float64],
-    bits: npt.NDArray[np.int64],
+    news: Records,
+    settings: Records,
+    memory: Records,
+    closes: Floats,
+    bits: Ints,
 ) -> None:
     """Loop `rules_step` over T rows of `NEWS_DTYPE`; `bits` (T,) is filled."""
     for t in range(news.shape[0]):
@@ -192,7 +192,7 @@ def run_rules(
 
 
 @kernel
-def rules_step(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> int:
+def rules_step(bar: Any, s: Any, m: Any, closes: Floats) -> int:
     """Take one closed bar, update the memory and return the bits of the rules that fire.
 
     Args:
@@ -282,9 +282,7 @@ def _recovering(bar: Any, s: Any, m: Any) -> bool:
 
 
 @kernel
-def _halted(
-    bar: Any, s: Any, m: Any, step_ns: int, fall: float, closes: npt.NDArray[np.float64]
-) -> bool:
+def _halted(bar: Any, s: Any, m: Any, step_ns: int, fall: float, closes: Floats) -> bool:
     """Bar approximation of limit-up limit-down pauses and market-wide breakers.
 
     A pause follows a close outside the band around the mean close of the last five
@@ -300,7 +298,7 @@ def _halted(
 
 
 @kernel
-def _paused(bar: Any, s: Any, m: Any, closes: npt.NDArray[np.float64]) -> bool:
+def _paused(bar: Any, s: Any, m: Any, closes: Floats) -> bool:
     breach = False
     if m.row >= s.band_bars:
         breach = abs(bar.close / closes.mean() - 1.0) > s.band_frac

@@ -30,10 +30,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import literal_unroll
 
 from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig, settled
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.jit import inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
@@ -146,7 +146,7 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
 
 
 @inlined_kernel
-def add_components(out: Any, sums: npt.NDArray[np.float64]) -> None:
+def add_components(out: Any, sums: Floats) -> None:
     """Add the components of one bar (a row of `OUTCOME_DTYPE`) to `sums`, float64 (C,)."""
     k = 0
     for name in literal_unroll(REWARD_NAMES):

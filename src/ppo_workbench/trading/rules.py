@@ -13,7 +13,6 @@ docs/rules.md gives each rule's source and severity.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import (
     Config,
@@ -22,6 +21,7 @@ from ppo_workbench.config import (
     Severity,
     settled,
 )
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Records
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares, too_small
 from ppo_workbench.trading.actions import ActionSpace, is_second_hold, target_rung
@@ -129,7 +129,7 @@ def enabled_bits(risk: RiskConfig) -> int:
     return sum(BIT[name] for name, section in rule_sections(risk).items() if section.enabled)
 
 
-def build_params(config: Config, space: ActionSpace) -> npt.NDArray[np.void]:
+def build_params(config: Config, space: ActionSpace) -> Records:
     """Flatten the configuration into the one-row record that every kernel reads."""
     params = np.zeros(1, dtype=PARAMS_DTYPE)
     for group in (_env_params, _market_params, _cost_params, _risk_params, _reward_params):
@@ -347,9 +347,7 @@ def is_increase(rung: int, target: int, flat_rung: int) -> bool:
 
 
 @kernel
-def action_reasons(
-    a: Any, bar: Any, levels: npt.NDArray[np.float64], p: Any, row: npt.NDArray[np.int64]
-) -> None:
+def action_reasons(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
     """Write the bits of the rules that forbid each action at this close into `row` (A,).
 
     Args:
@@ -380,9 +378,7 @@ def action_reasons(
 
 
 @kernel
-def fill_mask(
-    a: Any, reasons: npt.NDArray[np.int64], short: bool, p: Any, mask: npt.NDArray[np.bool_]
-) -> None:
+def fill_mask(a: Any, reasons: Ints, short: bool, p: Any, mask: Bools) -> None:
     """Write the mask (A,) that follows from `reasons` (A,), each outcome once.
 
     Where the account stands `short` of its rung, asking for the rung orders what is missing.

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
 from ppo_workbench.delivery.inference import best_allowed, forward_row
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.feature_kernels import market_step
@@ -32,12 +32,10 @@ from ppo_workbench.trading.kernel import YEAR_NS, observe_mask, refresh, scale_r
 from ppo_workbench.trading.market_rules import rules_step
 from ppo_workbench.trading.rules import GAP, fill_mask
 
-Floats = npt.NDArray[np.float64]
-
 
 @kernel
 def take_bar(
-    plan: npt.NDArray[np.int64],
+    plan: Ints,
     settings: Floats,
     state: Floats,
     prices: tuple[float, float, float, float, float, float],
@@ -46,17 +44,17 @@ def take_bar(
     bar: Floats,
     features: Floats,
     context: Floats,
-    news: npt.NDArray[np.void],
-    rule_settings: npt.NDArray[np.void],
-    rule_memory: npt.NDArray[np.void],
+    news: Records,
+    rule_settings: Records,
+    rule_memory: Records,
     closes: Floats,
-    rows: npt.NDArray[np.void],
+    rows: Records,
     means: Floats,
     stds: Floats,
     clip: float,
-    scaled: npt.NDArray[np.float32],
+    scaled: Singles,
     ranges: Floats,
-    outside: npt.NDArray[np.bool_],
+    outside: Bools,
     has_volume: bool,
     contract_multiplier: float,
 ) -> int:
@@ -117,7 +115,7 @@ def take_bar(
 
 
 @kernel
-def _count_outside(features: Floats, ranges: Floats, outside: npt.NDArray[np.bool_]) -> int:
+def _count_outside(features: Floats, ranges: Floats, outside: Bools) -> int:
     count = 0
     for i in range(features.shape[0]):
         x = features[i]
@@ -131,24 +129,24 @@ def _count_outside(features: Floats, ranges: Floats, outside: npt.NDArray[np.boo
 @kernel
 def follow_and_observe(
     begun: bool,
-    accounts: npt.NDArray[np.void],
-    rows: npt.NDArray[np.void],
-    scaled: npt.NDArray[np.float32],
+    accounts: Records,
+    rows: Records,
+    scaled: Singles,
     means: Floats,
     stds: Floats,
     levels: Floats,
-    params: npt.NDArray[np.void],
+    params: Records,
     short: bool,
     start: int,
     ordered: int,
     target: float,
     fills: Floats,
     report: tuple[float, float, float, float, float, float, float, float],
-    reports: npt.NDArray[np.void],
-    outcomes: npt.NDArray[np.void],
-    observation: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
+    reports: Records,
+    outcomes: Records,
+    observation: Singles,
+    mask: Bools,
+    reasons: Ints,
 ) -> tuple[bool, int]:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
@@ -180,20 +178,20 @@ def follow_and_observe(
 @kernel
 def choose_action(
     use_mask: bool,
-    accounts: npt.NDArray[np.void],
-    rows: npt.NDArray[np.void],
+    accounts: Records,
+    rows: Records,
     levels: Floats,
-    params: npt.NDArray[np.void],
-    observation: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    reasons: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    flat: npt.NDArray[np.float32],
+    params: Records,
+    observation: Singles,
+    mask: Bools,
+    reasons: Ints,
+    sizes: Ints,
+    flat: Singles,
     activation: int,
-    scratch: npt.NDArray[np.float32],
-    logits: npt.NDArray[np.float32],
+    scratch: Singles,
+    logits: Singles,
     probabilities: Floats,
-    outcomes: npt.NDArray[np.void],
+    outcomes: Records,
     short: bool,
     order: Floats,
 ) -> tuple[int, int, int, bool]:

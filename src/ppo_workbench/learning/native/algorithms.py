@@ -9,7 +9,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
@@ -20,6 +19,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.utils import explained_variance
 
 from ppo_workbench.config import settled
+from ppo_workbench.config.arrays import Ints
 from ppo_workbench.delivery.inference import RELU, TANH
 from ppo_workbench.learning.native.rollout import Buffer, Counts, Environments, collect
 from ppo_workbench.learning.native.update import (
@@ -107,9 +107,7 @@ def bind_network(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> Netwo
     )
 
 
-def _shape(
-    hidden: torch.nn.Sequential, head: torch.nn.Module, offsets: dict[int, int]
-) -> npt.NDArray[np.int64]:
+def _shape(hidden: torch.nn.Sequential, head: torch.nn.Module, offsets: dict[int, int]) -> Ints:
     """Return (inputs, outputs, offset of the weight) by layer."""
     layers = [m for m in (*hidden, head) if isinstance(m, torch.nn.Linear)]
     rows = [(m.in_features, m.out_features, offsets[id(m.weight)]) for m in layers]

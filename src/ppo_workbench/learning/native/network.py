@@ -8,19 +8,16 @@ A network is described by `shape`, int64 (L, 3): inputs, outputs, offset of the 
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Ints, Singles
 from ppo_workbench.delivery.inference import TANH, rational_tanh
 from ppo_workbench.jit import kernel
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
 @kernel
-def bias_tanh(rows: Floats, bias: Floats) -> None:
+def bias_tanh(rows: Singles, bias: Singles) -> None:
     """Add `bias` (n,) to every row of `rows` (B, n) and take the hyperbolic tangent."""
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
@@ -28,7 +25,7 @@ def bias_tanh(rows: Floats, bias: Floats) -> None:
 
 
 @kernel
-def bias_relu(rows: Floats, bias: Floats) -> None:
+def bias_relu(rows: Singles, bias: Singles) -> None:
     """Add `bias` (n,) to every row of `rows` (B, n) and take the positive part."""
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
@@ -36,7 +33,7 @@ def bias_relu(rows: Floats, bias: Floats) -> None:
 
 
 @kernel
-def add_bias(rows: Floats, bias: Floats) -> None:
+def add_bias(rows: Singles, bias: Singles) -> None:
     """Add `bias` (n,) to every row of `rows` (B, n)."""
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
@@ -44,28 +41,28 @@ def add_bias(rows: Floats, bias: Floats) -> None:
 
 
 @kernel
-def weight_of(params: Floats, shape: Ints, layer: int) -> Floats:
+def weight_of(params: Singles, shape: Ints, layer: int) -> Singles:
     """Return the weight of one layer as a view (outputs, inputs)."""
     n_in, n_out, offset = shape[layer, 0], shape[layer, 1], shape[layer, 2]
     return params[offset : offset + n_in * n_out].reshape(n_out, n_in)
 
 
 @kernel
-def transposed_of(turned: Floats, shape: Ints, layer: int) -> Floats:
+def transposed_of(turned: Singles, shape: Ints, layer: int) -> Singles:
     """Return the weight of one layer as a view (inputs, outputs) into what `turn` wrote."""
     n_in, n_out, offset = shape[layer, 0], shape[layer, 1], shape[layer, 2]
     return turned[offset : offset + n_in * n_out].reshape(n_in, n_out)
 
 
 @kernel
-def bias_of(params: Floats, shape: Ints, layer: int) -> Floats:
+def bias_of(params: Singles, shape: Ints, layer: int) -> Singles:
     """Return the bias of one layer as a view (outputs,)."""
     n_in, n_out, offset = shape[layer, 0], shape[layer, 1], shape[layer, 2]
     return params[offset + n_in * n_out : offset + n_in * n_out + n_out]
 
 
 @kernel
-def turn(params: Floats, shape: Ints, turned: Floats) -> None:
+def turn(params: Singles, shape: Ints, turned: Singles) -> None:
     """Copy a network's parameters with each weight transposed, to (inputs, outputs).
 
     The forward pass multiplies by transposed weights, which BLAS does a third slower than
@@ -81,7 +78,7 @@ def turn(params: Floats, shape: Ints, turned: Floats) -> None:
 
 @kernel
 def forward(
-    inputs: Floats, turned: Floats, shape: Ints, activation: int, hidden: Floats, out: Floats
+    inputs: Singles, turned: Singles, shape: Ints, activation: int, hidden: Singles, out: Singles
 ) -> None:
     """Run a perceptron on B rows.
 
@@ -110,7 +107,7 @@ def forward(
 
 
 @kernel
-def _through_tanh(gradient: Floats, activated: Floats, sums: Floats) -> None:
+def _through_tanh(gradient: Singles, activated: Singles, sums: Singles) -> None:
     """Multiply by the derivative, given the activations (B, n); write the column sums (n,)."""
     sums[:] = _ZERO
     for i in range(gradient.shape[0]):
@@ -121,7 +118,7 @@ def _through_tanh(gradient: Floats, activated: Floats, sums: Floats) -> None:
 
 
 @kernel
-def _through_relu(gradient: Floats, activated: Floats, sums: Floats) -> None:
+def _through_relu(gradient: Singles, activated: Singles, sums: Singles) -> None:
     """Multiply by the derivative, given the activations (B, n); write the column sums (n,)."""
     sums[:] = _ZERO
     for i in range(gradient.shape[0]):
@@ -133,14 +130,14 @@ def _through_relu(gradient: Floats, activated: Floats, sums: Floats) -> None:
 
 @kernel
 def backward(
-    inputs: Floats,
-    params: Floats,
+    inputs: Singles,
+    params: Singles,
     shape: Ints,
     activation: int,
-    hidden: Floats,
-    out_gradient: Floats,
-    scratch: Floats,
-    gradients: Floats,
+    hidden: Singles,
+    out_gradient: Singles,
+    scratch: Singles,
+    gradients: Singles,
 ) -> None:
     """Write the gradients of a loss by back-propagation.
 
@@ -175,7 +172,7 @@ def backward(
 
 
 @kernel
-def _column_sums(rows: Floats, sums: Floats) -> None:
+def _column_sums(rows: Singles, sums: Singles) -> None:
     sums[:] = _ZERO
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):

@@ -3,13 +3,12 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.jit import inlined_kernel, kernel
-from ppo_workbench.learning.native.network import Floats, Ints, forward
+from ppo_workbench.learning.native.network import forward
 from ppo_workbench.learning.native.update import (
     TILE,
-    Bools,
     Network,
     hidden_size,
     masked_softmax,
@@ -24,36 +23,36 @@ TWO_TO_MINUS_53 = 2.0**-53
 class Environments(NamedTuple):
     """The arrays of a `TradingBatch`, in the order in which `step_batch` takes them."""
 
-    bars: npt.NDArray[np.void]
-    features: Floats
-    means: npt.NDArray[np.float64]
-    stds: npt.NDArray[np.float64]
-    levels: npt.NDArray[np.float64]
-    params: npt.NDArray[np.void]
+    bars: Records
+    features: Singles
+    means: Floats
+    stds: Floats
+    levels: Floats
+    params: Records
     starts: Ints
     episode_bars: int
-    accounts: npt.NDArray[np.void]
-    observations: Floats
+    accounts: Records
+    observations: Singles
     masks: Bools
     reasons: Ints
-    outcomes: npt.NDArray[np.void]
-    rewards: Floats
-    done: npt.NDArray[np.int8]
-    terminal_observations: Floats
+    outcomes: Records
+    rewards: Singles
+    done: Codes
+    terminal_observations: Singles
 
 
 class Buffer(NamedTuple):
     """What a rollout of T steps of N environments leaves, time first (T, N, ...)."""
 
-    observations: Floats
+    observations: Singles
     actions: Ints
     masks: Bools
-    rewards: Floats
-    episode_starts: Floats
-    values: Floats
-    log_probs: Floats
-    advantages: Floats
-    returns: Floats
+    rewards: Singles
+    episode_starts: Singles
+    values: Singles
+    log_probs: Singles
+    advantages: Singles
+    returns: Singles
 
 
 class Counts(NamedTuple):
@@ -71,9 +70,9 @@ class Counts(NamedTuple):
 
     blocked: Ints
     totals: Ints
-    components: npt.NDArray[np.float64]
+    components: Floats
     actions: Ints
-    episodes: npt.NDArray[np.float64]
+    episodes: Floats
     finished: Ints
 
 
@@ -84,7 +83,7 @@ def uniform(generator: Any) -> float:
 
 
 @inlined_kernel
-def sample(p: Floats, mask: Bools, number: float) -> int:
+def sample(p: Singles, mask: Bools, number: float) -> int:
     """Return the allowed action at the quantile `number`, in [0, 1), of probabilities `p`.
 
     Forbidden actions are skipped, whatever rounding does to the sum of probabilities, and
@@ -138,8 +137,8 @@ def collect(
     net: Network,
     buffer: Buffer,
     counts: Counts,
-    generator: npt.NDArray[np.void],
-    last_starts: Floats,
+    generator: Records,
+    last_starts: Singles,
     use_mask: bool,
     gamma: float,
     gae_lambda: float,
@@ -194,7 +193,7 @@ def collect(
 
 
 @kernel
-def state_values(net: Network, observations: Floats, out: Floats) -> None:
+def state_values(net: Network, observations: Singles, out: Singles) -> None:
     """Write V of each row (M, n) into `out` (M,).
 
     No decision needs the values, so they are computed after the rollout, in large pieces.
@@ -209,7 +208,7 @@ def state_values(net: Network, observations: Floats, out: Floats) -> None:
 
 
 @kernel
-def bootstrap(env: Environments, net: Network, rewards: Floats, gamma: float) -> None:
+def bootstrap(env: Environments, net: Network, rewards: Singles, gamma: float) -> None:
     """Add gamma V(last observation) to the reward of truncated episodes (Pardo et al. 2018)."""
     value = np.empty(1, np.float32)
     for n in range(env.done.shape[0]):
@@ -220,7 +219,7 @@ def bootstrap(env: Environments, net: Network, rewards: Floats, gamma: float) ->
 
 @kernel
 def advantages(
-    buffer: Buffer, last_values: Floats, last_starts: Floats, gamma: float, gae_lambda: float
+    buffer: Buffer, last_values: Singles, last_starts: Singles, gamma: float, gae_lambda: float
 ) -> None:
     """Generalised advantage estimation (Schulman et al. 2016), as SB3's rollout buffer."""
     steps, n_envs = buffer.rewards.shape

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
 from ppo_workbench.jit import inlined_kernel, kernel, parallel_kernel
-from ppo_workbench.learning.native.network import Floats, Ints, backward, forward, turn
-
-Bools = npt.NDArray[np.bool_]
+from ppo_workbench.learning.native.network import backward, forward, turn
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 MASKED_LOGIT = np.float32(-1e8)  # sb3_contrib.common.maskable.distributions
@@ -35,13 +33,13 @@ class Rollout(NamedTuple):
         values, log_probs, advantages, returns: float32 (M,).
     """
 
-    observations: Floats
+    observations: Singles
     actions: Ints
     masks: Bools
-    values: Floats
-    log_probs: Floats
-    advantages: Floats
-    returns: Floats
+    values: Singles
+    log_probs: Singles
+    advantages: Singles
+    returns: Singles
 
 
 class Network(NamedTuple):
@@ -55,11 +53,11 @@ class Network(NamedTuple):
         steps: int64 (1,), Adam steps taken.
     """
 
-    params: Floats
-    gradients: Floats
-    first_moment: Floats
-    second_moment: Floats
-    turned: Floats
+    params: Singles
+    gradients: Singles
+    first_moment: Singles
+    second_moment: Singles
+    turned: Singles
     actor: Ints
     critic: Ints
     activation: int
@@ -81,7 +79,7 @@ class Hyperparameters(NamedTuple):
 
 
 @kernel
-def masked_softmax(logits: Floats, masks: Bools, log_p: Floats, p: Floats) -> None:
+def masked_softmax(logits: Singles, masks: Bools, log_p: Singles, p: Singles) -> None:
     """Write log-probabilities and probabilities of N rows, each (N, A).
 
     Forbidden actions count with logit -1e8, so their probability is exactly 0.
@@ -103,7 +101,7 @@ def masked_softmax(logits: Floats, masks: Bools, log_p: Floats, p: Floats) -> No
 
 
 @kernel
-def _normalise(values: Floats) -> None:
+def _normalise(values: Singles) -> None:
     """Subtract the mean and divide by the unbiased standard deviation plus 1e-8."""
     n = values.shape[0]
     total = 0.0
@@ -121,12 +119,12 @@ def _normalise(values: Floats) -> None:
 @kernel
 def _policy_loss(
     batch: Rollout,
-    log_p: Floats,
-    p: Floats,
+    log_p: Singles,
+    p: Singles,
     share: float,
     h: Hyperparameters,
-    gradient: Floats,
-    losses: npt.NDArray[np.float64],
+    gradient: Singles,
+    losses: Floats,
 ) -> None:
     """Add policy loss, entropy loss, KL and clip fraction; write the gradient by logit.
 
@@ -159,11 +157,11 @@ def _policy_loss(
 @kernel
 def _value_loss(
     batch: Rollout,
-    values: Floats,
+    values: Singles,
     share: float,
     h: Hyperparameters,
-    gradient: Floats,
-    losses: npt.NDArray[np.float64],
+    gradient: Singles,
+    losses: Floats,
 ) -> None:
     """Add the value loss and write its gradient by value, weighted by `vf_coef`."""
     old_values, returns = batch.values, batch.returns
@@ -180,7 +178,7 @@ def _value_loss(
 
 
 @kernel
-def clip_scale(gradients: Floats, max_norm: float) -> float:
+def clip_scale(gradients: Singles, max_norm: float) -> float:
     """Return the factor that limits a gradient to a global norm of `max_norm`, at most 1."""
     norm = np.sqrt(np.float64(np.dot(gradients, gradients)))
     return min(max_norm / (norm + 1e-6), 1.0)
@@ -224,15 +222,15 @@ class Scratch(NamedTuple):
         losses: float64 (tiles, 5), of each tile.
     """
 
-    log_p: Floats
-    p: Floats
-    logits: Floats
-    values: Floats
-    actor_hidden: Floats
-    critic_hidden: Floats
-    downstream: Floats
-    gradients: Floats
-    losses: npt.NDArray[np.float64]
+    log_p: Singles
+    p: Singles
+    logits: Singles
+    values: Singles
+    actor_hidden: Singles
+    critic_hidden: Singles
+    downstream: Singles
+    gradients: Singles
+    losses: Floats
 
 
 @kernel
@@ -329,7 +327,7 @@ def _minibatch(
     batch: Rollout,
     h: Hyperparameters,
     s: Scratch,
-    losses: npt.NDArray[np.float64],
+    losses: Floats,
     lanes: int | None,
 ) -> None:
     """Write the losses of a minibatch and the gradients of its total loss.
@@ -354,7 +352,7 @@ def _minibatch(
 
 
 @kernel
-def add_to(sums: Floats, values: Floats) -> None:
+def add_to(sums: Singles, values: Singles) -> None:
     """Add one flat array to another."""
     for i in range(sums.shape[0]):
         sums[i] += values[i]
@@ -363,7 +361,7 @@ def add_to(sums: Floats, values: Floats) -> None:
 @kernel
 def update(
     net: Network, rollout: Rollout, order: Ints, h: Hyperparameters, lanes: int | None
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Run all epochs of minibatch updates; stop early at `target_kl` as SB3 does.
 
     Args:

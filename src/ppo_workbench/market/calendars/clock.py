@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Int64Array, stamp_text
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, stamp_text
 from ppo_workbench.market.calendars.exchange import (
     SlotTable,
     load_sessions,
@@ -150,7 +151,7 @@ class BarClock:
             raise BarsError("the clock has no bar yet, so its slots are unknown; place one first")
         return self._usual
 
-    def anchor(self, start_ns: Int64Array) -> None:
+    def anchor(self, start_ns: Ints) -> None:
         """Lay the slots in step with bars, int64 (T,): history, or the first bar."""
         self._cover(int(start_ns.min()), int(start_ns.max()))
         if self.daily or self._memory.phase_ns >= 0:
@@ -291,7 +292,7 @@ class BarClock:
             self._add(np.arange(anchor, close, self._bar_ns, dtype=np.int64), k)
         self._add(np.array([start_ns], np.int64), k)
 
-    def _add(self, starts: Int64Array, session: int) -> None:
+    def _add(self, starts: Ints, session: int) -> None:
         assert self._slots is not None
         at, regular, _ = sessions_of(starts, self._bar_ns, self._table)
         slot, left, end_ns = places_in(starts, at, regular, self._slots, self._table)

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, BoolArray, Describe, Int64Array
+from ppo_workbench.config.arrays import Bools, Ints
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Describe
 from ppo_workbench.market.reader.faults import Fault, refuse
 
 _MARGIN_DAYS = 15
@@ -39,12 +40,12 @@ class SessionTable:
 
     name: str
     timezone: str
-    day: Int64Array
-    open_ns: Int64Array
-    close_ns: Int64Array
-    break_start_ns: Int64Array
-    break_end_ns: Int64Array
-    usual_open_ns: Int64Array
+    day: Ints
+    open_ns: Ints
+    close_ns: Ints
+    break_start_ns: Ints
+    break_end_ns: Ints
+    usual_open_ns: Ints
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,14 @@ class Placement:
 
     bar_seconds: int
     bars_per_session: int
-    start_ns: Int64Array
-    end_ns: Int64Array
-    calendar_session: Int64Array
-    session: Int64Array
-    bar_of_session: Int64Array
-    bars_left: Int64Array
-    regular: BoolArray
-    missing: Int64Array
+    start_ns: Ints
+    end_ns: Ints
+    calendar_session: Ints
+    session: Ints
+    bar_of_session: Ints
+    bars_left: Ints
+    regular: Bools
+    missing: Ints
     slots: "SlotTable"
 
 
@@ -91,23 +92,23 @@ class SlotTable:
     """
 
     bar_ns: int
-    anchor_ns: Int64Array
-    count: Int64Array
-    break_from: Int64Array
-    break_slots: Int64Array
+    anchor_ns: Ints
+    count: Ints
+    break_from: Ints
+    break_slots: Ints
 
-    def of(self, sessions: Int64Array, offsets_ns: Int64Array) -> Int64Array:
+    def of(self, sessions: Ints, offsets_ns: Ints) -> Ints:
         """Return the slot of moments `offsets_ns` after the anchors, held inside the session."""
         by_clock = offsets_ns // self.bar_ns
         passed = by_clock - self.break_from[sessions] + 1
         in_break = np.clip(passed, 0, self.break_slots[sessions])
-        slot: Int64Array = np.clip(by_clock - in_break, 0, self.count[sessions] - 1)
+        slot: Ints = np.clip(by_clock - in_break, 0, self.count[sessions] - 1)
         return slot
 
-    def missing_before(self, sessions: Int64Array, slots: Int64Array) -> Int64Array:
+    def missing_before(self, sessions: Ints, slots: Ints) -> Ints:
         """Return the slots between each of T bars and the one before it, int64 (T,)."""
         position = (np.cumsum(self.count) - self.count)[sessions] + slots
-        missing: Int64Array = np.maximum(np.diff(position, prepend=position[:1] - 1) - 1, 0)
+        missing: Ints = np.maximum(np.diff(position, prepend=position[:1] - 1) - 1, 0)
         return missing
 
     @property
@@ -116,7 +117,7 @@ class SlotTable:
         return usual_count(self.count)
 
 
-def usual_count(counts: Int64Array) -> int:
+def usual_count(counts: Ints) -> int:
     """Return the most frequent number of slots, int64 (S,); the larger of two that tie."""
     values, times = np.unique(counts, return_counts=True)
     return int(values[times == times.max()].max())
@@ -226,31 +227,31 @@ def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
     return table
 
 
-def _utc_ns(values: object) -> Int64Array:
+def _utc_ns(values: object) -> Ints:
     import pandas as pd
 
     index = pd.DatetimeIndex(values)  # type: ignore[arg-type]
-    ns: Int64Array = index.as_unit("ns").asi8
+    ns: Ints = index.as_unit("ns").asi8
     return ns
 
 
-def local_days(utc_ns: Int64Array, timezone: str) -> Int64Array:
+def local_days(utc_ns: Ints, timezone: str) -> Ints:
     """Return days since 1970-01-01 of the local dates of moments, int64 (T,)."""
     import pandas as pd
 
     local = pd.DatetimeIndex(utc_ns, tz="UTC").tz_convert(timezone).tz_localize(None)
-    days: Int64Array = local.as_unit("ns").asi8 // NS_PER_DAY
+    days: Ints = local.as_unit("ns").asi8 // NS_PER_DAY
     return days
 
 
 def session_days(
-    stamp_ns: Int64Array,
-    wall_ns: Int64Array,
-    bare: BoolArray,
+    stamp_ns: Ints,
+    wall_ns: Ints,
+    bare: Bools,
     table: SessionTable,
     *,
     ends: bool = False,
-) -> Int64Array:
+) -> Ints:
     """Return the dates of the sessions that daily bars belong to, int64 (T,).
 
     A stamp whose clock, as it is written, shows midnight is a date, in whatever zone.  Any
@@ -280,7 +281,7 @@ def session_days(
     return np.where(is_date, wall_ns // NS_PER_DAY, days)
 
 
-def find_bar_seconds(label: str, stamp_ns: Int64Array, day: Int64Array) -> int:
+def find_bar_seconds(label: str, stamp_ns: Ints, day: Ints) -> int:
     """Return the most frequent distance of neighbours within a day; 86400 for daily bars.
 
     Bars are daily if fewer than a third of the neighbours share a day.
@@ -306,7 +307,7 @@ def find_bar_seconds(label: str, stamp_ns: Int64Array, day: Int64Array) -> int:
     return step // NS_PER_SECOND
 
 
-def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Describe) -> Placement:
+def place_daily(label: str, day: Ints, table: SessionTable, describe: Describe) -> Placement:
     """Put daily bars into the sessions of their dates; a bar lasts from open to close.
 
     Args:
@@ -354,7 +355,7 @@ def place_daily(label: str, day: Int64Array, table: SessionTable, describe: Desc
 
 
 def place_intraday(
-    label: str, start_ns: Int64Array, bar_seconds: int, table: SessionTable, describe: Describe
+    label: str, start_ns: Ints, bar_seconds: int, table: SessionTable, describe: Describe
 ) -> Placement:
     """Put intraday bars into sessions.
 
@@ -399,8 +400,8 @@ def place_intraday(
 
 
 def places_in(
-    start_ns: Int64Array, at: Int64Array, regular: BoolArray, slots: SlotTable, table: SessionTable
-) -> tuple[Int64Array, Int64Array, Int64Array]:
+    start_ns: Ints, at: Ints, regular: Bools, slots: SlotTable, table: SessionTable
+) -> tuple[Ints, Ints, Ints]:
     """Return slot by the clock, bars left and end of T bars in the sessions `at`, int64 (T,)."""
     slot = slots.of(at, start_ns - slots.anchor_ns[at])
     close_ns = table.close_ns[at]
@@ -409,9 +410,7 @@ def places_in(
     return slot, bars_left, np.where(regular, np.minimum(nominal_end, close_ns), nominal_end)
 
 
-def sessions_of(
-    start_ns: Int64Array, bar_ns: int, table: SessionTable
-) -> tuple[Int64Array, BoolArray, BoolArray]:
+def sessions_of(start_ns: Ints, bar_ns: int, table: SessionTable) -> tuple[Ints, Bools, Bools]:
     """Return the session of each bar, whether it is regular, whether it has no session."""
     last = len(table.day) - 1
     following = np.searchsorted(table.close_ns, start_ns, side="right")
@@ -429,7 +428,7 @@ def sessions_of(
     return np.where(late, before, at), regular, ~(inside | late | early)
 
 
-def slot_table(start_ns: Int64Array, at: Int64Array, bar_ns: int, table: SessionTable) -> SlotTable:
+def slot_table(start_ns: Ints, at: Ints, bar_ns: int, table: SessionTable) -> SlotTable:
     """Lay slots over all sessions, in step with the stamps of the regular bars."""
     phases, counts = np.unique((start_ns - table.usual_open_ns[at]) % bar_ns, return_counts=True)
     phase = int(phases[np.argmax(counts)])
@@ -442,8 +441,8 @@ def slot_table(start_ns: Int64Array, at: Int64Array, bar_ns: int, table: Session
 
 
 def bar_positions(
-    start_ns: Int64Array, bar_seconds: int, table: SessionTable, moments_ns: Int64Array
-) -> tuple[Int64Array, Int64Array]:
+    start_ns: Ints, bar_seconds: int, table: SessionTable, moments_ns: Ints
+) -> tuple[Ints, Ints]:
     """Count bars and moments on one scale: all slots of the table, one after the other.
 
     The scale comes from the calendar, so the distance from a bar to a scheduled moment does
@@ -480,7 +479,7 @@ def one_slot_each(table: SessionTable) -> SlotTable:
 
 
 def _outside_calendar(
-    label: str, table: SessionTable, start_ns: Int64Array, outside: BoolArray, describe: Describe
+    label: str, table: SessionTable, start_ns: Ints, outside: Bools, describe: Describe
 ) -> Fault:
     return Fault(
         f"{label}: {describe(int(np.argmax(outside)))} lies on a date without a session of "
@@ -491,7 +490,7 @@ def _outside_calendar(
     )
 
 
-def _calendars_of(outside_ns: Int64Array) -> str:
+def _calendars_of(outside_ns: Ints) -> str:
     """Name calendars by the time of the week at which bars have no session; "" on weekdays."""
     import pandas as pd
 

@@ -3,13 +3,14 @@
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import NS_PER_DAY, Int64Array
+from ppo_workbench.config.arrays import Ints
+from ppo_workbench.market.bars import NS_PER_DAY
 from ppo_workbench.market.calendars.exchange import load_sessions
 
 _DAYS_PER_YEAR = 365.25
 
 
-def sessions_per_year(calendar: str, day: Int64Array) -> float:
+def sessions_per_year(calendar: str, day: Ints) -> float:
     """Count sessions in the calendar, so that those without bars do not shorten time.
 
     The calendar's own number is counted over whole years, as many as the sessions span,
@@ -47,12 +48,12 @@ def _count(calendar: str, first: int, last: int) -> tuple[int, float]:
     return listed, listed / ((last + 1 - first) / _DAYS_PER_YEAR)
 
 
-def _days(calendar: str, start: int, stop: int) -> Int64Array:
+def _days(calendar: str, start: int, stop: int) -> Ints:
     """Return the dates of at least the sessions of `start` to `stop - 1`."""
     return load_sessions(calendar, start * NS_PER_DAY, (stop - 1) * NS_PER_DAY).day
 
 
-def _between(days: Int64Array, start: int, stop: int) -> int:
+def _between(days: Ints, start: int, stop: int) -> int:
     return int(np.count_nonzero((days >= start) & (days < stop)))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig, Volume
-from ppo_workbench.market.bars import FloatArray
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.reader.conventions import EVIDENCE, OURS, PRICES, QUOTES
 from ppo_workbench.market.reader.faults import NO_FIX, Fault, refuse_values
 from ppo_workbench.market.reader.layout import JOINED
@@ -161,7 +161,7 @@ def shared_columns(names: Mapping[str, str]) -> list[str]:
     ]
 
 
-def numbers(label: str, column: "pd.Series", name: str) -> FloatArray:
+def numbers(label: str, column: "pd.Series", name: str) -> Floats:
     """Turn a column into float64 (T,); empty cells become NaN.
 
     Raises:

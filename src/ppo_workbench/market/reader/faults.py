@@ -5,9 +5,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import BarsError
+from ppo_workbench.config.arrays import Bools, Ints
 
 NO_FIX: Mapping[str, object] = MappingProxyType({})
 
@@ -25,7 +25,7 @@ class Fault(BarsError):
         self,
         sentence: str,
         kind: str = "",
-        rows: Sequence[int] | npt.NDArray[np.int64] = (),
+        rows: Sequence[int] | Ints = (),
         fix: Mapping[str, object] = NO_FIX,
     ) -> None:
         """Say it in one sentence: rule, value, remedy."""
@@ -34,7 +34,7 @@ class Fault(BarsError):
 
 
 def refuse(
-    broken: npt.NDArray[np.bool_],
+    broken: Bools,
     labels: Any,
     kind: str,
     say: Callable[[int], str],
@@ -54,7 +54,7 @@ def refuse_values(
     labels: Any,
     name: str,
     values: Any,
-    broken: npt.NDArray[np.bool_],
+    broken: Bools,
     rule: str,
 ) -> None:
     """Raise a Fault for values of a column that break a rule, if there are any."""

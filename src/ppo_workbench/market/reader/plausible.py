@@ -6,14 +6,8 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import Adjust, BarsError, Volume
-from ppo_workbench.market.bars import (
-    NS_PER_DAY,
-    NS_PER_SECOND,
-    BoolArray,
-    Describe,
-    FloatArray,
-    Int64Array,
-)
+from ppo_workbench.config.arrays import Bools, Floats, Ints
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Describe
 from ppo_workbench.market.calendars.exchange import Placement
 from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 
@@ -38,10 +32,10 @@ class Doubt(str):
     """
 
     kind: str
-    rows: Int64Array
+    rows: Ints
 
     @classmethod
-    def of(cls, kind: str, broken: BoolArray, describe: Describe, words: str) -> "list[Doubt]":
+    def of(cls, kind: str, broken: Bools, describe: Describe, words: str) -> "list[Doubt]":
         """Return a doubt of the rows that are broken, none if there are none.
 
         `words` follow the count of rows, "{}" in them is the first.
@@ -54,7 +48,7 @@ class Doubt(str):
         return [doubt]
 
 
-def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
+def check_weekly(label: str, stamp_ns: Ints, describe: Describe) -> None:
     """Refuse bars that last a week or longer, before any calendar is asked.
 
     Raises:
@@ -71,7 +65,7 @@ def check_weekly(label: str, stamp_ns: Int64Array, describe: Describe) -> None:
 
 
 def changed_length(
-    label: str, stamp_ns: Int64Array, day: Int64Array, bar_seconds: int, describe: Describe
+    label: str, stamp_ns: Ints, day: Ints, bar_seconds: int, describe: Describe
 ) -> None:
     """Refuse a file in which the length of the bars changes; stamps and local days int64 (T,).
 
@@ -106,12 +100,12 @@ def changed_length(
 
 def adjusted(
     label: str,
-    prices: Mapping[str, FloatArray],
-    evidence: Mapping[str, FloatArray],
+    prices: Mapping[str, Floats],
+    evidence: Mapping[str, Floats],
     adjust: Adjust | None,
-    labels: Int64Array,
+    labels: Ints,
     describe: Describe,
-) -> tuple[dict[str, FloatArray], list[str]]:
+) -> tuple[dict[str, Floats], list[str]]:
     """Return prices as `data.adjust` says, and notes; refuse splits that nobody decided on.
 
     Prices are float64 (T,), `evidence` those of adj_close, split and dividend that there are.
@@ -177,14 +171,12 @@ def scaled(prices: Mapping[str, Any], factor: Any) -> dict[str, Any]:
     }
 
 
-def _gap(prices: Mapping[str, FloatArray]) -> FloatArray:
+def _gap(prices: Mapping[str, Floats]) -> Floats:
     """Return log(open / prior close), 0 in the first row."""
     return np.concatenate([[0.0], np.log(prices["open"][1:] / prices["close"][:-1])])
 
 
-def _raw_notes(
-    close: FloatArray, evidence: Mapping[str, FloatArray], describe: Describe
-) -> list[str]:
+def _raw_notes(close: Floats, evidence: Mapping[str, Floats], describe: Describe) -> list[str]:
     paid = np.nan_to_num(evidence.get("dividend", np.zeros(len(close)))) != 0
     apart = np.abs(evidence.get("adj_close", close) / close - 1) > 1e-6
     return [
@@ -202,7 +194,7 @@ def _raw_notes(
 
 
 def suspicions(
-    prices: Mapping[str, FloatArray], placement: Placement, volume: Volume, describe: Describe
+    prices: Mapping[str, Floats], placement: Placement, volume: Volume, describe: Describe
 ) -> list[Doubt]:
     """Return what may be wrong in T bars: jumps near n:1, wrong opens, frozen prices, volume 0."""
     gap, close = _gap(prices), np.log(prices["close"])
@@ -241,7 +233,7 @@ def suspicions(
     ]  # fmt: skip
 
 
-def _runs(flags: BoolArray, shortest: int) -> BoolArray:
+def _runs(flags: Bools, shortest: int) -> Bools:
     """Keep only flags that stand `shortest` or more in a row."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     kept = np.zeros_like(flags)

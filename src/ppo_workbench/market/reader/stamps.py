@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from ppo_workbench.config import BarsError
-from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, BoolArray, Int64Array
+from ppo_workbench.config.arrays import Bools, Ints
+from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND
 from ppo_workbench.market.reader.faults import Fault, refuse
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class Stamps:
         bare: bool (T,), a date without a time of day; known as `wall_ns`.
     """
 
-    ns: Int64Array
-    wall_ns: Int64Array
-    bare: BoolArray
+    ns: Ints
+    wall_ns: Ints
+    bare: Bools
 
 
 class LocalTime:
@@ -98,7 +99,7 @@ class LocalTime:
             return None
         return first if first > previous_ns else second
 
-    def all_utc(self, wall_ns: Int64Array) -> tuple[Int64Array, BoolArray]:
+    def all_utc(self, wall_ns: Ints) -> tuple[Ints, Bools]:
         """Do so for T wall clocks in their order; return also which are skipped."""
         days, at = np.unique(wall_ns // NS_PER_DAY, return_inverse=True)
         offsets = [self._offset_of(day) for day in days.tolist()]
@@ -207,7 +208,7 @@ def _parse(text: str) -> tuple[int, int | None, bool]:
     return wall, (-1 if zone[0] == "-" else 1) * seconds * NS_PER_SECOND, False
 
 
-def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Int64Array, BoolArray]:
+def _from_numbers(values: "np.typing.NDArray[Any]") -> tuple[Ints, Bools]:
     """Return nanoseconds since 1970, `_NONE` where a number is no stamp, and which are dates.
 
     Dates are 17000101 to 22501231, as seconds a few days of 1970.
@@ -273,7 +274,7 @@ def parse_stamps(
     return Stamps(utc[order], wall_ns, bare)
 
 
-def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, BoolArray, bool]:
+def _read(label: str, column: "pd.Series") -> tuple[Ints, Ints, Bools, bool]:
     """Return UTC (of the wall clock where there is no zone), wall clock, bare, all zoned."""
     import pandas as pd
 
@@ -305,7 +306,7 @@ def _read(label: str, column: "pd.Series") -> tuple[Int64Array, Int64Array, Bool
 
 def _from_text(
     label: str, column: "pd.Series", text: "pd.Series"
-) -> tuple[Int64Array, Int64Array, BoolArray, bool]:
+) -> tuple[Ints, Ints, Bools, bool]:
     import pandas as pd
 
     zoned = _matches(text, _ZONED_PATTERN)
@@ -333,7 +334,7 @@ def _from_text(
     return ns, wall, bare, bool(zoned[0])
 
 
-def _matches(text: "pd.Series", pattern: str) -> BoolArray:
+def _matches(text: "pd.Series", pattern: str) -> Bools:
     """Match a column in Arrow; pandas would do it row by row in Python."""
     import pyarrow
     from pyarrow import compute
@@ -342,15 +343,15 @@ def _matches(text: "pd.Series", pattern: str) -> BoolArray:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _as_ns(label: str, column: "pd.Series", stamps: "pd.DatetimeIndex") -> Int64Array:
+def _as_ns(label: str, column: "pd.Series", stamps: "pd.DatetimeIndex") -> Ints:
     years = np.asarray(stamps.year)
     broken = (years < _YEARS[0]) | (years > _YEARS[1])
     _refuse(label, column, broken, f"is not in the years {_YEARS[0]}-{_YEARS[1]}; correct it")
-    ns: Int64Array = stamps.as_unit("ns").asi8.copy()
+    ns: Ints = stamps.as_unit("ns").asi8.copy()
     return ns
 
 
-def _refuse(label: str, column: "pd.Series", broken: BoolArray, rule: str = "") -> None:
+def _refuse(label: str, column: "pd.Series", broken: Bools, rule: str = "") -> None:
     """Raise a Fault for broken stamps, if there are any; without a rule those that are none."""
     labels = column.index
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppo_workbench.config import BarsError, DataConfig, Keep, TimestampConvention
-from ppo_workbench.market.bars import Bars, BoolArray, FloatArray, Int64Array, check_values
+from ppo_workbench.config.arrays import Bools, Floats, Ints
+from ppo_workbench.market.bars import Bars, check_values
 from ppo_workbench.market.calendars.exchange import (
     Placement,
     SessionTable,
@@ -51,11 +52,11 @@ class _Rows:
     """The columns of T rows in one order, and which data row of the file each one was."""
 
     stamps: Stamps
-    prices: dict[str, FloatArray]
-    evidence: dict[str, FloatArray]
-    half_spread_bps: FloatArray
-    extra: FloatArray
-    row: Int64Array
+    prices: dict[str, Floats]
+    evidence: dict[str, Floats]
+    half_spread_bps: Floats
+    extra: Floats
+    row: Ints
     texts: "pd.Series"
     notes: list[str]
 
@@ -255,7 +256,7 @@ def _other_stamps(columns: Sequence[object], names: dict[str, str]) -> list[str]
 
 def _half_spread(
     label: str, table: "pd.DataFrame", names: dict[str, str]
-) -> tuple[FloatArray, list[str]]:
+) -> tuple[Floats, list[str]]:
     """Return half of ask - bid in basis points of the mid price; NaN where there is no quote.
 
     An empty, zero or crossed quote (bid above ask) is no quote; these rows are counted.
@@ -274,7 +275,7 @@ def _half_spread(
     return spread, [f"half spread from the columns bid and ask{counted}"]
 
 
-def _features(label: str, table: "pd.DataFrame", wanted: list[str]) -> FloatArray:
+def _features(label: str, table: "pd.DataFrame", wanted: list[str]) -> Floats:
     """Return the user's feature columns, float64 (T, E); only leading cells may be empty."""
     columns = []
     for name in wanted:
@@ -288,7 +289,7 @@ def _features(label: str, table: "pd.DataFrame", wanted: list[str]) -> FloatArra
     return np.column_stack(columns) if columns else np.empty((len(table), 0))
 
 
-def _lag(extra: FloatArray, bars: int) -> FloatArray:
+def _lag(extra: Floats, bars: int) -> Floats:
     """Shift features down: row t holds what the file had in row t - bars; the first are NaN."""
     lagged = np.full_like(extra, np.nan)
     lagged[bars:] = extra[: max(len(extra) - bars, 0)]
@@ -318,7 +319,7 @@ def _put_in_order(label: str, rows: _Rows, config: DataConfig) -> _Rows:
     return _without_copies(label, rows, repeated, config) if repeated.any() else rows
 
 
-def _without_copies(label: str, rows: _Rows, repeated: BoolArray, config: DataConfig) -> _Rows:
+def _without_copies(label: str, rows: _Rows, repeated: Bools, config: DataConfig) -> _Rows:
     """Keep one copy of each bar as `data.keep` says; refuse what cannot be copies of one."""
     first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(repeated))))
     low, high = rows.prices["low"], rows.prices["high"]

@@ -15,6 +15,7 @@ from ppo_workbench.config import (
     ModelType,
     validate_config,
 )
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.delivery.artifact import Artifact, load_artifact
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.horizons import recorded_horizons
@@ -25,7 +26,6 @@ from ppo_workbench.records.studies.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
 from ppo_workbench.scoring.catalogue import metric
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
-from ppo_workbench.scoring.statistics.samples import Floats
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare, split_bars
 

@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from ppo_workbench.config import Config, ForbiddenAction, WorkbenchError, settled
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, verify
 from ppo_workbench.delivery.golden import find_golden
 from ppo_workbench.market.bars import Bars
@@ -32,7 +33,7 @@ from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.inference import inference_of
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 from ppo_workbench.scoring.stress import Stretch, conditions, rescored
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test

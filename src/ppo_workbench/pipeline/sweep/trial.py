@@ -17,9 +17,9 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config.arrays import Singles
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
@@ -73,7 +73,7 @@ class SeedTraining:
         self.seed = seed
         self.cards: list[Scorecard] = []
         self.windows: list[list[float]] = []
-        self.returns: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        self.returns: Singles = np.empty(0, np.float32)
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Singles
 from ppo_workbench.records.storage import study_folder
 
 if TYPE_CHECKING:
     import optuna
 
 NAME = "validation_returns.npz"
-Returns = npt.NDArray[np.float32]
+Returns = Singles
 
 
 def write_returns(folder: Path, returns: Mapping[int, Returns]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.reports.comparison.world import Floats, Ints, World
+from ppo_workbench.config.arrays import Floats, Ints
+from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 INTRADAY_BARS, MOST_BARS, MOST_YEARS = 48, 1500, 12

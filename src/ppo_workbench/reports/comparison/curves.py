@@ -6,7 +6,7 @@ from math import isfinite
 
 import numpy as np
 
-from ppo_workbench.reports.comparison.world import Floats
+from ppo_workbench.config.arrays import Floats
 
 Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 

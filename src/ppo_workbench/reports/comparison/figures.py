@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.reports.comparison.curves import Curves, curve_band, curve_keys, curve_title
 from ppo_workbench.reports.comparison.document import Arm
@@ -24,7 +25,7 @@ from ppo_workbench.reports.strokes import (
     line_trace,
     panel_axis,
 )
-from ppo_workbench.scoring.metrics import Floats, drawdowns_at_reference
+from ppo_workbench.scoring.metrics import drawdowns_at_reference
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.rewards import REWARD_NAMES
 

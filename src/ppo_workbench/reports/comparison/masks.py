@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools
 from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.plots import bucket_edges, bucket_means
@@ -58,7 +59,7 @@ def mask_history(world: World, name: str) -> dict[str, Any]:
     }
 
 
-def _columns(world: World, trace: Trace) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def _columns(world: World, trace: Trace) -> list[tuple[str, Bools]]:
     columns = [("all", np.ones(len(trace), np.bool_))]
     columns += [
         (label.replace("_", " ").replace("volatility", "vol."), trace.regime == k)
@@ -71,5 +72,5 @@ def _columns(world: World, trace: Trace) -> list[tuple[str, npt.NDArray[np.bool_
     return columns
 
 
-def _share(blocked: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> float:
+def _share(blocked: npt.NDArray[Any], rows: Bools) -> float:
     return float(np.count_nonzero(blocked[rows]) / np.count_nonzero(rows))

@@ -6,18 +6,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import WorkbenchError
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.metrics import drawdowns
 from ppo_workbench.scoring.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 class ReportError(WorkbenchError):

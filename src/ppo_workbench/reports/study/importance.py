@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from ppo_workbench.config.arrays import Floats, Ints
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-Floats = npt.NDArray[np.float64]
 
 MIN_TRIALS = 8
 TOP_FRAC = 0.25
@@ -114,7 +114,7 @@ class _Evaluator:
         top = min(max(5, round(TOP_FRAC * len(trials))), max(1, usable // 2))
         self._pedanova = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
 
-    def __call__(self, settings: npt.NDArray[np.int64], values: npt.NDArray[np.int64]) -> Floats:
+    def __call__(self, settings: Ints, values: Ints) -> Floats:
         import warnings
 
         drawn = [self._mixed(*pair) for pair in enumerate(zip(settings, values, strict=True))]

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Bools, Floats
 from ppo_workbench.reports.study.surface import Surface
 from ppo_workbench.reports.study.trials import Parameter, TrialRow
-
-Floats = npt.NDArray[np.float64]
 
 Z = 1.645  # one-sided 95 %
 NEAR_BORDER = 0.05
@@ -136,7 +134,7 @@ def _without_ruins(score: Floats) -> Floats:
 
 def _one_objective(
     surface: Surface, settings: Sequence[Mapping[str, Any]], score: Floats, sd: Floats
-) -> tuple[npt.NDArray[np.bool_], int]:
+) -> tuple[Bools, int]:
     top = int(np.argmax(score))
     apart = surface.difference_sd(settings, settings[top])
     member = score[top] - score <= Z * apart + 1e-12
@@ -145,7 +143,7 @@ def _one_objective(
 
 def _several_objectives(
     surfaces: Sequence[Surface], settings: Sequence[Mapping[str, Any]], score: Floats
-) -> tuple[npt.NDArray[np.bool_], int]:
+) -> tuple[Bools, int]:
     member = np.ones(len(settings), dtype=np.bool_)
     for i, setting in enumerate(settings):
         apart = np.stack([s.difference_sd(settings, setting) for s in surfaces], axis=1)

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.reports.study.trials import Parameter
-
-Floats = npt.NDArray[np.float64]
 
 MAX_FITTED = 400
 _ROOT5 = math.sqrt(5.0)
@@ -162,7 +160,7 @@ def _prior(count: int) -> tuple[Floats, Floats]:
     return means, np.array([math.sqrt(3.0)] * count + [1.0, _NUGGET_SD])
 
 
-def _thinned(values: Floats) -> npt.NDArray[np.int64]:
+def _thinned(values: Floats) -> Ints:
     """Return at most `MAX_FITTED` trials evenly over the ranks, the cost being cubic."""
     order = np.argsort(values, kind="stable")
     picks = np.linspace(0, len(values) - 1, min(len(values), MAX_FITTED)).round().astype(np.int64)

@@ -8,7 +8,6 @@ equity, which the books must confirm: else rounding would decide cases at the ve
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ppo_workbench.config import (
@@ -20,13 +19,10 @@ from ppo_workbench.config import (
     MarketConfig,
     settled,
 )
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.market import TOLERANCE, MarketFacts
 from ppo_workbench.scoring.trace import Trace
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 YEAR_SECONDS = 365 * 86_400
 _CARRY_ROUNDS = 100

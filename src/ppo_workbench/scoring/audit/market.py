@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ppo_workbench.config import Config, FeaturesConfig, HaltRule, settled
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 # docs/features.md: cuts in multiples of the level, the clock's memory and its smoothing.
 FAST_CUT_SQUARED, SLOW_CUT_SQUARED = 16.0, 9.0
@@ -56,7 +53,7 @@ class MarketFacts:
     large_move: Bools
     mean_notional: Floats
     traded: Bools
-    regime: npt.NDArray[np.int64]
+    regime: Ints
     halted: Bools
     restricted: Bools
 
@@ -113,7 +110,7 @@ def trailing(values: Floats, window: int) -> Floats:
     return sums
 
 
-def _filled(rows: int, window: int) -> npt.NDArray[np.int64]:
+def _filled(rows: int, window: int) -> Ints:
     return np.minimum(np.arange(1, rows + 1), window)
 
 
@@ -192,7 +189,7 @@ def _by_session(bars: Bars, moves: Floats, steps: tuple[float, float]) -> tuple[
     return np.concatenate(factors), np.concatenate(tables)
 
 
-def _learn(levels: Floats, slots: npt.NDArray[np.int64], sizes: Floats, weight: float) -> None:
+def _learn(levels: Floats, slots: Ints, sizes: Floats, weight: float) -> None:
     """Move the level of each slot that traded towards its share of the session's moves."""
     of_slot = np.full(len(levels), np.nan)
     of_slot[slots] = sizes
@@ -211,7 +208,7 @@ def _smoothed(levels: Floats, neighbours: Floats) -> Floats:
     return factors
 
 
-def _bar_in_session(bars: Bars) -> npt.NDArray[np.int64]:
+def _bar_in_session(bars: Bars) -> Ints:
     counts = pd.Series(bars.session).groupby(bars.session).cumcount()
     return np.asarray(counts, dtype=np.int64)
 
@@ -260,7 +257,7 @@ def halted(bars: Bars, rule: HaltRule) -> Bools:
     return stopped
 
 
-def _breakers(bars: Bars, at: npt.NDArray[np.int64]) -> Bools:
+def _breakers(bars: Bars, at: Ints) -> Bools:
     """NYSE rule 7.12 on the instrument's own fall: once a session and level."""
     fall = _fall(bars)
     late = bars.bars_left * bars.bar_seconds < LAST_BREAKER_SECONDS

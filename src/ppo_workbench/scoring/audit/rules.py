@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import Config, settled
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.books import (
     Decisions,
@@ -28,8 +28,6 @@ from ppo_workbench.scoring.audit.books import (
 from ppo_workbench.scoring.audit.market import REGIMES, TOLERANCE, MarketFacts, rows_since
 from ppo_workbench.scoring.trace import Trace
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Words = Callable[[int], str]
 
 LOW_PRICE_USD = 5.0  # FINRA 4210(c)(2) and (3): other requirements for cheaper shorts
@@ -71,7 +69,7 @@ class Finding(NamedTuple):
     what: Words
 
 
-def last_bars(bars: Bars, rows: npt.NDArray[np.int64], count: int) -> Bools:
+def last_bars(bars: Bars, rows: Ints, count: int) -> Bools:
     """Return whether at most `count` bars of the session are to come; never where it is 0."""
     return (bars.bars_left[rows] <= count) & (count > 0)
 

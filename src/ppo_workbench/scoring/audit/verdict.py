@@ -25,9 +25,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
+from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.books import (
     carry_scale,
@@ -47,9 +47,6 @@ from ppo_workbench.scoring.audit.rules import (
     last_bars,
 )
 from ppo_workbench.scoring.trace import Trace, TraceError
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 RELATIVE = 1e-9
 LISTED_PER_RULE = 1000
@@ -103,7 +100,7 @@ class AuditReport:
     decisions: int
     rejected: int
     held_overnight: int
-    rows: dict[str, npt.NDArray[np.int64]] = field(repr=False, compare=False)
+    rows: dict[str, Ints] = field(repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -385,7 +382,7 @@ def _unmoved(case: Case, word: str, still: Bools, moved: Bools) -> Finding:
     )
 
 
-def _breakable(case: Case) -> npt.NDArray[np.int64]:
+def _breakable(case: Case) -> Ints:
     """Return the bits of the rules that what was ordered could break, int64 (n,).
 
     All, where it adds risk; what leaves a position breaks those that ask to be flat.
@@ -422,13 +419,13 @@ def _report(
     )
 
 
-def _rows(found: list[Finding]) -> npt.NDArray[np.int64]:
+def _rows(found: list[Finding]) -> Ints:
     broken = np.logical_or.reduce([each.broken for each in found])
     return np.flatnonzero(broken).astype(np.int64)
 
 
 def _listed(
-    case: Case, name: str, found: list[Finding], broken: dict[str, npt.NDArray[np.int64]]
+    case: Case, name: str, found: list[Finding], broken: dict[str, Ints]
 ) -> Iterator[Violation]:
     for row in broken[name][:LISTED_PER_RULE].tolist():
         what = next(each.what(row) for each in found if each.broken[row])

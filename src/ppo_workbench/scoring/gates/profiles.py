@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ppo_workbench.config import PromotionProfile
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.audit.verdict import AuditReport
 from ppo_workbench.scoring.gates import checks as g
@@ -17,7 +18,7 @@ from ppo_workbench.scoring.gates.sampled import (
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath
 from ppo_workbench.scoring.statistics.resampling import STUDENTISED, Difference, resample
-from ppo_workbench.scoring.statistics.samples import Floats, StatisticsError
+from ppo_workbench.scoring.statistics.samples import StatisticsError
 from ppo_workbench.scoring.trace import Trace
 
 EXECUTE, REJECT, THRESHOLD, CHAMPION = "ppo_execute", "ppo_reject", "threshold", "champion"

@@ -10,12 +10,13 @@ from typing import ParamSpec
 
 import numpy as np
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.gates.checks import CONFIDENCE, Alternative, Gate
 from ppo_workbench.scoring.metrics import round_trips
 from ppo_workbench.scoring.statistics.overfitting import probability_of_overfitting
 from ppo_workbench.scoring.statistics.resampling import optimal_block_sessions, stationary_indices
-from ppo_workbench.scoring.statistics.samples import NORMAL, Floats, StatisticsError, checked_count
+from ppo_workbench.scoring.statistics.samples import NORMAL, StatisticsError, checked_count
 from ppo_workbench.scoring.statistics.sharpe import (
     SharpeMoments,
     deflated_sharpe,

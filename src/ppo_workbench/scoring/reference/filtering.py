@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import SyntheticConfig
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import (
@@ -42,8 +42,6 @@ from ppo_workbench.market.synthetic import (
     model_of,
 )
 
-Floats = npt.NDArray[np.float64]
-
 NODES = 49
 _REACH_SD, _REACH_JUMPS = 3.0, 1.5  # of the grid of h: below its mean, and further above it
 _LEAST = 1e-30  # where rounding left nothing between an extreme and a price
@@ -55,7 +53,7 @@ _BODY_AND_SLOPE = 1.5  # what a jump takes away: its body is another, reach has 
 class Grid(NamedTuple):
     """Hidden states: K of regime and direction times N of h."""
 
-    regime: npt.NDArray[np.int64]  # (K,)
+    regime: Ints  # (K,)
     direction: Floats  # (K,) -1, 0, +1
     switch: Floats  # (K, K) probabilities from row to column
     h: Floats  # (N,) equally spaced
@@ -303,7 +301,7 @@ def _filter(
     g: Grid,
     prices: Floats,
     volume: Floats,
-    slots: npt.NDArray[np.int64],
+    slots: Ints,
     out: tuple[Floats, Floats, Floats, Floats],
 ) -> None:
     """Fill `out` bar by bar from log prices (T, 4) and log volume at one price (T,)."""

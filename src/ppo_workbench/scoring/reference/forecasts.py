@@ -15,16 +15,13 @@ from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.scoring.backtest import THRESHOLD, Policy
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.rules import SESSION_FLATTEN
-
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 HORIZONS = (4, 16, 64)  # bars
 BLOCKS = 5  # of the training split; the first one is learned from only
@@ -51,7 +48,7 @@ def supervised_policies(experiment: Experiment) -> list[Policy]:
         return [_tuned(experiment, scorer, *named) for named in REGRESSIONS.items()]
 
 
-def targets(experiment: Experiment, horizon: int) -> tuple[Rows, Rows, Floats]:
+def targets(experiment: Experiment, horizon: int) -> tuple[Ints, Ints, Floats]:
     """Return what decisions of the training split earn a bar, for those that can earn anything.
 
     An order decided at the close of bar t fills at the open (or close) of t + 1.  It is left
@@ -59,7 +56,7 @@ def targets(experiment: Experiment, horizon: int) -> tuple[Rows, Rows, Floats]:
     before: nights that cannot be held are no target, and no price behind the split is read.
 
     Returns:
-        Rows t, int64 (n,); the bars at whose closes they are left, int64 (n,); mean log return
+        Ints t, int64 (n,); the bars at whose closes they are left, int64 (n,); mean log return
         a bar from fill to fill in volatilities of a bar at t, float64 (n,).  Costs, which
         depend on what is held, are left to the tuning.
     """

@@ -17,17 +17,16 @@ short account.  The charge for variance is chosen by the Sharpe ratio on the tra
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ppo_workbench.config import ActionSet, settled
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints
 from ppo_workbench.market.synthetic import BARS_PER_SESSION, model_of
 from ppo_workbench.scoring.backtest import THRESHOLD, Policy
 from ppo_workbench.scoring.reference.filtering import NODES, Beliefs, filter_bars, grid_of
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
-Floats = npt.NDArray[np.float64]
-Table = npt.NDArray[np.int8]
+Table = Codes
 
 NAME = "reference"
 BINS = (61, 6)
@@ -56,8 +55,8 @@ class Problem:
     variance: Floats
     cost: Floats
     follow: Floats
-    may_open: npt.NDArray[np.bool_]
-    may_hold: npt.NDArray[np.bool_]
+    may_open: Bools
+    may_hold: Bools
     lowest: float
     largest_step: int
 
@@ -127,7 +126,7 @@ def signal(wanted: Table) -> Floats:
     return np.where(opens != 0, -2.0 * opens, kept)
 
 
-def summarised(experiment: Experiment, beliefs: Beliefs) -> tuple[npt.NDArray[np.int64], Problem]:
+def summarised(experiment: Experiment, beliefs: Beliefs) -> tuple[Ints, Problem]:
     """Return each close's cell, int64 (T,), and the problem as counted on training bars."""
     config, bars = experiment.config, experiment.bars
     model = model_of(config.data.synthetic)

@@ -8,8 +8,8 @@ considered, and the rows of a trace.
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
 from ppo_workbench.scoring.backtest import (
     Policy,
@@ -27,16 +27,16 @@ from ppo_workbench.trading.rules import action_reasons, fill_mask, flatten_bits
 
 @kernel
 def _fill_equity(
-    series: npt.NDArray[np.float64],
+    series: Floats,
     entry: float,
     leave: float,
-    bars: npt.NDArray[np.void],
-    levels: npt.NDArray[np.float64],
-    params: npt.NDArray[np.void],
-    accounts: npt.NDArray[np.void],
-    outcomes: npt.NDArray[np.void],
-    reasons: npt.NDArray[np.int64],
-    equity: npt.NDArray[np.float64],
+    bars: Records,
+    levels: Floats,
+    params: Records,
+    accounts: Records,
+    outcomes: Records,
+    reasons: Ints,
+    equity: Floats,
 ) -> int:
     """Write the equity after every decision; return how many were made before ruin, if any."""
     a, p, out = accounts[0], params[0], outcomes[0]
@@ -84,7 +84,7 @@ class ThresholdScorer:
         returns = session_returns(self._equity[ends], experiment.config.env.initial_cash_usd)
         return sharpe_ratio(returns - cash, experiment.bars.sessions_per_year)
 
-    def _find_sessions(self, rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def _find_sessions(self, rows: int) -> tuple[Ints, Floats]:
         """Return the last row and the return of cash of every session of the first rows."""
         bars, start = self._experiment.bars, self._split.start
         marked = slice(start + 1, start + 1 + rows)

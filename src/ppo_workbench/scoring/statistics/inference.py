@@ -9,10 +9,10 @@ no gate asks any of this.  All ratios are per session.
 from dataclasses import dataclass
 from math import sqrt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.statistics.samples import (
     NORMAL,
-    Floats,
     StatisticsError,
     checked_between,
     checked_count,

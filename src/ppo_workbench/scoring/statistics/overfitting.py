@@ -6,9 +6,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
-    Floats,
     StatisticsError,
     checked_count,
     checked_sample,
@@ -44,7 +44,7 @@ class Overfitting:
     logits: Floats
     sharpe_in_sample: Floats
     sharpe_out_of_sample: Floats
-    selected: npt.NDArray[np.int64]
+    selected: Ints
 
     @property
     def splits(self) -> int:

@@ -10,12 +10,12 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.metrics import REFERENCE_VOLATILITY
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
-    Floats,
     Interval,
     StatisticsError,
     checked_count,

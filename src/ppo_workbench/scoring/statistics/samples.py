@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.config import WorkbenchError
-
-Floats = npt.NDArray[np.float64]
+from ppo_workbench.config.arrays import Floats
 
 NORMAL = NormalDist()
 NOTHING = 1e-9  # as in metrics.py: a per-session deviation below this is rounding

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.scoring.statistics.samples import (
-    Floats,
     Interval,
     StatisticsError,
     checked_count,
@@ -142,9 +142,7 @@ def _wins(a: Floats, b: Floats) -> Floats:
     return wins
 
 
-def _drawn_wins(
-    wins: Floats, rows_a: npt.NDArray[np.int64], rows_b: npt.NDArray[np.int64]
-) -> Floats:
+def _drawn_wins(wins: Floats, rows_a: Ints, rows_b: Ints) -> Floats:
     """Return the probability of improvement of every draw, float64 (B,)."""
     total = np.zeros(len(rows_a))
     for market in range(wins.shape[2]):
@@ -154,7 +152,7 @@ def _drawn_wins(
     return total / wins.size
 
 
-def _counts(rows: npt.NDArray[np.int64], runs: int) -> Floats:
+def _counts(rows: Ints, runs: int) -> Floats:
     """Return how often each run was drawn, float64 (B, runs)."""
     counts: Floats = np.sum(rows[:, :, None] == np.arange(runs), axis=1, dtype=np.float64)
     return counts

@@ -11,10 +11,10 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.statistics.resampling import optimal_block_sessions
 from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
-    Floats,
     StatisticsError,
     checked_between,
     checked_count,

@@ -11,11 +11,11 @@ from math import e, floor, inf, isfinite, sqrt
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.statistics.samples import (
     NORMAL,
     NOTHING,
-    Floats,
     StatisticsError,
     checked_between,
     checked_count,

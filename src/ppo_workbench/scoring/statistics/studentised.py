@@ -11,9 +11,10 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.session_path import SessionPath
-from ppo_workbench.scoring.statistics.samples import NOTHING, Floats
+from ppo_workbench.scoring.statistics.samples import NOTHING
 
 Draws = npt.NDArray[np.intp]
 
