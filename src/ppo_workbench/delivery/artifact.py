@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ import torch
 from pydantic import ValidationError
 
 from ppo_workbench.config import ArtifactError, DivergedError
+from ppo_workbench.config.files import written_beside
 from ppo_workbench.delivery.golden import Level, find_golden, replay_network
 from ppo_workbench.delivery.metadata import FORMAT_VERSION, Metadata
 
@@ -169,7 +170,10 @@ def save_artifact(
     text = _sealed(document, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _written(paths.pth, weights) as pth, _written(paths.metadata, text) as sidecar:
+        with (
+            written_beside(paths.pth, weights) as pth,
+            written_beside(paths.metadata, text) as sidecar,
+        ):
             # Both are on the disk: from here on it cannot be too full for one of the two.
             _rename(pth, paths.pth, name, overwrite)
             _sync_folder(folder)
@@ -343,21 +347,6 @@ def _is_sealed(content: bytes) -> bool:
         return False
     body = content[: seal.start()] + b"\n}\n"
     return hashlib.sha256(body).hexdigest().encode() == seal[1]
-
-
-@contextlib.contextmanager
-def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """Write a temporary file beside `path`, synced, and remove it at the end if still there."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        yield Path(temporary)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _rename(temporary: Path, path: Path, name: str, overwrite: bool) -> None:

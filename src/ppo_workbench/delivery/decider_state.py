@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.config.files import write_whole
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.messages import AccountMemory
 
@@ -69,12 +70,7 @@ class DeciderState:
         arrays: dict[str, Any] = {**self.arrays, _DOCUMENT: text}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "DeciderState":

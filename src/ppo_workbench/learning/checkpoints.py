@@ -10,8 +10,6 @@ import base64
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 
 from ppo_workbench.config import ArtifactError
+from ppo_workbench.config.files import write_whole
 from ppo_workbench.learning.models import Algorithm
 from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO
 from ppo_workbench.learning.vec_env import TradingVecEnv
@@ -65,15 +64,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, header: Mapping[str, An
     digest = hashlib.sha256(body).hexdigest()
     line = {"format": FORMAT, "version": VERSION, "sha256": digest, **header}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps(line).encode() + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, json.dumps(line).encode() + b"\n" + body)
 
 
 def read_header(path: Path) -> dict[str, Any]:

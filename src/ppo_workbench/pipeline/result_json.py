@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.config import ConfigError
+from ppo_workbench.config.files import write_whole
 
 
 def check_result_path(path: str | None) -> None:
@@ -22,13 +23,9 @@ def write_result(path: str | None, document: Mapping[str, Any]) -> None:
     """Write the outcome for scripts, whole or not at all."""
     if path is None:
         return
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
-        temporary.replace(target)
+        write_whole(Path(path), json.dumps(document, indent=2))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(
             f"result_json={path}: cannot be written ({error.strerror}), everything else is done; "
             "free space or name another file"

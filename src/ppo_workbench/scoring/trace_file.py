@@ -1,5 +1,6 @@
 """A Trace as a parquet file: for a report, an audit or any other tool, and back bit for bit."""
 
+import io
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench.config.files import write_whole
 from ppo_workbench.scoring.trace import Trace, TraceError
 
 META = b"ppo_workbench.trace"
@@ -37,9 +39,9 @@ def write_trace(trace: Trace, path: Path) -> None:
             columns |= {f"{item.name}.{k}": value[:, k].copy() for k in range(value.shape[1])}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     table = table.replace_schema_metadata({META: json.dumps(header).encode()})
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    write_whole(path, content.getvalue())
 
 
 def read_trace(path: Path) -> Trace:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from ppo_workbench.config import Config, ForbiddenAction
+from ppo_workbench.config.files import write_whole
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
@@ -26,7 +27,6 @@ from ppo_workbench.pipeline.compare.plan import (
     YARDSTICKS,
     cell_folder,
     trace_name,
-    write_whole,
 )
 from ppo_workbench.pipeline.compare.scored import (
     VALIDATION,

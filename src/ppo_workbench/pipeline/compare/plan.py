@@ -55,13 +55,6 @@ def trace_name(policy: str, test: int) -> str:
     return f"trace-{policy}-{test}.parquet"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def read_result(folder: Path, name: str) -> dict[str, Any] | None:
     """Return what a cell of the comparison in `folder` left, None if it has not ended well."""
     path = folder / "cells" / name / RESULT

@@ -6,7 +6,6 @@ forbids every request.  optuna, plotly and jinja2 are imported on first use.
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppo_workbench.config.files import write_whole
 from ppo_workbench.records.studies.candidates import research_alone
 from ppo_workbench.records.studies.session import SETTLED, SWEEP
 from ppo_workbench.reports.study.findings import Analysis, Recommendation
@@ -92,9 +92,9 @@ def analyse(
     mark = filter(None, [research_alone(study)])
     analysis = replace(draft, summary=(*mark, *summarise(draft, plateau)))
     folder.mkdir(parents=True, exist_ok=True)
-    _write(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
+    write_whole(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
     record = _finite(_record(analysis, rows, parameters, plateau))
-    _write(analysis.json_path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_whole(analysis.json_path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return analysis
 
 
@@ -215,13 +215,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file whole, so that a reader never sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
