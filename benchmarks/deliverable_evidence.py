@@ -13,6 +13,8 @@ from typing import Any
 
 import deliverable_tables as tables
 
+from ppo_workbench.config import files
+
 CHAMPION, BASELINE = "maskable_production_final", "ppo_baseline_final"
 FOLDERS = {CHAMPION: "trained_models", BASELINE: "baselines"}
 SPLITS = ("validation", "test")
@@ -36,9 +38,7 @@ FILES = (
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    files.write_whole(path, text)
 
 
 def read(path: Path) -> dict[str, Any]:
