@@ -37,3 +37,30 @@ def test_every_folder_says_what_it_holds() -> None:
         if not ast.get_docstring(ast.parse(text)):
             silent.append(folder)
     assert silent == []
+
+
+# Public names that two modules define: a message and its choice, a task and what carries it out.
+KNOWN_TWICE = {
+    *("CONFIDENCE", "DRAWDOWN", "Draws", "Fill", "Gate", "Layout", "MODEL", "Name"),
+    *("Problem", "REGIME_NAMES", "Split", "Status", "Stretch", "Table", "Training"),
+    *("analyse", "audited", "backtest", "check_files", "collect", "cut", "deliver_records"),
+    *("describe", "equity_figure", "golden_vectors", "headline", "missing", "plain"),
+    *("refuse", "report", "round_trips", "scaled", "stressed", "verify"),
+}
+
+
+def _public(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {name.id for name in node.targets if isinstance(name, ast.Name)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_public_names_are_defined_once() -> None:
+    package = [path for path in MODULES if not path.stem.startswith("_")]
+    counts = Counter(name for path in package for name in _public(path))
+    twice = {name for name, count in counts.items() if count > 1}
+    assert twice == KNOWN_TWICE

@@ -11,7 +11,7 @@ from ppo_workbench.cli.options import groups
 from ppo_workbench.config import ConfigError, flatten
 
 # What decides how a stored model fares; all else is the command's.
-SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")
+_SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def under_overrides(
 
     merged = given.cfg.copy()
     keys = [text.lstrip("+").partition("=")[0] for text in overrides if text[0] != "~"]
-    for section in SECTIONS:
+    for section in _SECTIONS:
         if section not in recorded or _is_named(section, given, bare, keys):
             continue
         own: Any = OmegaConf.merge(bare.cfg[section], recorded[section])
@@ -55,7 +55,7 @@ def under_overrides(
         for key in follow:
             OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
         for key in [*_changed(bare.cfg, given.cfg), *keys]:
-            if key not in groups() and "/" not in key and key.partition(".")[0] in SECTIONS:
+            if key not in groups() and "/" not in key and key.partition(".")[0] in _SECTIONS:
                 OmegaConf.update(merged, key, OmegaConf.select(given.cfg, key))
     return merged
 
@@ -96,5 +96,5 @@ def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:
 
 def _leaves(cfg: DictConfig) -> dict[str, Any]:
     """Flatten the sections to full keys."""
-    values = {name: OmegaConf.to_container(cfg[name], resolve=False) for name in SECTIONS}
+    values = {name: OmegaConf.to_container(cfg[name], resolve=False) for name in _SECTIONS}
     return flatten(values)

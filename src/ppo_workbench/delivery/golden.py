@@ -24,7 +24,7 @@ POLICY_PREFIX = "policy."
 SCALER_MEANS, SCALER_STDS = "scaler.means", "scaler.stds"
 ROWS = 64
 MARGIN = 1e-4
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 
 
 class Level(Enum):
@@ -124,12 +124,12 @@ def check_decisions(
         what: What replays, for the message.
 
     Raises:
-        ArtifactError: Logits differ by more than `TOLERANCE`, or an action differs.
+        ArtifactError: Logits differ by more than `_TOLERANCE`, or an action differs.
     """
     masked = uses_mask(metadata.model_type)
     logits = np.asarray(forward(golden.observation, golden.mask), dtype=np.float64)
     compared = golden.mask if masked else np.ones_like(golden.mask)
-    close = np.isclose(logits, golden.logits, rtol=TOLERANCE, atol=TOLERANCE)
+    close = np.isclose(logits, golden.logits, rtol=_TOLERANCE, atol=_TOLERANCE)
     action = np.where(compared, logits, -np.inf).argmax(axis=1)
     wrong = np.flatnonzero((compared & ~close).any(axis=1) | (action != golden.action))
     if wrong.size:
@@ -150,7 +150,7 @@ def check_step(
     """Compare observations (R, n) and masks (R, A) made from the stored bars with the stored.
 
     Raises:
-        ArtifactError: A mask differs, or an observation by more than `TOLERANCE`.
+        ArtifactError: A mask differs, or an observation by more than `_TOLERANCE`.
     """
     wrong = np.flatnonzero((mask != golden.mask).any(axis=1))
     if wrong.size:
@@ -160,7 +160,7 @@ def check_step(
             f"its rules make the mask {mask[row].tolist()} of golden vector {row}, stored is "
             f"{golden.mask[row].tolist()}",
         )
-    close = np.isclose(observation, golden.observation, rtol=TOLERANCE, atol=TOLERANCE)
+    close = np.isclose(observation, golden.observation, rtol=_TOLERANCE, atol=_TOLERANCE)
     if not close.all():
         row, k = (int(x) for x in np.argwhere(~close)[0])
         raise _differs(

@@ -30,7 +30,7 @@ from ppo_workbench.delivery.golden import Level
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.jit import CACHE_ENABLED
 
-Stamp = tuple[tuple[int, int, int, int] | None, ...]
+_Stamp = tuple[tuple[int, int, int, int] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ModelManager:
     def __init__(self, *folders: Path | str) -> None:
         """Remember the folders; nothing is read yet."""
         self._folders = tuple(Path(folder) for folder in folders)
-        self._known: dict[tuple[Path, str], tuple[Stamp, FoundModel | BrokenModel]] = {}
+        self._known: dict[tuple[Path, str], tuple[_Stamp, FoundModel | BrokenModel]] = {}
         self._seen: dict[str, FoundModel] = {}
 
     def discover(self) -> Discovery:
@@ -160,7 +160,7 @@ class ModelManager:
         names = ", ".join(model.name for model in discovery.models) or "none"
         raise ArtifactError(f"model {name!r} is not in {places}; there are: {names}")
 
-    def _look(self, folder: Path, name: str) -> tuple[Stamp, FoundModel | BrokenModel]:
+    def _look(self, folder: Path, name: str) -> tuple[_Stamp, FoundModel | BrokenModel]:
         stamp = _stamp(folder, name)
         known = self._known.get((folder, name))
         if known is not None and known[0] == stamp:
@@ -189,7 +189,7 @@ def _names(folder: Path) -> Iterator[str]:
     yield from sorted(names)
 
 
-def _stamp(folder: Path, name: str) -> Stamp:
+def _stamp(folder: Path, name: str) -> _Stamp:
     """Return what changes when one of the two files does; links are followed."""
     stamps: list[tuple[int, int, int, int] | None] = []
     for suffix in (PTH_SUFFIX, METADATA_SUFFIX):

@@ -170,7 +170,7 @@ def arch_table(name: str) -> "DataFrame":
     return pd.read_csv(path, index_col="Date", parse_dates=["Date"])
 
 
-def load_file(config: DataConfig) -> Bars:
+def _load_file(config: DataConfig) -> Bars:
     """Load the file `data.path`."""
     from ppo_workbench.market.reader.table import load_file as load
 
@@ -186,5 +186,5 @@ SOURCES: dict[str, Source] = {
     "synthetic": load_synthetic,
     "sp500": load_sp500,
     "nasdaq": load_nasdaq,
-    "file": load_file,
+    "file": _load_file,
 }

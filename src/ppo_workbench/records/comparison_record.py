@@ -11,13 +11,13 @@ from ppo_workbench.records.mlflow_store import find_runs
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
 
-FIGURES = (
+_FIGURES = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
     *("n_trades", "exposure_mean_abs"),
 )
 
 
-TOLD = ("arm", "market", "seed", "fold")
+_TOLD = ("arm", "market", "seed", "fold")
 
 
 class ComparisonRecord:
@@ -79,7 +79,7 @@ class ComparisonRecord:
             result: What it left, None if it failed.
         """
         tags = {"comparison": self._name, "cell": name, "task": "compare_cell"}
-        tags |= {key: str(value) for key, value in (result or {}).items() if key in TOLD}
+        tags |= {key: str(value) for key, value in (result or {}).items() if key in _TOLD}
         tags["overrides"] = " ".join(masked(overrides))
         if self._parent.run_id is not None:
             tags["mlflow.parentRunId"] = self._parent.run_id
@@ -115,7 +115,7 @@ class ComparisonRecord:
         """Give the parent run the comparison's figures and files."""
         for arm, figures in document["figures"].items():
             self._parent.log_metrics(
-                {f"{arm}/{name}": figures[name]["mean"] for name in FIGURES if name in figures}, 0
+                {f"{arm}/{name}": figures[name]["mean"] for name in _FIGURES if name in figures}, 0
             )
         main: Mapping[str, Any] = next(iter(document["cards"].values()), {})
         firsts = {arm["title"]: main.get(arm["name"], ()) for arm in document["arms"]}
@@ -157,7 +157,7 @@ def _final(result: Mapping[str, Any]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for arm, scores in result.get("scores", {}).items():
         for split in {"validation", "test"} & set(scores):  # of several tests there is no card
-            figures |= {f"{arm}/{split}/{name}": scores[split][name] for name in FIGURES}
+            figures |= {f"{arm}/{split}/{name}": scores[split][name] for name in _FIGURES}
     return figures
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from ppo_workbench.config import WorkbenchError
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
 
-LOCK_SECONDS = 60.0
+_LOCK_SECONDS = 60.0
 SAME_SHARE = 0.5  # of unlike instruments 1 session in 100 agrees by chance, of a re-export most do
 
 
@@ -123,7 +123,7 @@ def open_test(
     path = ledger_path(home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             earlier = past_openings(home)
             same = (look, start_iso, stop_iso, fingerprint)
             shared = [

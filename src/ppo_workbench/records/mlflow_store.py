@@ -22,7 +22,7 @@ from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.storage import sqlite_file
 
 DEFAULT_EXPERIMENT = "ppo_workbench"
-LOCK_SECONDS = 120.0
+_LOCK_SECONDS = 120.0
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # What is told over time, not once at the end.
 TRAINING_KEYS = ("validation/", "rollout/", "train/", "mask/", "rules/")
@@ -80,7 +80,7 @@ def client_class() -> Any:
 @contextmanager
 def creation_lock(uri: str, home: Path) -> Iterator[None]:
     """Let one process at a time open a store: two that create one SQLite file break it."""
-    with FileLock(_lock_path(uri, home), timeout=LOCK_SECONDS):
+    with FileLock(_lock_path(uri, home), timeout=_LOCK_SECONDS):
         yield
 
 

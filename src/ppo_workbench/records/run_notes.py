@@ -18,7 +18,7 @@ from ppo_workbench.scoring.figures import (
 NOTE = "mlflow.note.content"
 HEADLINE = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
 INVALID = "invalid_trades"
-TOLD = (*HEADLINE, "annual_return_frac", "n_trades", "exposure_mean_abs")
+_TOLD = (*HEADLINE, "annual_return_frac", "n_trades", "exposure_mean_abs")
 VIEW = "workbench"
 COLUMNS = (
     *(f"metrics.`{name}`" for name in (*HEADLINE, INVALID)),
@@ -55,7 +55,7 @@ def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) 
     """
     head = f"| (95 % interval over days) | {' | '.join(cards)} |"
     table = [head, f"|---|{'---:|' * len(cards)}"] if cards else []
-    for name in TOLD if cards else ():
+    for name in _TOLD if cards else ():
         cells = " | ".join(_cell(card, name) for card in cards.values())
         table.append(f"| {figure_title(name)} | {cells} |")
     if cards:

@@ -29,7 +29,7 @@ REGIME_NAMES = ("range, low vol.", "trend, low vol.", "range, high vol.", "trend
 
 # Okabe and Ito (2008): distinguishable with every common colour blindness.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
-REGIME_COLOURS = ("#DDDDDD", "#56B4E9", "#F0C05A", "#CC79A7")
+_REGIME_COLOURS = ("#DDDDDD", "#56B4E9", "#F0C05A", "#CC79A7")
 STYLE: Any = {
     "figure.dpi": 120,
     "font.size": 10,
@@ -248,7 +248,7 @@ def _draw_regimes(axes: "Axes", regime: Codes) -> None:
     """Stack the share of each regime in each stretch; short traces become plain bands."""
     edges = bucket_edges(len(regime), MAX_BUCKETS)
     base = np.zeros(len(edges) - 1)
-    for index, (name, colour) in enumerate(zip(REGIME_NAMES, REGIME_COLOURS, strict=True)):
+    for index, (name, colour) in enumerate(zip(REGIME_NAMES, _REGIME_COLOURS, strict=True)):
         top = base + bucket_means(regime == index, edges)
         label = f"{name} {np.mean(regime == index):.0%}"
         axes.stairs(top, edges, baseline=base, fill=True, color=colour, label=label)

@@ -13,7 +13,7 @@ from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.page import assemble_page
 from ppo_workbench.scoring.figures import figure_title, of_card, shown, unit_of
 
-TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
+_TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
 CARD = (
     *("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs"),
     *("excess_return_annual_frac", "expectancy_bps"),
@@ -70,7 +70,7 @@ def write_reports(
         world = World(bars, {each.name: each.trace for each in shown_policies})
         figures["equity"] = equity_figure(world, arms)
     page = assemble_page(
-        TEMPLATE,
+        _TEMPLATE,
         figures,
         d=document,
         headline=headline(document),

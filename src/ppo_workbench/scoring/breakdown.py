@@ -13,7 +13,7 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.scoring.metrics import RoundTrips, round_trips, sharpe_ratio
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace, row_years
 
-LEAST_SESSIONS = 20
+_LEAST_SESSIONS = 20
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Part:
         excess_return_frac: Sum of simple returns over cash, bar by bar, fraction.
         sharpe_annual: Sharpe ratio of what these rows earned over cash, session by session
             from the first to the last row, 0 where a session has none of them; None below
-            `LEAST_SESSIONS` sessions or without variance.
+            `_LEAST_SESSIONS` sessions or without variance.
         n_trades: Closed round trips that were opened in these rows.
         win_rate_frac: Share of them that made money; None without any.
         time_share: Share of all rows.
@@ -128,4 +128,4 @@ def _sharpe(trace: Trace, rows: Bools, excess: Floats) -> float | None:
     at = np.flatnonzero(np.add.reduceat(rows.astype(np.int64), starts))
     earned = earned[at[0] : at[-1] + 1]
     ratio = sharpe_ratio(earned, trace.sessions_per_year)
-    return ratio if len(earned) >= LEAST_SESSIONS and ratio != 0.0 else None
+    return ratio if len(earned) >= _LEAST_SESSIONS and ratio != 0.0 else None

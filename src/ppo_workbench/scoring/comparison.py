@@ -27,7 +27,7 @@ from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic
 from ppo_workbench.scoring.targets import TARGETS, Target, trades_enough
 
 WORLDS, DAYS = "worlds", "days and seeds"
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
 MEDIAN_DRAWS = 10_000
 COMPARED = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
@@ -168,7 +168,7 @@ class MarketComparison:
                 holm = _holm(np.array([row["p_value"] for row in tested]))
                 for row, p in zip(tested, holm, strict=True):
                     row["p_holm"] = float(p)
-                    row["decided"] = row["excludes_zero"] and float(p) < 1 - CONFIDENCE
+                    row["decided"] = row["excludes_zero"] and float(p) < 1 - _CONFIDENCE
             rows += found
         return rows
 
@@ -360,7 +360,7 @@ def _median_interval(values: Floats) -> tuple[float | None, float | None]:
 def _t(n: int) -> float:
     from scipy import stats
 
-    return float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, n - 1))
+    return float(stats.t.ppf((1.0 + _CONFIDENCE) / 2.0, n - 1))
 
 
 def _wilson(share: float, count: float) -> tuple[float | None, float | None]:
@@ -369,5 +369,5 @@ def _wilson(share: float, count: float) -> tuple[float | None, float | None]:
 
     if count < 1:
         return None, None
-    low, high = proportion_confint(share * count, count, alpha=1 - CONFIDENCE, method="wilson")
+    low, high = proportion_confint(share * count, count, alpha=1 - _CONFIDENCE, method="wilson")
     return float(low), float(high)

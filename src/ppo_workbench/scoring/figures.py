@@ -8,7 +8,7 @@ from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric
 
 POINTS = "points"  # a difference of fractions
 # What a reader calls the variants and reference policies of a comparison.
-NAMES = {
+_NAMES = {
     "masked": "MaskablePPO",
     "maskable_ppo": "MaskablePPO",
     "ppo": "PPO",
@@ -56,12 +56,12 @@ def display_name(name: str) -> str:
     >>> display_name("masked_no_variance")
     'MaskablePPO, no variance'
     """
-    known = [key for key in NAMES if name == key or name.startswith(f"{key}_")]
+    known = [key for key in _NAMES if name == key or name.startswith(f"{key}_")]
     if not known:
         return name.replace("_", " ")
     longest = max(known, key=len)
     rest = name[len(longest) + 1 :].replace("_", " ")
-    return f"{NAMES[longest]}, {rest}" if rest else NAMES[longest]
+    return f"{_NAMES[longest]}, {rest}" if rest else _NAMES[longest]
 
 
 def is_told(cards: Iterable[Mapping[str, Any]], figure: str) -> bool:

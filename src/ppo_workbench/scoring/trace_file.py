@@ -12,7 +12,7 @@ from ppo_workbench.config.files import write_whole
 from ppo_workbench.scoring.trace import Trace, TraceError
 
 META = b"ppo_workbench.trace"
-FORMAT_VERSION = 2
+_FORMAT_VERSION = 2
 
 
 def write_trace(trace: Trace, path: Path) -> None:
@@ -26,7 +26,7 @@ def write_trace(trace: Trace, path: Path) -> None:
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {}
-    header: dict[str, Any] = {"format_version": FORMAT_VERSION, "arrays": {}, "values": {}}
+    header: dict[str, Any] = {"format_version": _FORMAT_VERSION, "arrays": {}, "values": {}}
     for item in fields(Trace):
         value = getattr(trace, item.name)
         if not isinstance(value, np.ndarray):
@@ -56,7 +56,7 @@ def read_trace(path: Path) -> Trace:
     try:
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[META])
-        if header["format_version"] != FORMAT_VERSION:
+        if header["format_version"] != _FORMAT_VERSION:
             raise KeyError("format_version")
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise TraceError(f"{path}: is no trace file of this version ({error})") from None

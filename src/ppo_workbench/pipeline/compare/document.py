@@ -11,7 +11,7 @@ from ppo_workbench.scoring.comparison import MarketComparison, conclusions
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.targets import stability_sentence
 
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 
 
 def comparison_document(
@@ -46,7 +46,7 @@ def comparison_document(
     years = tests[0]["years"]
     second = next(iter(pair[1] for pair in pairs if pair[0] == reference), reference)
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": _FORMAT_VERSION,
         "name": name,
         "preset": config.compare.preset,
         "protocol": config.splits.protocol.value,

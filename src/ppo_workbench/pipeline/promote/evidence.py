@@ -108,7 +108,7 @@ def collect(
         evaluations=trials.evaluations,
         rivals=rivals,
         every_seed=seeds,
-        stressed=stressed(opened.policy, experiment),
+        stressed=_stressed(opened.policy, experiment),
         audit=audit(trace, experiment.bars, own, masked=own.env.masks_rules),
         golden_failure=golden[0],
         golden_vectors=golden[1],
@@ -121,7 +121,7 @@ def collect(
     )
 
 
-def stressed(policy: Policy, experiment: Experiment) -> dict[str, tuple[str, Scorecard]]:
+def _stressed(policy: Policy, experiment: Experiment) -> dict[str, tuple[str, Scorecard]]:
     """Score a policy on the test under each of `STRESSES`."""
     test = Stretch(policy, experiment, "test")
     return {

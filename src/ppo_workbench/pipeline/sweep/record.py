@@ -49,7 +49,7 @@ TAGS = (
     *("seeds", "pruned_at", "fail_reason", "timesteps", "mean", "standard_error"),
     *("folder", "retry_of"),
 )
-STATES = ("complete", "pruned", "fail", "running", "waiting")
+_STATES = ("complete", "pruned", "fail", "running", "waiting")
 STATUS = {
     "COMPLETE": RunStatus.finished,
     "PRUNED": RunStatus.finished,
@@ -249,7 +249,7 @@ def study_figures(study: "optuna.Study") -> dict[str, float]:
     )
     timesteps = sum(int(trial.user_attrs.get("timesteps") or 0) for trial in trials)
     return {
-        **{f"trials/{state}": float(states.count(state)) for state in STATES},
+        **{f"trials/{state}": float(states.count(state)) for state in _STATES},
         "core_minutes": sum(stop - start for start, stop in spans) / 60,
         "timesteps": float(timesteps),
         "steps_per_second": timesteps / max(_covered(spans), 1e-9),

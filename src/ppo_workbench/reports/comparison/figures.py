@@ -37,7 +37,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 REGIME_COLOURS = ("#8C96A0", "#3D8FD1", "#C48A1E", "#B85C93")
 CURVE_POINTS, REWARD_POINTS = 700, 250
 LEGEND_LETTERS = 40
-EQUITY_HEIGHT = 450  # with verdict and figures above it within the first 900 pixels
+_EQUITY_HEIGHT = 450  # with verdict and figures above it within the first 900 pixels
 # The lines of other reference policies begin hidden, for they bend the scale.
 SHOWN_REFERENCES = ("threshold", "buy-and-hold")
 
@@ -84,7 +84,7 @@ def equity_figure(world: World, arms: Sequence[Arm]) -> Figure:
         falls = _thinned(text, dates, -100 * session_drawdowns(trace), thin)
         lines.append((_thinned(text, dates, growth, line) | hidden, falls | hidden))
     strip = {"domain": [0.0, 0.055], "visible": False, "fixedrange": True}
-    figure = growth_figure(lines, _dates("y3"), 0.09, yaxis3=strip, height=EQUITY_HEIGHT)
+    figure = growth_figure(lines, _dates("y3"), 0.09, yaxis3=strip, height=_EQUITY_HEIGHT)
     longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
     figure["data"].append(_regime_band(world.traces[longest], world.dates(longest)))
     return figure

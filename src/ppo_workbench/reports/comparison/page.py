@@ -30,7 +30,7 @@ from ppo_workbench.scoring.figures import (
 )
 from ppo_workbench.scoring.metrics import SEVERITIES
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN_FINDINGS = 8  # the rest is folded
 FIRST_FIGURES = 3  # with their differences, the rest is folded
@@ -72,7 +72,7 @@ def render_report(
     details = [tables["arms"][arm.name] for arm in arms]
     markets = document["setup"]["markets"]
     return assemble_page(
-        TEMPLATE,
+        _TEMPLATE,
         figures,
         # Words
         title=title,

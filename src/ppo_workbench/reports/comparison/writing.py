@@ -29,7 +29,7 @@ from ppo_workbench.reports.comparison.words import accesses, findings, headline
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.scoring.trace import Trace
 
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 MOST_PAGE_BYTES = 7_600_000
 MOST_EMBEDDED_BYTES = 2_000_000
 
@@ -110,7 +110,7 @@ def _record(
     document: Mapping[str, Any], arms: Sequence[Arm], tables: Mapping[str, Any], title: str
 ) -> str:
     record = {
-        "format_version": FORMAT_VERSION,
+        "format_version": _FORMAT_VERSION,
         "title": title,
         "headline": headline(document, arms),
         "test_accesses": [sentence for sentence, _ in accesses(document)],

@@ -19,7 +19,7 @@ from ppo_workbench.scoring.metrics import drawdowns
 
 # Doing nothing gives 0 of these.
 ZERO_IS_NOTHING = ("Sharpe", "Sortino", "Calmar", "total return", "annual return", "expectancy")
-EQUITY_HEIGHT = 360
+_EQUITY_HEIGHT = 360
 
 
 @dataclass(frozen=True)
@@ -119,4 +119,4 @@ def equity_figure(folder: Path) -> Figure | None:
     if not lines:
         return None
     x_axis = {"title": {"text": "validation session"}}
-    return growth_figure(lines, x_axis, height=EQUITY_HEIGHT, showlegend=True)
+    return growth_figure(lines, x_axis, height=_EQUITY_HEIGHT, showlegend=True)

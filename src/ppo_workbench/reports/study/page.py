@@ -30,7 +30,7 @@ BORDERS = {
     "lowest": "reaches the lowest value",
     "highest": "reaches the highest value",
 }
-TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
+_TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
 
 
 def render_page(
@@ -54,7 +54,7 @@ def render_page(
         figures["equity"] = equity
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     return assemble_page(
-        TEMPLATE,
+        _TEMPLATE,
         figures,
         a=analysis,
         plateau=plateau,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
+_STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrialRow:
     """One trial.
 
     Attributes:
-        state: One of `STATES`.  Infeasible is a complete trial that breaks a constraint;
+        state: One of `_STATES`.  Infeasible is a complete trial that breaks a constraint;
             a value that is not finite counts as failed.
         values: One finite value an objective; empty unless complete or infeasible.
         errors: The standard error of each value, None where the trial recorded none.
@@ -127,8 +127,8 @@ def read_parameters(study: "optuna.Study") -> list[Parameter]:
 
 
 def count_states(rows: Sequence[TrialRow]) -> dict[str, int]:
-    """Return how many trials are in each of `STATES`; the counts add up to all trials."""
-    return {state: sum(row.state == state for row in rows) for state in STATES}
+    """Return how many trials are in each of `_STATES`; the counts add up to all trials."""
+    return {state: sum(row.state == state for row in rows) for state in _STATES}
 
 
 def measure_cost(rows: Sequence[TrialRow]) -> Cost | None:

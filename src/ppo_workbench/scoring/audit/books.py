@@ -110,8 +110,8 @@ def rebuild(trace: Trace, bars: Bars, at: Decisions, config: Config) -> Ledger:
     price = prices[at.row + 1]
     sizes = np.abs(quantity)
     notional = sizes * price
-    cost = notional * cost_rate(at, config, participation(notional, at.mean_notional))
-    cost += commission(sizes, config)
+    cost = notional * _cost_rate(at, config, participation(notional, at.mean_notional))
+    cost += _commission(sizes, config)
     spent = np.cumsum(quantity * price + cost)
     before = trace.initial_equity_usd - np.concatenate(([0.0], spent[:-1]))
     carry = carries(before, held * at.close, _years(bars, at), config.costs)
@@ -138,7 +138,7 @@ def participation(notional: Floats, mean_notional: Floats) -> Floats:
     return np.divide(notional, mean_notional, out=whole, where=mean_notional > 0)
 
 
-def cost_rate(at: Decisions, config: Config, taken: Floats) -> Floats:
+def _cost_rate(at: Decisions, config: Config, taken: Floats) -> Floats:
     """Return half spread, fee, slippage and square-root impact, a fraction of notional (n,)."""
     costs = config.costs
     wide = at.ratio > costs.high_volatility_ratio
@@ -152,7 +152,7 @@ def cost_rate(at: Decisions, config: Config, taken: Floats) -> Floats:
     return (half_spread + costs.fee_bps) / 1e4 + sigmas * at.sigma
 
 
-def commission(sizes: Floats, config: Config) -> Floats:
+def _commission(sizes: Floats, config: Config) -> Floats:
     """Return the commission by the share or contract, currency (n,); none without an order."""
     contracts = sizes / config.market.contract_multiplier
     each = np.maximum(contracts * config.costs.fee_per_share_usd, config.costs.fee_minimum_usd)
@@ -332,7 +332,7 @@ def orders(
         (wanted - home) * (before - home) >= 0
     )
     target = np.where(moved, _target_shares(at, books, exposure, smaller, config), books.held)
-    rate = cost_rate(at, config, np.zeros(len(trace)))
+    rate = _cost_rate(at, config, np.zeros(len(trace)))
     return Orders(
         rung=before,
         exposure=np.where(moved, exposure, np.nan),
@@ -394,9 +394,9 @@ def _target_shares(
     What is less than the minimum order is none, and of a flip the closing alone.
     """
     costs, held, price, equity = config.costs, books.held, books.price, books.fill_equity
-    rate = cost_rate(at, config, np.zeros_like(held))
+    rate = _cost_rate(at, config, np.zeros_like(held))
     largest = np.abs(sized(exposure, equity, price, rate, config) - held)
-    rate = cost_rate(at, config, participation(largest * price, at.mean_notional))
+    rate = _cost_rate(at, config, participation(largest * price, at.mean_notional))
     fee = costs.fee_per_share_usd / config.market.contract_multiplier
     closing = np.abs(held) * (price * rate + fee)
     equity = equity - np.where(exposure * held < 0.0, closing, 0.0)

@@ -28,7 +28,7 @@ from ppo_workbench.trading.experiment import Experiment
 
 Table = Codes
 
-NAME = "reference"
+_NAME = "reference"
 BINS = (61, 6)
 RISK_AVERSIONS = (0.0, 15.0, 60.0, 240.0)  # mean over variance of returns at which risk pays
 EXPOSURES = np.array([-1.0, 0.0, 1.0])
@@ -110,7 +110,7 @@ def policy_of(experiment: Experiment, beliefs: Beliefs) -> Policy:
     scorer = ThresholdScorer(experiment, "train")
     candidates = [
         Policy(
-            NAME, THRESHOLD, series=signal(solve(problem, charge)[slots, :, cell]),
+            _NAME, THRESHOLD, series=signal(solve(problem, charge)[slots, :, cell]),
             entry=_ENTRY, exit=_EXIT,
         )
         for charge in RISK_AVERSIONS

@@ -11,7 +11,7 @@ from ppo_workbench.scoring.backtest import (
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
-ENTRIES = (0.5, 1.0, 1.5, 2.0)
+_ENTRIES = (0.5, 1.0, 1.5, 2.0)
 EXIT_FRACTION_OF_ENTRY = 0.25
 
 
@@ -41,7 +41,7 @@ def threshold_candidates(experiment: Experiment) -> list[Policy]:
                     entry=entry,
                     exit=EXIT_FRACTION_OF_ENTRY * entry,
                 )
-                for entry in ENTRIES
+                for entry in _ENTRIES
             ]
     return candidates
 
