@@ -104,7 +104,8 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     from ppo_workbench.delivery.inference import best_allowed, forward_row
     from ppo_workbench.pipeline.models.stored import rescaled
     from ppo_workbench.trading.account import OUTCOME_DTYPE
-    from ppo_workbench.trading.kernel import begin_episode, refresh, seed_accounts, step_one
+    from ppo_workbench.trading.chance import seed_accounts
+    from ppo_workbench.trading.step import begin_episode, refresh, step_one
 
     market = rescaled(experiment, artifact.tensors)
     weights = stored_weights(artifact.metadata, artifact.tensors)

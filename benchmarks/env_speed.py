@@ -30,7 +30,8 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.env import MaskableTradingEnv
-from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
+from ppo_workbench.trading.observation import Scaler
+from ppo_workbench.trading.table import TradingMarket, trading_market
 
 BARS_PER_SESSION = 390
 TARGETS = {

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.native.rollout import sample, uniform
 from ppo_workbench.learning.native.update import masked_softmax
-from ppo_workbench.trading.kernel import seed_accounts
+from ppo_workbench.trading.chance import seed_accounts
 
 DRAWS_PER_ROW = 50
 N_ACTIONS = 5

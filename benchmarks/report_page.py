@@ -37,7 +37,7 @@ from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare_with_test, split_bars
-from ppo_workbench.trading.kernel import trading_market
+from ppo_workbench.trading.table import trading_market
 
 SEEDS, LOOKS = 10, 40
 NEXT_FRAME = "new Promise(r => requestAnimationFrame(() => r(performance.now())))"

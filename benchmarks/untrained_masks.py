@@ -25,8 +25,9 @@ from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.kernel import Scaler, trading_market
+from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import with_volatility
+from ppo_workbench.trading.table import trading_market
 
 PRESETS = ("conservative", "moderate", "aggressive", "unconstrained", "every rule")
 LADDERS = {"step": "[-1,0,1]", "target": "[-1,-0.5,0,0.5,1]"}

@@ -18,8 +18,9 @@ from ppo_workbench.delivery.messages import Account, Fill
 from ppo_workbench.delivery.metadata import Scorecards, Training
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
-from ppo_workbench.trading.kernel import begin_episode, refresh, seed_accounts, step_one
+from ppo_workbench.trading.step import begin_episode, refresh, step_one
 
 SMALL = (
     "tracking=none",

@@ -24,6 +24,7 @@ from ppo_workbench.market.bars import NS_PER_SECOND
 from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.following import (
     REPORT_DTYPE,
@@ -33,7 +34,7 @@ from ppo_workbench.trading.following import (
     order_after,
     reasons_when_short,
 )
-from ppo_workbench.trading.kernel import refresh, seed_accounts
+from ppo_workbench.trading.step import refresh
 
 PARTS = (1.0, 1.0, 1.0, 1.0, 0.6, 0.3, 0.01, 0.0)
 DUST = 1e-8

@@ -20,7 +20,7 @@ from ppo_workbench.delivery.golden import (
 from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
 from ppo_workbench.delivery.inference import policy_weights
 from ppo_workbench.delivery.settings import stored_config
-from ppo_workbench.trading.kernel import Scaler
+from ppo_workbench.trading.observation import Scaler
 
 
 def _golden(artifact: Artifact) -> Golden:

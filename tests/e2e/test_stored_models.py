@@ -18,7 +18,7 @@ from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading import experiment as layout
-from ppo_workbench.trading.kernel import TradingMarket
+from ppo_workbench.trading.table import TradingMarket
 
 
 @pytest.fixture

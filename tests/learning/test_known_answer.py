@@ -9,7 +9,7 @@ from tests.trading.builders import bar_rows
 
 from ppo_workbench.config import ActionSet, Config, Learner
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.kernel import TradingMarket
+from ppo_workbench.trading.table import TradingMarket
 
 BARS, BARS_AFTER, DRIFT = 4000, 1500, 0.001
 

@@ -13,7 +13,7 @@ from ppo_workbench.config import Learner, ModelType
 from ppo_workbench.jit import kernel
 from ppo_workbench.learning.native.rollout import sample, uniform
 from ppo_workbench.learning.native.update import masked_softmax
-from ppo_workbench.trading.kernel import seed_accounts
+from ppo_workbench.trading.chance import seed_accounts
 
 LAST = 1.0 - 2.0**-53
 

@@ -80,7 +80,7 @@ MASKS = (
     "trading.rules",
     "trading.market_rules",
     "trading.account",
-    "trading.kernel",
+    "trading.step",
     "trading.actions",
     "market.features",
     "market.regimes",

@@ -16,9 +16,11 @@ from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import ActionSpace, action_space
-from ppo_workbench.trading.kernel import Scaler, TradingMarket, begin_episode, step_one
+from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import with_volatility
 from ppo_workbench.trading.rules import RULE_NAMES, action_reasons, build_params, fill_mask
+from ppo_workbench.trading.step import begin_episode, step_one
+from ppo_workbench.trading.table import TradingMarket
 
 Values = Sequence[float] | npt.NDArray[Any] | float
 

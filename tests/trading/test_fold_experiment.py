@@ -20,7 +20,7 @@ from ppo_workbench.trading.experiment import (
     split_bars,
     usable_bars,
 )
-from ppo_workbench.trading.kernel import Scaler
+from ppo_workbench.trading.observation import Scaler
 
 
 @cache

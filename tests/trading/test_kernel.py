@@ -15,16 +15,11 @@ from ppo_workbench.market.causality import look_ahead
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.trading.account import OUTCOME_DTYPE
+from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.experiment import prepare, prepare_with_test, split_bars
-from ppo_workbench.trading.kernel import (
-    Scaler,
-    TradingMarket,
-    begin_episode,
-    refresh,
-    seed_accounts,
-    step_one,
-    trading_market,
-)
+from ppo_workbench.trading.observation import Scaler
+from ppo_workbench.trading.step import begin_episode, refresh, step_one
+from ppo_workbench.trading.table import TradingMarket, trading_market
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 TRAIN = slice(1000, 2500)

@@ -16,8 +16,9 @@ from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.kernel import Scaler, trading_market
+from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import with_volatility
+from ppo_workbench.trading.table import trading_market
 
 RISKS = ("conservative", "moderate", "aggressive", "unconstrained")
 COSTS = (

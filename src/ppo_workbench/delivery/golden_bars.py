@@ -30,15 +30,10 @@ from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Bars
 from ppo_workbench.market.features import EXTRA_PREFIX, bar_values, compute_market, feature_spec
 from ppo_workbench.market.regimes import BAR_FIELDS
 from ppo_workbench.trading.account import OUTCOME_DTYPE
-from ppo_workbench.trading.kernel import (
-    Scaler,
-    TradingMarket,
-    begin_episode,
-    refresh,
-    seed_accounts,
-    step_one,
-    trading_market,
-)
+from ppo_workbench.trading.chance import seed_accounts
+from ppo_workbench.trading.observation import Scaler
+from ppo_workbench.trading.step import begin_episode, refresh, step_one
+from ppo_workbench.trading.table import TradingMarket, trading_market
 
 BARS = 128
 _SIGMA_A_MINUTE = 5e-4

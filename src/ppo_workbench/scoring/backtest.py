@@ -18,16 +18,11 @@ from ppo_workbench.market.splits import Split
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.actions import target_rung
-from ppo_workbench.trading.kernel import (
-    TradingMarket,
-    begin_episode,
-    random_uint,
-    refresh,
-    seed_accounts,
-    step_one,
-)
+from ppo_workbench.trading.chance import random_uint, seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules import GAP, RULE_NAMES, flatten_bits, rule_severity
+from ppo_workbench.trading.step import begin_episode, refresh, step_one
+from ppo_workbench.trading.table import TradingMarket
 
 NETWORK, SERIES, RANDOM, THRESHOLD = 0, 1, 2, 3
 

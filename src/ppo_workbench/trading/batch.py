@@ -6,14 +6,9 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Ints
 from ppo_workbench.trading.account import OUTCOME_DTYPE
-from ppo_workbench.trading.kernel import (
-    TradingMarket,
-    begin_episode,
-    random_start,
-    refresh,
-    seed_accounts,
-    step_batch,
-)
+from ppo_workbench.trading.chance import random_start, seed_accounts
+from ppo_workbench.trading.step import begin_episode, refresh, step_batch
+from ppo_workbench.trading.table import TradingMarket
 
 
 class TradingBatch:

@@ -20,9 +20,10 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.actions import observed_bits
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
+from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import REWARD_NAMES, with_volatility
 from ppo_workbench.trading.rules import rules_in
+from ppo_workbench.trading.table import TradingMarket, trading_market
 
 ENV_ID = "MaskableTrading-v0"
 

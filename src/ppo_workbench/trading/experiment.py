@@ -13,8 +13,9 @@ from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Fold, Split, cut, legal_starts, time_splits
 from ppo_workbench.trading.actions import observed_bits
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.kernel import Scaler, TradingMarket, trading_market
+from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import with_volatility
+from ppo_workbench.trading.table import TradingMarket, trading_market
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,7 @@ import numpy as np
 from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.account import accrue, begin_session, book_fill, update_ladder
-from ppo_workbench.trading.kernel import (
-    begin_episode,
-    clear_outcome,
-    desired_shares,
-    mark,
-    resolve_action,
-)
+from ppo_workbench.trading.broker import resolve_action
 from ppo_workbench.trading.rewards import begin_returns
 from ppo_workbench.trading.rules import (
     SESSION_FLATTEN,
@@ -31,6 +25,8 @@ from ppo_workbench.trading.rules import (
     flatten_bits,
     is_increase,
 )
+from ppo_workbench.trading.sizing import desired_shares
+from ppo_workbench.trading.step import begin_episode, clear_outcome, mark
 
 # What an account reports of itself; NaN = not reported.
 REPORT_DTYPE = np.dtype(

@@ -11,7 +11,9 @@ from ppo_workbench.delivery.decider_state import DeciderState
 from ppo_workbench.delivery.messages import Account, Bar, Decision, Fill
 from ppo_workbench.market.calendars.clock import Place
 from ppo_workbench.trading.account import BAR_DTYPE, OUTCOME_DTYPE
-from ppo_workbench.trading.kernel import YEAR_NS, begin_episode, seed_accounts, step_one
+from ppo_workbench.trading.chance import seed_accounts
+from ppo_workbench.trading.step import begin_episode, step_one
+from ppo_workbench.trading.table import YEAR_NS
 
 _PREFIX = "simulated."
 

@@ -34,7 +34,7 @@ from ppo_workbench.learning.native.update import (
     update,
 )
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.trading.kernel import seed_accounts
+from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules import RULE_NAMES
 

@@ -14,8 +14,9 @@ from ppo_workbench.learning.native.update import (
     masked_softmax,
     turn_weights,
 )
-from ppo_workbench.trading.kernel import random_uint, step_batch
+from ppo_workbench.trading.chance import random_uint
 from ppo_workbench.trading.rewards import add_components
+from ppo_workbench.trading.step import step_batch
 
 TWO_TO_MINUS_53 = 2.0**-53
 

@@ -33,7 +33,8 @@ from ppo_workbench.trading.experiment import (
     prepare_with_test,
     split_bars,
 )
-from ppo_workbench.trading.kernel import Scaler, TradingMarket
+from ppo_workbench.trading.observation import Scaler
+from ppo_workbench.trading.table import TradingMarket
 
 MODEL_NAMES = {ModelType.maskable_ppo: "MaskablePPO", ModelType.ppo: "PPO"}
 FOLDERS = {ModelType.maskable_ppo: "trained_models", ModelType.ppo: "baselines"}
