@@ -167,14 +167,16 @@ def _run(cfg: DictConfig) -> float:
     # Late: refusing bad input must not wait for torch.
     START_LINE.say("loading torch and stable-baselines3")
     from ppo_workbench.pipeline import tasks
+    from ppo_workbench.pipeline.given import Given
 
     _collect_garbage_as_usual()
     START_LINE.end()
+    asked = Given(config, raw, choices, overrides)
     if config.task is not Task.compare or config.compare.cell.name is not None:
-        return float(tasks.run(config, raw, choices, overrides=overrides))
+        return float(tasks.run(asked))
     from ppo_workbench.cli.launching import LauncherJobs
 
-    return float(tasks.run(config, raw, choices, LauncherJobs(_job), overrides))
+    return float(tasks.run(asked, LauncherJobs(_job)))
 
 
 def _check_data(config: Config, choices: Mapping[str, str], overrides: Sequence[str]) -> float:

@@ -1,11 +1,10 @@
 """The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from ppo_workbench.config import (
     Config,
@@ -27,6 +26,7 @@ from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.pipeline.compare.cell import run_cell
 from ppo_workbench.pipeline.compare.running import Jobs, compare
 from ppo_workbench.pipeline.deliver_records import deliver_records
+from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.deciding import decide
 from ppo_workbench.pipeline.models.evaluation import evaluate_artifact
 from ppo_workbench.pipeline.models.exporting import export
@@ -52,7 +52,6 @@ from ppo_workbench.pipeline.train.outcome import (
     bars_of,
     describe_training,
     outcome_document,
-    record_of,
     record_outcome,
     resolved_choices,
     say_end,
@@ -70,95 +69,57 @@ from ppo_workbench.trading.experiment import (
 )
 
 
-def run(
-    config: Config,
-    raw: Mapping[str, Any],
-    choices: Mapping[str, str],
-    jobs: Jobs | None = None,
-    overrides: Sequence[str] = (),
-) -> float:
-    """Carry out `config.task` for the command line and return its objective.
+def run(given: Given, jobs: Jobs | None = None) -> float:
+    """Carry out a task for the command line and return its objective.
 
     Args:
-        config: The checked configuration.
-        raw: The same with secrets unresolved, for the record.
-        choices: Option chosen in each group of conf/, for the screen and the record.
+        given: What the command line gave; `given.config` says which task.
         jobs: Runs the cells of a comparison.
-        overrides: What the command line gave, for the record.
 
     Raises:
         Interrupted: The user ended training; the model so far was kept.
         KeyboardInterrupt: The user ended something else; its text says what is left.
     """
+    config = given.config
     try:
-        return _carry_out(config, raw, choices, jobs, overrides)
+        if config.trial.study is not None:
+            return run_trial(given)
+        if config.compare.cell.name is not None:
+            return run_cell(given)
+        if config.task is Task.compare:
+            assert jobs is not None
+            return _compared(given, jobs)
+        return TASKS[config.task](given)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(*interrupt.args or [what_is_left(config.task)]) from None
 
 
-def _carry_out(
-    config: Config,
-    raw: Mapping[str, Any],
-    choices: Mapping[str, str],
-    jobs: Jobs | None,
-    overrides: Sequence[str],
-) -> float:
-    if config.trial.study is not None:
-        return run_trial(config, raw, home_folder())
-    if config.compare.cell.name is not None:
-        return run_cell(config, raw, home_folder())
-    if config.task is Task.compare:
-        assert jobs is not None
-        return _compared(config, raw, jobs, overrides)
-    if config.task is Task.promote:
-        refuse(found := promote(config, raw))
-        return float(found.document["winner"]["bound"])
-    if config.task in SCORED:
-        return SCORED[config.task](config)
-    if config.task in WITHOUT_OBJECTIVE:
-        WITHOUT_OBJECTIVE[config.task](config)
-        return 0.0
-    outcome = train(config, raw, choices, overrides=overrides)
-    if outcome.interrupted:
-        raise Interrupted(outcome.score)
-    return outcome.score
-
-
-def _compared(
-    config: Config, raw: Mapping[str, Any], jobs: Jobs, overrides: Sequence[str]
-) -> float:
+def _compared(given: Given, jobs: Jobs) -> float:
     """Return the mean test Sharpe ratio of the reference arm."""
     try:
-        document = compare(config, raw, jobs, overrides=overrides).document
+        document = compare(given, jobs).document
     except KeyboardInterrupt:
         raise Interrupted(float("nan")) from None  # the comparison has said what is kept
-    return float(document["figures"][config.compare.reference]["sharpe_annual"]["mean"])
+    reference = given.config.compare.reference
+    return float(document["figures"][reference]["sharpe_annual"]["mean"])
 
 
-def train(
-    config: Config,
-    raw: Mapping[str, Any] | None = None,
-    choices: Mapping[str, str] | None = None,
-    console: WorkbenchConsole | None = None,
-    overrides: Sequence[str] = (),
-) -> Outcome:
+def train(asked: Config | Given, console: WorkbenchConsole | None = None) -> Outcome:
     """Train, score on train and validation, record, and write the artefact.
 
     Args:
-        config: The experiment.
-        raw: The configuration with secrets unresolved; by default `config` with masked URLs.
-        choices: Options by group, recorded as tags.
+        asked: The experiment, or what the command line gave; a configuration alone is recorded
+            with masked URLs.
         console: Where to print.
-        overrides: What was given beside the defaults, recorded as a tag.
 
     Raises:
         WorkbenchError: Bad bars, an output name that is taken, or an unusable tracking store,
             which may be noticed when training has begun; no model was written then.
     """
-    home, console = home_folder(), console or WorkbenchConsole()
+    given, console = Given.of(asked), console or WorkbenchConsole()
+    config, raw, choices, home = given.config, given.raw, given.choices, given.home
     check_device(config.model.device)
     resumed = Resumed.find(home, config.resume)
-    raw = raw or record_of(config)
     name = resumed.name if resumed else config.output or default_name(config)
     folder = home / FOLDERS[config.model.type]
     overwrite = config.overwrite or (resumed is not None and resumed.owns_artifact(folder, raw))
@@ -178,16 +139,14 @@ def train(
     if resumed:
         steps = resumed.checkpoint.document["num_timesteps"]
         console.show(f"resumed: {name} goes on from timestep {steps:,}")
-    tags = {"model_type": config.model.type.value, "task": "train", **dict(choices or {})}
-    if overrides:
-        tags["overrides"] = " ".join(masked(overrides))
+    tags = {"model_type": config.model.type.value, "task": "train", **choices}
+    if given.overrides:
+        tags["overrides"] = " ".join(masked(given.overrides))
     run_id = resumed.run_id if resumed else None
     record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id, mlflow)
     with record as tracker:
-        console.show_choices(
-            resolved_choices(experiment, name, folder, home, tracker, choices or {})
-        )
-        keeper = Keeper(home, name, raw, dict(choices or {}), experiment, tracker, console)
+        console.show_choices(resolved_choices(experiment, name, folder, home, tracker, choices))
+        keeper = Keeper(home, name, raw, dict(choices), experiment, tracker, console)
         with keeper.last_words():
             result = learn(experiment, env, console, tracker, keeper, resumed)
         # A late Ctrl-C must not cost the model that training left.
@@ -280,19 +239,43 @@ def _on_paper(config: Config) -> float:
     return float(paper_feed(config))
 
 
-# After the functions that they name.
-SCORED: dict[Task, Callable[[Config], float]] = {
-    Task.analyse: analyse,
-    Task.power: power,
-    Task.evaluate: lambda config: evaluate(config).sharpe_annual,
-    Task.paper: _on_paper,
-    Task.decide: lambda config: float(decide(config)),
-}
-WITHOUT_OBJECTIVE: dict[Task, Callable[[Config], object]] = {
-    Task.report: report,
-    Task.export: export,
-    Task.rollback: rollback,
-    Task.verify: verify,
-    Task.audit: audit_artifact,
-    Task.deliver_records: deliver_records,
+def _trained(given: Given) -> float:
+    outcome = train(given)
+    if outcome.interrupted:
+        raise Interrupted(outcome.score)
+    return outcome.score
+
+
+def _promoted(given: Given) -> float:
+    refuse(found := promote(given))
+    return float(found.document["winner"]["bound"])
+
+
+def _of(scored: Callable[[Config], float]) -> Callable[[Given], float]:
+    return lambda given: scored(given.config)
+
+
+def _without_objective(task: Callable[[Config], object]) -> Callable[[Given], float]:
+    def run_it(given: Given) -> float:
+        task(given.config)
+        return 0.0
+
+    return run_it
+
+
+# After the functions that they name; comparisons, cells and trials need more than what is given.
+TASKS: dict[Task, Callable[[Given], float]] = {
+    Task.train: _trained,
+    Task.promote: _promoted,
+    Task.analyse: _of(analyse),
+    Task.power: _of(power),
+    Task.evaluate: _of(lambda config: evaluate(config).sharpe_annual),
+    Task.paper: _of(_on_paper),
+    Task.decide: _of(lambda config: float(decide(config))),
+    Task.report: _without_objective(report),
+    Task.export: _without_objective(export),
+    Task.rollback: _without_objective(rollback),
+    Task.verify: _without_objective(verify),
+    Task.audit: _without_objective(audit_artifact),
+    Task.deliver_records: _without_objective(deliver_records),
 }

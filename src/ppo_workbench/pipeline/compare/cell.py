@@ -37,6 +37,7 @@ from ppo_workbench.pipeline.compare.scored import (
     scored_splits,
 )
 from ppo_workbench.pipeline.compare.stressing import stressed
+from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, selected_policy
 from ppo_workbench.pipeline.train.fitting import look_at
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
@@ -65,17 +66,16 @@ class _Trained:
     curve: list[dict[str, float]]
 
 
-def run_cell(config: Config, raw: Mapping[str, Any], home: Path) -> float:
+def run_cell(given: Given) -> float:
     """Run one cell; `result.json`, written last, says that it is done.
 
     Args:
-        config: The cell's experiment; `config.compare.cell` says which cell it is.
-        raw: The configuration with secrets unresolved.
-        home: The workbench's home folder.
+        given: The cell's experiment; `given.config.compare.cell` says which cell it is.
 
     Returns:
         The validation bound of a trained arm; 0 for other cells.
     """
+    config, raw, home = given.config, given.raw, given.home
     cell = config.compare.cell
     assert cell.comparison is not None
     assert cell.name is not None

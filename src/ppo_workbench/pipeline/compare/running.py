@@ -29,11 +29,10 @@ from ppo_workbench.pipeline.compare.plan import (
 )
 from ppo_workbench.pipeline.compare.runs import Comparands
 from ppo_workbench.pipeline.compare.scored import check_sessions, folds_of
-from ppo_workbench.pipeline.models.stored import home_folder
+from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.train.calibration import settle
-from ppo_workbench.pipeline.train.outcome import record_of
 from ppo_workbench.records.comparison_record import ComparisonRecord
 
 
@@ -82,28 +81,20 @@ class Comparison:
     run_id: str | None
 
 
-def compare(
-    config: Config,
-    raw: Mapping[str, Any],
-    jobs: Jobs,
-    console: WorkbenchConsole | None = None,
-    overrides: Sequence[str] = (),
-) -> Comparison:
+def compare(given: Given, jobs: Jobs, console: WorkbenchConsole | None = None) -> Comparison:
     """Train all arms with all seeds on all markets, and compare them out of sample.
 
     A comparison that was killed goes on when it is started again with the same `output`.
 
     Args:
-        config: The experiment; `config.compare` names arms, seeds and markets.
-        raw: The configuration with secrets unresolved.
+        given: The experiment; `given.config.compare` names arms, seeds and markets.
         jobs: Runs the cells.
         console: Where to print.
-        overrides: What was given beside the defaults, recorded as a tag.
 
     Raises:
         WorkbenchError: Bad settings, a name that is taken, or a cell that failed.
     """
-    home, console = home_folder(), console or WorkbenchConsole()
+    config, home, console = given.config, given.home, console or WorkbenchConsole()
     check_device(config.model.device)
     name = config.output or f"compare_{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{secrets.token_hex(2)}"
     check_output_name(name)
@@ -118,8 +109,7 @@ def compare(
     goes_on = kept is not None
     if kept is None:
         kept = _begin(config, folder, plan, look)
-    params = raw or record_of(config)
-    record = ComparisonRecord.open(config.tracking, home, name, params, goes_on, overrides)
+    record = ComparisonRecord.open(config.tracking, home, name, given.raw, goes_on, given.overrides)
     console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
     with record:
         results = _run_cells(cells, kept["limits"], jobs, folder, record, console)

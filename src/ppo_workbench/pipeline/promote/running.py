@@ -45,6 +45,7 @@ from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.metadata import Metadata, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.compare.cell import audit_counts
+from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.document import references
 from ppo_workbench.pipeline.models.stored import home_folder, open_bars_with_test
 from ppo_workbench.pipeline.promote.contender import (
@@ -68,7 +69,7 @@ from ppo_workbench.pipeline.promote.evidence import (
 from ppo_workbench.pipeline.promote.floors import check_floors
 from ppo_workbench.pipeline.promote.succession import check_succession
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
-from ppo_workbench.pipeline.train.outcome import bars_of, record_of
+from ppo_workbench.pipeline.train.outcome import bars_of
 from ppo_workbench.records.registry import (
     CHALLENGER,
     CHAMPION,
@@ -110,14 +111,11 @@ class Promotion:
     champion: ArtifactPaths | None
 
 
-def promote(
-    config: Config, raw: Mapping[str, Any] | None = None, console: WorkbenchConsole | None = None
-) -> Promotion:
+def promote(asked: Config | Given, console: WorkbenchConsole | None = None) -> Promotion:
     """Carry out `task=promote`; a refusal is a result, see `refuse`.
 
     Args:
-        config: Its `promote` section; bars, rules and model are those of the study's trials.
-        raw: The same with secrets unresolved, for the record.
+        asked: Its `promote` section; bars, rules and model are those of the study's trials.
         console: Where to print.
 
     Raises:
@@ -130,17 +128,16 @@ def promote(
         Interrupted: Ctrl-C; what is true then has been said.
         LedgerError: The look at the test cannot be recorded.
     """
-    console = console or WorkbenchConsole()
-    home, name = home_folder(), _output(config)
+    given, console = Given.of(asked), console or WorkbenchConsole()
+    config, home, name = given.config, given.home, _output(given.config)
     check_result_path(config.result_json)
     with promotion_lock(home, name), _interruptible(console, home, name):
         check_writable(_champions(home))
         finish_exchange(_champions(home), name)
         run = _Promotion(config, home, console)
-        record = raw or record_of(config)
         tags = {"task": "promote", "study": run.study.name, "profile": run.profile.value}
         title = f"promotion of {name}"
-        with open_tracker(config.tracking, home, title, record, tags) as tracker:
+        with open_tracker(config.tracking, home, title, given.raw, tags) as tracker:
             # A promotion that was killed after its exchange of files did not come to this.
             register(config.tracking, home, name, _reigning(_champions(home), name))
             found = run.carry_out(tracker)

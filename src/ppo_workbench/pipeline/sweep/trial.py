@@ -27,6 +27,7 @@ from ppo_workbench.delivery.metadata import Scorecards
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
+from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
@@ -234,17 +235,16 @@ def _check_windows(count: int, sessions: int) -> None:
         )
 
 
-def run_trial(config: Config, raw: Mapping[str, Any], home: Path) -> float:
+def run_trial(given: Given) -> float:
     """Train all seeds of one trial, report to the study, and tell its end.
 
     Args:
-        config: The trial's experiment; `config.trial` names study and number.
-        raw: The configuration with secrets unresolved.
-        home: The workbench's home folder.
+        given: The trial's experiment; `given.config.trial` names study and number.
 
     Returns:
         The first objective; the pessimistic bound of what was reached when it was pruned.
     """
+    config, raw, home = given.config, given.raw, given.home
     trial = config.trial
     assert trial.study is not None
     assert trial.number is not None

@@ -2,15 +2,14 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ppo_workbench.config import Config, RewardConfig
-from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.artifact import ArtifactPaths
-from ppo_workbench.delivery.describe import describe_data, plain, utc
+from ppo_workbench.delivery.describe import describe_data, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
 from ppo_workbench.learning.progress import WorkbenchConsole, command_line
 from ppo_workbench.learning.training import TrainingResult
@@ -227,12 +226,6 @@ def bars_of(experiment: Experiment, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return which bars an experiment is on, for its record; a path stays unresolved."""
     path = raw.get("data", {}).get("path")
     return describe_data(experiment).model_dump(mode="json") | {"path": path}
-
-
-def record_of(config: Config) -> dict[str, Any]:
-    """Return the record of a configuration from Python; the command line hands in its own."""
-    recorded: dict[str, Any] = masked(plain(asdict(config)))
-    return recorded
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
