@@ -34,6 +34,7 @@ from ppo_workbench.trading.following import (
     order_after,
     reasons_when_short,
 )
+from ppo_workbench.trading.observation import observe_mask
 from ppo_workbench.trading.step import refresh
 
 PARTS = (1.0, 1.0, 1.0, 1.0, 0.6, 0.3, 0.01, 0.0)
@@ -134,7 +135,7 @@ class Oracle:
         self.a: Any = seed_accounts(1, 0)[0]
         self.begun = self.short = False
         self.start = self.ordered = market.space.flat_rung
-        self.target = 0.0
+        self.target, self.last = 0.0, 0
         self.observation = np.zeros(market.observation_size, np.float32)
         self.mask = np.zeros(market.space.size, np.bool_)
         self.reasons = np.zeros(market.space.size, np.int64)
@@ -152,14 +153,15 @@ class Oracle:
         a["rung"], self.short, self.target = space.flat_rung, False, float(a["shares"])
         if self.target:
             price = (float(a["equity"]) - float(a["cash"])) / self.target
-            a["rung"], self.short = level_of(a, price, space.levels, p)
+            bar = self.experiment.market.bars[self.last]
+            a["rung"], self.short = level_of(a, bar, price, space.levels, p)
         self.start = self.ordered = int(a["rung"])
 
     def decide(self, t: int, account: Account) -> tuple[int, float]:
         """Return action and order at the close of bar `t`."""
         market, a = self.experiment.market, self.a
         p, levels = market.params[0], market.space.levels
-        rows = market.bars[t - 1 : t + 1]
+        rows, self.last = market.bars[t - 1 : t + 1], t
         flow = sum(x.signed for x in account.cash_flows if x.is_transfer)
         income = sum(x.signed for x in account.cash_flows if not x.is_transfer)
         mark = np.nan if account.high_water_mark is None else account.high_water_mark
@@ -185,6 +187,7 @@ class Oracle:
         if self.short:
             reasons_when_short(a, rows[1], levels, p, self.reasons)
             self.mask = self.reasons == 0
+            observe_mask(self.mask, p, self.observation)
         w = self.weights
         self.logits = forward_row(
             self.observation, w.sizes, w.flat, w.activation, self.scratch

@@ -37,6 +37,7 @@ _MARKETS: dict[str, tuple[str, ...]] = {
     "minutes": (*LADDER, FIVE, "env.fill=next_open"),
     "coins": (*LADDER, "market.lot=0", "market.minimum_order=0", "env.action_set=target", FIVE),
     "bits": (*LADDER, FIVE, "env.action_set=target", "env.observe_mask=true"),
+    "sized": (*LADDER, FIVE, "env.sizing=volatility", "risk.stop_loss.enabled=true"),
     "long only": ("env.allow_short=false", "env.exposure_levels=[0,1]", *LADDER),
 }
 

@@ -104,6 +104,9 @@ def _busy(rows: Walk, fills: int) -> None:
         ),
         (
             "risk.daily_loss.flatten=true",
+            *("risk.stop_loss.enabled=true", "risk.stop_loss.loss_frac=0.003"),
+            *("risk.take_profit.enabled=true", "risk.take_profit.gain_frac=0.003"),
+            *("env.sizing=volatility", "env.volatility_target_annual_frac=0.05"),
             "risk.drawdown.caution_frac=0.01",
             "risk.drawdown.flatten_frac=0.02",
             "risk.drawdown.pause_bars=60",

@@ -64,6 +64,8 @@ EVERYTHING = (
     "risk.intraday_margin.margin_frac=0.9",
     "costs=us_equity",
     "costs.cash_interest_annual_bps=300",
+    *("risk.stop_loss.enabled=true", "risk.stop_loss.loss_frac=0.004"),
+    *("risk.take_profit.enabled=true", "risk.take_profit.gain_frac=0.004"),
 )
 # Contracts, tenths of them and smallest orders; a spread of a tick that is felt.
 COUNTED = {
@@ -76,6 +78,7 @@ COUNTED = {
         *("market.tick=5", "costs.fee_per_share_usd=1.5"),
     ),
 }
+SIZED = ("env.sizing=volatility", "env.volatility_target_annual_frac=0.08")
 MASKS = (
     "trading.rules",
     "trading.market_rules",
@@ -141,7 +144,7 @@ def test_masked_arms_break_nothing(data: str, risk: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "extra"),
-    [(data, extra) for data in ("synthetic", "sp500") for extra in ((), ("market.lot=0",))]
+    [(data, extra) for data in ("synthetic", "sp500") for extra in ((), ("market.lot=0",), SIZED)]
     + list(COUNTED.items()),
 )
 def test_masked_and_rejected_arms_break_nothing_with_every_rule_on(

@@ -113,6 +113,9 @@ PLANTS = {
         bars={"missing": {5: 6, 14: 5, 19: 1}},
     ),
     "cooldown": Plant({2: 1.0, 4: 0.0, 6: 1.0, 8: 0.0, 30: 1.0}, [6], closes={4: 99.0}),
+    # Enlarged at 99: the average of 1,000 shares at 100 and about as many at 99 is 99.5.
+    "stop_loss": Plant({2: 1.0, 4: 2.0, 9: 0.0}, [8], closes={4: 99.0, 6: 97.6, 8: 97.4}),
+    "take_profit": Plant({2: -1.0, 8: 0.0}, [6, 7], closes={6: 95.0}),
 }
 
 

@@ -20,7 +20,7 @@ from tests.trading.builders import (
     only,
 )
 
-from ppo_workbench.config import ActionSet, Config, ForbiddenAction
+from ppo_workbench.config import ActionSet, Config, ForbiddenAction, Sizing
 from ppo_workbench.trading.rules import (
     BIT,
     PARAMS_DTYPE,
@@ -186,6 +186,7 @@ def _by_market(rule: str, action: int = BUY) -> Case:
     return Case(action, bar={"rule_bits": BIT[rule]})
 
 
+_HELD = {"shares": 1000.0, "cash": 0.0, "rung": 2}
 _LEVERED = {"risk__capital__max_gross_exposure": 4.0, "risk__concentration__max_exposure": 4.0}
 CASES = {
     "halt": _by_market("halt"),
@@ -218,6 +219,8 @@ CASES = {
     ),
     "gap": Case(bar={"rule_bits": BIT["gap"]}),
     "cooldown": Case(state={"cooldown_left": 1}),
+    "stop_loss": Case(HOLD, state=_HELD | {"average_price": 100 / 0.98 + 0.01}),
+    "take_profit": Case(HOLD, state=_HELD | {"average_price": 100 / 1.04 - 0.01}),
 }
 
 
@@ -248,6 +251,8 @@ def test_rule_switched_off_lets_the_same_action_pass(rule: str) -> None:
         ("liquidity", {"bar": {"mean_notional": math.inf}}),  # no volume in the data: no rule
         ("order_rate", {"state": {"session_opens": 3}}),
         ("cooldown", {"state": {"cooldown_left": 0}}),
+        ("stop_loss", {"state": _HELD | {"average_price": 100 / 0.98 - 0.01}}),
+        ("take_profit", {"state": _HELD | {"average_price": 100 / 1.04 + 0.01}}),
     ],
 )
 def test_rule_at_its_limit_lets_the_action_pass(rule: str, change: dict[str, Any]) -> None:
@@ -256,7 +261,9 @@ def test_rule_at_its_limit_lets_the_action_pass(rule: str, change: dict[str, Any
     assert near.account(rule, enabled=True).legal()[case.action]
 
 
-@pytest.mark.parametrize("rule", ["session_flatten", "drawdown", "daily_loss"])
+@pytest.mark.parametrize(
+    "rule", ["session_flatten", "drawdown", "daily_loss", "stop_loss", "take_profit"]
+)
 @pytest.mark.parametrize("kind", list(ActionSet))
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_flatten_rule_while_held_leaves_only_what_flattens(
@@ -275,6 +282,8 @@ def test_flatten_rule_while_held_leaves_only_what_flattens(
         rows["rule_bits"] = BIT[rule]
     elif rule == "drawdown":
         account.state["pause_left"], account.state["flatten_drawdown"] = 9, 1
+    elif rule in ("stop_loss", "take_profit"):
+        account.state["average_price"] = 100.0 + (5 if rule == "stop_loss" else -5) * side
     else:
         account.state["session_equity"] = 2 * account["equity"]
     flattens = (2 - towards) if kind is ActionSet.step else 1 + levels.index(0.0)
@@ -478,3 +487,34 @@ def test_holding_on_by_a_rejected_order_under_a_flatten_rule_is_a_violation(rule
     assert names(int(out["rejected"])) == {rule, "locate"}
     assert out["fill_quantity"] == 0.0
     assert names(int(out["violated"])) == {rule}
+
+
+def test_stop_loss_closes_at_the_next_fill_and_lets_the_account_open_again() -> None:
+    config = only("stop_loss", risk__stop_loss__loss_frac=0.02)
+    account = Account(config, bar_rows([100.0, 100.0, 97.9, 97.0, 97.0, 97.0]))
+    account.step(BUY)
+    assert account.blocked(HOLD) == set()
+    account.step(HOLD)  # the close is 97.9
+    assert account.legal() == [True, False, False]
+    account.step(SELL)
+    assert account["equity"] == pytest.approx(100_000 - 1000 * 3.0)  # filled at 97, not at 98
+    assert account.legal() == [True, True, True]
+    account.step(BUY)
+    assert account.blocked(HOLD) == set()
+
+
+def test_volatility_sizing_scales_orders_down_alone() -> None:
+    # A year of the training bars moves ten times as much as a bar: .1 a year is .01 a bar.
+    config = configure(
+        env__sizing=Sizing.volatility,
+        env__volatility_target_annual_frac=0.1,
+        reward__bar_volatility_frac=0.001,
+        reward__annual_volatility_frac=0.01,
+    )
+    for sigma, expected in ((0.005, 1000), (0.01, 1000), (0.02, 500), (0.04, 250), (0.0, 1000)):
+        account = Account(config, bar_rows([100.0] * 4, sigma=sigma))
+        account.step(BUY)
+        assert account["shares"] == expected, sigma
+        account.rows["sigma"] = 0.08
+        account.step(HOLD)  # what is held is not rebalanced
+        assert account["shares"] == expected, sigma

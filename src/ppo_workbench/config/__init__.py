@@ -24,6 +24,7 @@ from ppo_workbench.config.choices import Schedule as Schedule
 from ppo_workbench.config.choices import ScoredSplit as ScoredSplit
 from ppo_workbench.config.choices import Select as Select
 from ppo_workbench.config.choices import Severity as Severity
+from ppo_workbench.config.choices import Sizing as Sizing
 from ppo_workbench.config.choices import Task as Task
 from ppo_workbench.config.choices import TimestampConvention as TimestampConvention
 from ppo_workbench.config.choices import Volume as Volume

@@ -68,6 +68,13 @@ class ActionSet(Enum):
     target = "target"
 
 
+class Sizing(Enum):
+    """What an order of a level is worth (docs/rules.md)."""
+
+    level = "level"
+    volatility = "volatility"
+
+
 class Fill(Enum):
     """Where an order decided at the close of bar t is filled."""
 

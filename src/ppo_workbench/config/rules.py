@@ -226,6 +226,24 @@ class GapRule:
 
 
 @dataclass
+class StopLossRule:
+    """A position that has lost this share of its average price at a close has to be closed."""
+
+    enabled: bool = False
+    severity: Severity = Severity.house
+    loss_frac: Fraction = 0.02
+
+
+@dataclass
+class TakeProfitRule:
+    """A position that has gained this share of its average price at a close has to be closed."""
+
+    enabled: bool = False
+    severity: Severity = Severity.house
+    gain_frac: Positive = 0.04
+
+
+@dataclass
 class RiskConfig:
     """The mask rules, in the order in which they are asked."""
 
@@ -253,3 +271,5 @@ class RiskConfig:
     order_rate: OrderRateRule = field(default_factory=OrderRateRule)
     cooldown: CooldownRule = field(default_factory=CooldownRule)
     gap: GapRule = field(default_factory=GapRule)
+    stop_loss: StopLossRule = field(default_factory=StopLossRule)
+    take_profit: TakeProfitRule = field(default_factory=TakeProfitRule)

@@ -13,6 +13,7 @@ from ppo_workbench.config.choices import (
     Learner,
     ModelType,
     Schedule,
+    Sizing,
 )
 from ppo_workbench.config.ranges import Fraction, Horizon, NonNegative, Positive
 
@@ -29,6 +30,8 @@ class EnvConfig:
         default_factory=lambda: [-1.0, 0.0, 1.0]
     )
     allow_short: bool = True
+    sizing: Sizing = Sizing.level
+    volatility_target_annual_frac: Positive = 0.1
     fill: Fill = Fill.next_open
     forbidden_action: ForbiddenAction = ForbiddenAction.reject
     mask_rules: bool = True

@@ -343,7 +343,8 @@ class Decider:
         a["rung"], self._short = self.space.flat_rung, False
         if memory.shares != 0.0:
             price = (memory.equity - memory.cash) / memory.shares
-            a["rung"], self._short = level_of(a, price, self.space.levels, self.params[0])
+            bar, p = self.market.rows[1], self.params[0]
+            a["rung"], self._short = level_of(a, bar, price, self.space.levels, p)
         self._start = self._ordered = int(a["rung"])
         self._target = memory.shares
 

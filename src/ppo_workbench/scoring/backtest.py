@@ -236,7 +236,7 @@ def backtest(
     params = market.params.copy()
     if policy.unconstrained:
         params["enabled"] &= params["impossible"]
-        params["reduced_size"] = 1.0
+        params["reduced_size"], params["target_sigma"] = 1.0, 0.0
     weights = policy.weights or _NO_WEIGHTS
     accounts = seed_accounts(1, policy.seed)
     begin_episode(accounts[0], market.bars, split.start, split.stop, params[0])

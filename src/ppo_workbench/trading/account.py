@@ -136,6 +136,19 @@ def sized_shares(exposure: float, equity: float, price: float, rate: float, p: A
 
 
 @kernel
+def order_size(a: Any, bar: Any, p: Any) -> float:
+    """Return the share of its level that an order decided at this close is sized at.
+
+    Less after a drawdown, and with `env.sizing=volatility` where the bars move more than the
+    target.
+    """
+    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    if p.target_sigma > 0.0 and bar.sigma > p.target_sigma:
+        size *= p.target_sigma / bar.sigma
+    return size
+
+
+@kernel
 def too_small(held: float, shares: float, p: Any) -> bool:
     """Tell whether going from `held` to `shares` is less than an order may be; never to 0."""
     # Sums of lots such as 0.1 are off by rounding.

@@ -16,7 +16,13 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import accrue, begin_session, book_fill, update_ladder
+from ppo_workbench.trading.account import (
+    accrue,
+    begin_session,
+    book_fill,
+    order_size,
+    update_ladder,
+)
 from ppo_workbench.trading.broker import resolve_action
 from ppo_workbench.trading.rewards import begin_returns
 from ppo_workbench.trading.rules import (
@@ -81,7 +87,7 @@ def adopt_account(a: Any, rows: Records, levels: Floats, p: Any, report: Any) ->
         a.session_equity = equity - report.session_pnl
     if report.shares != 0.0:
         a.average_price = price if np.isnan(report.average_price) else report.average_price
-    a.rung, short = level_of(a, price, levels, p)
+    a.rung, short = level_of(a, rows[1], price, levels, p)
     return short
 
 
@@ -131,7 +137,7 @@ def follow_account(
         price = fills[0, FILL_PRICE]
     held, expected = a.shares, a.shares
     if ordered != start:
-        size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+        size = order_size(a, decided, p)
         closer = not is_increase(start, ordered, p.flat_rung)
         expected = desired_shares(a, decided, levels[ordered] * size, closer, price, p)
     if bar.trades == 0 and same_shares(report.shares, held):
@@ -144,7 +150,7 @@ def follow_account(
     elif ordered != start and filled:
         a.rung, short = ordered, False
     elif not same_shares(a.shares, held):  # else rejected, not filled yet, or nothing ordered
-        a.rung, short = level_of(a, bar.close, levels, p)
+        a.rung, short = level_of(a, bar, bar.close, levels, p)
     equity = a.cash + a.shares * bar.close
     if not np.isnan(report.session_pnl) and equity - a.session_equity != report.session_pnl:
         a.session_equity = equity - report.session_pnl
@@ -232,7 +238,7 @@ def is_dust(a: Any, price: float, p: Any) -> bool:
 
 
 @kernel
-def level_of(a: Any, price: float, levels: Floats, p: Any) -> tuple[int, bool]:
+def level_of(a: Any, bar: Any, price: float, levels: Floats, p: Any) -> tuple[int, bool]:
     """Return the rung that the position stands on, and whether it stands short of it.
 
     A level reaches `BAND_FRAC` of the way to each of its neighbours, the outermost one without
@@ -245,7 +251,7 @@ def level_of(a: Any, price: float, levels: Floats, p: Any) -> tuple[int, bool]:
     side = 1 if a.shares > 0.0 else -1
     last = p.n_levels - 1 if side > 0 else 0
     equity = a.cash + a.shares * price
-    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    size = order_size(a, bar, p)
     exposure = abs(a.shares) * price / equity / size if equity > 0.0 else np.inf
     rung = flat
     while rung != last and abs(levels[rung]) < exposure:
@@ -310,7 +316,7 @@ def order_after(
     a.rung = start
     rung = resolve_action(a, bar, action, reasons, p, out)
     a.rung = stands
-    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    size = order_size(a, bar, p)
     order[0], order[1], order[2] = levels[rung] * size, a.shares, a.drawdown
     if rung != start:
         closer = not is_increase(start, rung, p.flat_rung)

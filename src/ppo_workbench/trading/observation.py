@@ -7,6 +7,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Records, Singles
 from ppo_workbench.jit import kernel
+from ppo_workbench.trading.account import order_size
 
 ACCOUNT_FEATURES = (
     "exposure",
@@ -91,7 +92,7 @@ def observe_account(a: Any, bar: Any, p: Any, row: Singles) -> None:
     row[2] = np.log1p(float(a.bars_held))
     row[3] = in_deviations(a.equity / a.session_equity - 1.0, bar.sigma, a.session_bars)
     row[4] = (1.0 - a.equity / a.peak) / p.annual_volatility if a.equity < a.peak else 0.0
-    row[5] = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    row[5] = order_size(a, bar, p)
     deviation = np.sqrt(a.sharpe_b)
     row[6] = a.sharpe_a / max(deviation, 0.1) * np.sqrt(2.0 / p.sharpe_decay)
     row[7] = deviation

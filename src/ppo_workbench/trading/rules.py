@@ -19,11 +19,18 @@ from ppo_workbench.config import (
     ForbiddenAction,
     RiskConfig,
     Severity,
+    Sizing,
     settled,
 )
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Records
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import DAY_TRADE_SESSIONS, cost_rate, sized_shares, too_small
+from ppo_workbench.trading.account import (
+    DAY_TRADE_SESSIONS,
+    cost_rate,
+    order_size,
+    sized_shares,
+    too_small,
+)
 from ppo_workbench.trading.actions import ActionSpace, is_second_hold, target_rung
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 
@@ -51,6 +58,8 @@ RULE_NAMES = (
     "order_rate",
     "cooldown",
     "gap",
+    "stop_loss",
+    "take_profit",
 )
 BIT = {name: 1 << k for k, name in enumerate(RULE_NAMES)}
 
@@ -77,8 +86,11 @@ LIQUIDITY = BIT["liquidity"]
 ORDER_RATE = BIT["order_rate"]
 COOLDOWN = BIT["cooldown"]
 GAP = BIT["gap"]
+STOP_LOSS = BIT["stop_loss"]
+TAKE_PROFIT = BIT["take_profit"]
 
 STOPPED = HALT | CLOSED_SESSION
+EXITS = STOP_LOSS | TAKE_PROFIT
 MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP
 
 _INTEGERS = (
@@ -96,6 +108,7 @@ _FLOATS = (
     "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
     "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
+    "stop_loss", "take_profit", "target_sigma",
     *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
     "bar_volatility", "annual_volatility", "observation_clip",
 )  # fmt: skip
@@ -213,6 +226,8 @@ def _risk_params(config: Config) -> dict[str, float]:
         "drawdown_flatten": risk.drawdown.flatten_frac,
         "drawdown_pause": settled(risk.drawdown.pause_bars),
         "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
+        "stop_loss": risk.stop_loss.loss_frac,
+        "take_profit": risk.take_profit.gain_frac,
         "max_volume_frac": risk.liquidity.max_volume_frac,
         "max_opens": risk.order_rate.max_opens_per_session,
         "cooldown_bars": risk.cooldown.bars_after_loss,
@@ -223,10 +238,14 @@ def _reward_params(config: Config) -> dict[str, float]:
     weights = {f"w_{name}": weight for name, weight in reward_weights(config.reward).items()}
     reward = config.reward
     halflife = settled(reward.differential_sharpe_halflife_bars)
+    volatility = settled(reward.bar_volatility_frac)
+    annual = settled(reward.annual_volatility_frac)
+    target = config.env.volatility_target_annual_frac * volatility / annual
     return weights | {
+        "target_sigma": target if config.env.sizing is Sizing.volatility else 0.0,
         "sharpe_decay": 1.0 - 0.5 ** (1.0 / halflife),
-        "bar_volatility": settled(reward.bar_volatility_frac),
-        "annual_volatility": settled(reward.annual_volatility_frac),
+        "bar_volatility": volatility,
+        "annual_volatility": annual,
     }
 
 
@@ -255,6 +274,12 @@ def flatten_bits(a: Any, bar: Any, p: Any) -> int:
         bits |= DRAWDOWN
     if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
         bits |= DAILY_LOSS
+    if p.enabled & EXITS != 0 and a.average_price > 0.0:
+        gain = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
+        if gain <= -p.stop_loss:
+            bits |= STOP_LOSS
+        if gain >= p.take_profit:
+            bits |= TAKE_PROFIT
     return bits & p.enabled
 
 
@@ -361,7 +386,7 @@ def action_reasons(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
     flatten = flatten_bits(a, bar, p)
     held = a.rung != p.flat_rung
     no_increase = -1
-    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    size = order_size(a, bar, p)
     for action in range(row.shape[0]):
         target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, flatten != 0)
         if stopped != 0:

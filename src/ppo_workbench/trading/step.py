@@ -12,6 +12,7 @@ from ppo_workbench.trading.account import (
     accrue,
     begin_session,
     fill,
+    order_size,
     update_ladder,
 )
 from ppo_workbench.trading.broker import resolve_action
@@ -80,7 +81,7 @@ def step_one(
     equity_before, held = a.equity, a.shares
     price = bar.close if p.fill_next_close != 0 else bar.open
     if rung != a.rung:
-        size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+        size = order_size(a, decided, p)
         closer = not is_increase(a.rung, rung, p.flat_rung)
         shares = desired_shares(a, decided, levels[rung] * size, closer, price, p)
         if abs(shares) <= abs(held) and shares * held >= 0.0:  # no order of the size asked for

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from ppo_workbench.config import Config, ForbiddenAction
+from ppo_workbench.config import Config, ForbiddenAction, Sizing
 from ppo_workbench.config.files import write_whole
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
@@ -204,6 +204,8 @@ def audited(
     config = opened.config
     executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
     free = executes or policy.unconstrained
+    if policy.unconstrained:  # it holds its level whatever the volatility
+        config = replace(config, env=replace(config.env, sizing=Sizing.level))
     masked = policy.use_mask and config.env.masks_rules
     return audit_counts(
         [

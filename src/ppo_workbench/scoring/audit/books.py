@@ -17,6 +17,7 @@ from ppo_workbench.config import (
     Fill,
     ForbiddenAction,
     MarketConfig,
+    Sizing,
     settled,
 )
 from ppo_workbench.config.arrays import Bools, Floats, Ints
@@ -258,6 +259,26 @@ def so_far_in_session(counted: Floats, trace: Trace) -> Floats:
     return np.concatenate(([0.0], sums[:-1]))
 
 
+def entry_gains(books: Ledger, close: Floats) -> Floats:
+    """Return what the position has gained on its average price, a fraction (n,); 0 while flat.
+
+    Args:
+        books: The rebuilt account.
+        close: float64 (n,), prices at the decisions.
+    """
+    average, prices = 0.0, np.zeros(len(close))
+    for row in np.flatnonzero(books.quantity):
+        held, shares = books.held[row], books.shares[row]
+        if shares == 0.0 or held * shares <= 0.0:  # closed, opened or turned
+            average = books.price[row] if shares != 0.0 else 0.0
+        elif abs(shares) > abs(held):
+            paid = abs(held) * average + (abs(shares) - abs(held)) * books.price[row]
+            average = paid / abs(shares)
+        prices[row + 1 :] = average
+    growth = np.divide(close, prices, out=np.ones_like(close), where=prices > 0)
+    return (growth - 1.0) * np.sign(books.held)
+
+
 @dataclass(frozen=True)
 class Trips:
     """What the closed round trips leave behind.
@@ -320,7 +341,7 @@ def orders(
         at: The decisions.
         books: The rebuilt account.
         flatten: bool (n,), a flatten rule is in force and the market trades.
-        size: float64 (n,), share of the level that the drawdown ladder allows.
+        size: float64 (n,), share of the level that an order is sized at.
         config: Gives levels, action set, costs and how orders are counted.
     """
     levels = exposure_levels(config)
@@ -408,6 +429,15 @@ def _target_shares(
     target = np.where(same_side, np.sign(target) * clamp, target)
     kept = np.where(same_side, held, 0.0)
     return np.where(below_minimum(held, target, config.market), kept, target)
+
+
+def volatility_size(at: Decisions, config: Config) -> Floats:
+    """Return the share of a level that volatility sizing leaves, float64 (n,)."""
+    if config.env.sizing is not Sizing.volatility:
+        return np.ones(len(at.row))
+    reward, target = config.reward, config.env.volatility_target_annual_frac
+    a_bar = target * settled(reward.bar_volatility_frac) / settled(reward.annual_volatility_frac)
+    return np.minimum(np.divide(a_bar, at.sigma, out=np.ones_like(at.sigma), where=at.sigma > 0), 1)
 
 
 def ladder_size(reduced: Bools, config: Config, enforced: bool) -> Floats:

@@ -50,6 +50,7 @@ class Case:
     size: Floats
     stopped: Bools
     daily_loss: Bools
+    gains: Floats
     flatten: Bools
 
 
@@ -184,6 +185,20 @@ def _daily_loss(case: Case) -> Iterator[Finding]:
     yield _no_increase(case, case.daily_loss, state)
     if rule.flatten:
         yield _must_be_flat(case, case.daily_loss, state)
+
+
+def _stop_loss(case: Case) -> Iterator[Finding]:
+    limit, gains = case.config.risk.stop_loss.loss_frac, case.gains
+    yield _must_be_flat(
+        case, gains <= -limit, lambda row: f"the position had lost {-gains[row]:.6g}"
+    )
+
+
+def _take_profit(case: Case) -> Iterator[Finding]:
+    limit, gains = case.config.risk.take_profit.gain_frac, case.gains
+    yield _must_be_flat(
+        case, gains >= limit, lambda row: f"the position had gained {gains[row]:.6g}"
+    )
 
 
 def _capital(case: Case) -> Iterator[Finding]:
@@ -382,4 +397,6 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "order_rate": _order_rate,
     "cooldown": _cooldown,
     "gap": _gap,
+    "stop_loss": _stop_loss,
+    "take_profit": _take_profit,
 }

@@ -32,11 +32,13 @@ from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.books import (
     carry_scale,
     decisions,
+    entry_gains,
     exposure_levels,
     ladder,
     ladder_size,
     orders,
     rebuild,
+    volatility_size,
 )
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
 from ppo_workbench.scoring.audit.rules import (
@@ -228,10 +230,16 @@ def _case(
         flatten |= state.paused
     if risk.daily_loss.enabled and risk.daily_loss.flatten:
         flatten |= lost
+    gains = entry_gains(books, at.close)
+    if risk.stop_loss.enabled:
+        flatten |= gains <= -risk.stop_loss.loss_frac
+    if risk.take_profit.enabled:
+        flatten |= gains >= risk.take_profit.gain_frac
     size = ladder_size(state.reduced, config, enforced)
-    asked = orders(trace, at, books, flatten & ~stopped, size, config)
+    sized = size * volatility_size(at, config)
+    asked = orders(trace, at, books, flatten & ~stopped, sized, config)
     return Case(
-        trace, bars, config, facts, at, books, asked, state, size, stopped, lost,
+        trace, bars, config, facts, at, books, asked, state, size, stopped, lost, gains,
         flatten & ~stopped,
     )  # fmt: skip
 
