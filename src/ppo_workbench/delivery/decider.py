@@ -178,6 +178,8 @@ class Decider:
             market.take(bar, start)
             market.needed = max(market.needed - 1, 0)
         self._number_sessions()
+        if self._begun and self._last is None:  # taken over before the market was known
+            self._stand()
 
     def start_of(self, bar: Bar, now: datetime | None) -> int | None:
         """Return the start of a bar, UTC nanoseconds; None where it lies after the clock."""
@@ -340,13 +342,16 @@ class Decider:
         self._day, self._begun, self._last = (memory.session_date - _EPOCH).days, True, None
         a["session"], a["opened_session"] = 0, 0 if memory.opened_in_session else -2
         self._number_sessions()
-        a["rung"], self._short = self.space.flat_rung, False
-        if memory.shares != 0.0:
-            price = (memory.equity - memory.cash) / memory.shares
-            bar, p = self.market.rows[1], self.params[0]
+        self._stand()
+
+    def _stand(self) -> None:
+        """Put what another Decider has led on its level; how large one is may ask the market."""
+        a, bar, p = self.accounts[0], self.market.rows[1], self.params[0]
+        a["rung"], self._short, self._target = self.space.flat_rung, False, float(a["shares"])
+        if self._target != 0.0:
+            price = (float(a["equity"]) - float(a["cash"])) / self._target
             a["rung"], self._short = level_of(a, bar, price, self.space.levels, p)
         self._start = self._ordered = int(a["rung"])
-        self._target = memory.shares
 
     def _account_document(self) -> dict[str, Any] | None:
         memory = self.account_memory()

@@ -398,7 +398,7 @@ def _breakable(case: Case) -> Ints:
     held = case.books.held
     shares = held + case.orders.quantity
     adds = (np.abs(shares) > np.abs(held)) | (shares * held < 0.0)
-    names = ["session_flatten", "drawdown"]
+    names = ["session_flatten", "drawdown", "stop_loss", "take_profit"]
     names += ["daily_loss"] if case.config.risk.daily_loss.flatten else []
     flatten = sum(1 << k for k, name in enumerate(CHECKS) if name in names)
     return np.where(adds, -1, np.where(shares != 0.0, flatten, 0))
