@@ -30,7 +30,7 @@ STEPS = 300_000
 TWO_ARMS = tuple(f"~compare.arms.{arm}" for arm in ("names", "bits", "penalty", "execute"))
 MARKETS = (
     *("levels_3", "levels_5", "volatility_off", "volatility_09", "volatility_07"),
-    *("no_open_350", "conservative", "aggressive"),
+    *("volatility_05", "conservative", "aggressive"),
 )
 ALONE = (*TWO_ARMS, *(f"~compare.markets.{market}" for market in MARKETS))
 RUNS: dict[str, tuple[str, ...]] = {
@@ -44,7 +44,7 @@ SHARES = {
     "main": 0.142,
     "volatility_09": 0.369,
     "volatility_07": 0.608,
-    "no_open_350": 0.752,
+    "volatility_05": 0.799,
 }
 TITLES = {
     "masked": "masked: rules and second names",
