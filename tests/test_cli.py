@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ppo_workbench.config import (
     PromotionError,
 )
 from ppo_workbench.config.machine import config_folder
+from ppo_workbench.pipeline.given import Given
 
 CANARY = "postgresql://user:canary-7f3a@host/db"
 
@@ -38,14 +39,8 @@ class FakePipeline:
     calls: list[tuple[Config, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     error: BaseException | None = None
 
-    def run(
-        self,
-        config: Config,
-        raw: dict[str, Any],
-        choices: dict[str, str],
-        overrides: Sequence[str] = (),
-    ) -> float:
-        self.calls.append((config, raw, choices))
+    def run(self, given: Given) -> float:
+        self.calls.append((given.config, dict(given.raw), dict(given.choices)))
         if self.error is not None:
             raise self.error
         return 1.5

@@ -141,7 +141,12 @@ def test_comparison_costs_one_look_an_arm_that_is_scored_on_the_market(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted: list[int] = []
-    monkeypatch.setattr(cell_tests, "open_range", lambda *given: counted.append(given[-1]))
+
+    def open_range(*given: Any) -> SimpleNamespace:
+        counted.append(given[-1])
+        return SimpleNamespace(start="", stop="", looks=given[-1], variants=given[-1])
+
+    monkeypatch.setattr(cell_tests, "open_range", open_range)
     config = compose(["task=compare", "compare=quick"])
     arms = [f"variant_{k}" for k in range(50)]
     config.compare.arms = {arm: [] for arm in arms}

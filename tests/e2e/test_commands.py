@@ -84,7 +84,7 @@ def test_run_is_complete_in_mlflow(trained: Workbench) -> None:
 
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "first"
-    assert run.data.params["model.learning_rate"] == "0.0003"
+    assert run.data.params["model.learning_rate"] == "0.03"
     assert run.data.params["risk.drawdown.flatten_frac"] == "0.04"
     assert run.data.params["model.gamma"] == "${env.gamma}"
     assert run.data.tags["model_type"] == "maskable_ppo"

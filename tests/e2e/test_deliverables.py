@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.workbench import TINY, Workbench
+from tests.e2e.workbench import TINY, TRADING, Workbench
 
 from ppo_workbench.config import Config, ScoredSplit
 from ppo_workbench.delivery.artifact import load_artifact, save_artifact
@@ -20,7 +20,7 @@ from ppo_workbench.scoring.targets import TOLD, SeedRun, stability
 
 ROOT = Path(__file__).parents[2]
 CHAMPION, BASELINE = "maskable_production_final", "ppo_baseline_final"
-SHORT = [*TINY, "budget.timesteps=768", "budget.evaluations=3", "tracking=none"]
+SHORT = [*TINY, *TRADING, "budget.timesteps=768", "budget.evaluations=3", "tracking=none"]
 GATE: dict[str, Any] = {
     "name": "audit",
     "passed": True,

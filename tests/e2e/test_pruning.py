@@ -17,6 +17,8 @@ SWEEP = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *TINY),
     *("data.synthetic.sessions=40", "hydra.launcher.n_jobs=1", "hydra.sweeper.n_trials=5"),
     *("budget.timesteps=512", "budget.evaluations=4", "tracking=none"),
+    # Settings that leave the start, which holds, within so few timesteps.
+    *("model.learning_rate=tag(log,interval(0.01,0.1))", "model.ent_coef=interval(3,9)"),
 ]
 # What the preset gives to its own pruner is taken back by null.
 ANOTHER = "min_resource: null, reduction_factor: null"

@@ -8,6 +8,7 @@ import pytest
 
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 TraceMaker = Callable[..., Trace]
 
@@ -29,7 +30,7 @@ def make_trace() -> TraceMaker:
             "mask": np.ones((n, 3), np.bool_),
             "blocked_by": np.zeros((n, 3), np.int64),
             "equity_usd": np.asarray(equity, np.float64),
-            "reward_components": np.zeros((n, 5)),
+            "reward_components": np.zeros((n, len(REWARD_NAMES))),
             "regime": np.zeros(n, np.int8),
             "undecided": np.zeros(n, np.bool_),
             "initial_equity_usd": 100.0,

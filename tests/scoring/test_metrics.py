@@ -17,6 +17,7 @@ from ppo_workbench.scoring.metrics import (
     sharpe_standard_error,
 )
 from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 TraceMaker = Callable[..., Trace]
 
@@ -133,7 +134,7 @@ def _bare(quantity: np.ndarray, price: np.ndarray, cost: np.ndarray, carry: np.n
         + np.cumsum(carry - cost - quantity * price)
         + np.cumsum(quantity) * price,
         exposure=zeros,
-        reward_components=np.zeros((n, 5)),
+        reward_components=np.zeros((n, len(REWARD_NAMES))),
         regime=np.zeros(n, np.int8),
         rejected=bits,
         violated=bits,

@@ -16,6 +16,7 @@ from ppo_workbench.reports.plots import (
     write_plots,
 )
 from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 TraceMaker = Callable[..., Trace]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -31,7 +32,7 @@ def test_write_plots_makes_png_files_for_any_length(
         blocked_by=rng.integers(0, 8, (rows, 3)),
         exposure=rng.choice([-1, 0, 1], rows),
         regime=rng.integers(0, 4, rows),
-        reward_components=rng.normal(size=(rows, 5)),
+        reward_components=rng.normal(size=(rows, len(REWARD_NAMES))),
     )
     paths = write_plots(trace, tmp_path / "new", "MaskablePPO, test")
     assert [path.name for path in paths] == [
@@ -82,7 +83,7 @@ def test_mask_figure_names_blocking_rules_with_their_share(make_trace: TraceMake
 def test_reward_figure_draws_running_sums_of_the_components_in_use(
     make_trace: TraceMaker,
 ) -> None:
-    rewards = np.zeros((3, 5))
+    rewards = np.zeros((3, len(REWARD_NAMES)))
     rewards[:, 1] = [-1, -2, -3]
     (axes,) = reward_figure(make_trace([100] * 3, reward_components=rewards), "x").axes
     assert np.asarray(axes.lines[0].get_ydata()).tolist() == [-1, -3, -6]

@@ -25,6 +25,7 @@ from ppo_workbench.reports.comparison.writing import (
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.trace import Trace
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 TraceMaker = Callable[..., Trace]
 BarsMaker = Callable[[Trace], Bars]
@@ -48,7 +49,7 @@ def trading(make_trace: TraceMaker) -> Trace:
     return make_trace(
         100 + np.cumsum(gains), close=close, fill_quantity=fills, fill_price=close,
         blocked_by=blocked, mask=blocked == 0, violated=violated,
-        regime=rng.integers(0, 4, n), reward_components=rng.normal(size=(n, 5)),
+        regime=rng.integers(0, 4, n), reward_components=rng.normal(size=(n, len(REWARD_NAMES))),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, probabilistic
 from ppo_workbench.scoring.stitch import paths, stitch
 from ppo_workbench.scoring.trace import Trace, TraceError
 from ppo_workbench.trading.experiment import prepare_fold_with_test, usable_bars
+from ppo_workbench.trading.rewards import REWARD_NAMES
 
 TraceMaker = Callable[..., Trace]
 DAY_NS = 86_400 * 10**9
@@ -67,7 +68,7 @@ def traded(seed: int, sessions: int, bars: int) -> Trace:
         carry_usd=carry,
         equity_usd=equity,
         exposure=held * close / equity,
-        reward_components=random.normal(0, 1, (n, 5)),
+        reward_components=random.normal(0, 1, (n, len(REWARD_NAMES))),
         regime=np.zeros(n, np.int8),
         rejected=random.integers(0, 8, n),
         violated=random.integers(0, 8, n),

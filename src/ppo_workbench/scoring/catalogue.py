@@ -39,7 +39,6 @@ CATALOGUE = {
     "sharpe_standard_error": Metric("Standard error of the Sharpe ratio", RATIO, LOWER, 0.0),
     "sharpe_low_95": Metric("Sharpe ratio, low end of 95 %", RATIO, HIGHER),
     "sharpe_high_95": Metric("Sharpe ratio, high end of 95 %", RATIO, HIGHER),
-    "curve_sharpe_annual": Metric("Sharpe ratio on validation, mean of training", RATIO, HIGHER),
     "sortino_annual": Metric("Sortino ratio, annual", RATIO, HIGHER),
     "calmar": Metric("Calmar ratio", RATIO, HIGHER),
     "max_drawdown_frac": Metric("Maximum drawdown", FRACTION, LOWER, 0.0),
@@ -72,12 +71,18 @@ CATALOGUE = {
 }
 
 
+# Of a comparison alone: the area under a training curve over its length.
+CURVES = {
+    "curve_sharpe_annual": Metric("Sharpe ratio on validation, mean of training", RATIO, HIGHER),
+}
+
+
 def metric(key: str) -> Metric:
     """Return a figure's entry; `violations/house` has that of `violations`.
 
     A figure that no scorecard has, such as one of an older document, is neither good nor bad.
     """
-    known = CATALOGUE.get(key.partition("/")[0])
+    known = CATALOGUE.get(key.partition("/")[0]) or CURVES.get(key)
     return known or Metric(key.replace("_", " "), RATIO, NEITHER)
 
 

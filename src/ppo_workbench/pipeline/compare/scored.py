@@ -22,6 +22,7 @@ from ppo_workbench.trading.experiment import (
 )
 
 VALIDATION = "validation"
+_SCORED = {"test": "the tests have", VALIDATION: "the validation has"}
 
 
 def folds_of(config: Config) -> tuple[Bars, list[Fold]]:
@@ -77,6 +78,7 @@ def check_sessions(config: Config, bars: Bars, folds: Sequence[Fold]) -> None:
     sessions = sum(len(np.unique(bars.session[start + 1 : stop])) for start, stop in tests)
     if sessions < LEAST_SESSIONS:
         raise ConfigError(
-            f"splits.{config.compare.split}_frac: what is scored has {sessions} sessions, a "
-            f"comparison needs {LEAST_SESSIONS} or more; give more bars or a larger share"
+            f"splits.{config.compare.split}_frac: {_SCORED[config.compare.split]} {sessions} "
+            f"sessions, a comparison needs {LEAST_SESSIONS} or more; give more bars or a larger "
+            "share"
         )
