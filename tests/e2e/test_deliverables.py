@@ -284,9 +284,10 @@ def test_rescore_elsewhere_allows_the_stated_tolerances(home: Path) -> None:
     }
 
 
-def test_figure_that_was_not_kept_differs() -> None:
-    found = {"sharpe_annual": 1.0, "cost_usd": 2.0}
-    assert differences({"sharpe_annual": 1.0}, found, exact=True) == {"cost_usd": (None, 2.0)}
+def test_recorded_figure_that_is_no_longer_there_differs_and_a_later_rules_does_not() -> None:
+    kept = {"sharpe_annual": 1.0, "cost_usd": 2.0}
+    found = {"sharpe_annual": 1.0, "blocked_share/stop_loss": 0.0}
+    assert differences(kept, found, exact=True) == {"cost_usd": (2.0, None)}
 
 
 def _home(path: Path, codes: list[int], calls: list[list[str]]) -> Any:

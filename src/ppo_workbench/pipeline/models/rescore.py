@@ -37,7 +37,7 @@ class Rescore:
     split: str
     same_machine: bool
     same_bars: bool | None
-    apart: Mapping[str, tuple[float | None, float]]
+    apart: Mapping[str, tuple[float | None, float | None]]
 
     def describe(self) -> str:
         """Say it in words."""
@@ -81,19 +81,19 @@ def on_its_machine(metadata: Metadata) -> bool:
 
 def differences(
     kept: Mapping[str, float], found: Mapping[str, float], *, exact: bool
-) -> dict[str, tuple[float | None, float]]:
+) -> dict[str, tuple[float | None, float | None]]:
     """Return the figures that differ: any bit of any of them, or more than `TOLERANCES`.
 
     Args:
-        kept: Flat scorecard; a figure that it lacks differs.
-        found: Flat scorecard.
+        kept: Flat scorecard as recorded; rules that came later have no figure in it.
+        found: Flat scorecard; a recorded figure that it lacks differs.
         exact: Ask for every bit of every figure.
     """
-    names = found if exact else TOLERANCES
-    apart: dict[str, tuple[float | None, float]] = {}
+    names = kept if exact else TOLERANCES
+    apart: dict[str, tuple[float | None, float | None]] = {}
     for name in names:
-        before, now = kept.get(name), found[name]
+        before, now = kept.get(name), found.get(name)
         room = 0.0 if exact else TOLERANCES[name]
-        if before is None or not isclose(before, now, rel_tol=0.0, abs_tol=room):
+        if before is None or now is None or not isclose(before, now, rel_tol=0.0, abs_tol=room):
             apart[name] = (before, now)
     return apart
