@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -24,17 +25,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "docs/results"
+ENDS = (".pth", "-metadata.json")
 OWN_BARS = ("hourly", "minute")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: what follows python, what it makes, and about how many minutes it takes."""
+    """One command: what follows python, what it makes, and about how many minutes it takes.
+
+    What it makes under the home is brought into the repository; `here` reads it from there.
+    """
 
     name: str
     command: str
     makes: tuple[str, ...]
     minutes: int
+    here: bool = False
 
 
 def _compared(market: str, seeds: str) -> Step:
@@ -55,10 +61,14 @@ STEPS = (
         "deliverables",
         "benchmarks/deliverables.py --trials 16 --promote-set promote.top_k=2 "
         "--comparison reporting",
-        ("docs/deliverables/comparison.json", "docs/deliverables/manifest.json"),
+        (
+            "docs/deliverables",
+            *(f"trained_models/maskable_production_final{end}" for end in ENDS),
+            *(f"baselines/ppo_baseline_final{end}" for end in ENDS),
+        ),
         15,
     ),
-    Step("criteria", "benchmarks/deliverable_tables.py --write", ("docs/asked.md",), 1),
+    Step("criteria", "benchmarks/deliverable_tables.py --write", ("docs/asked.md",), 1, here=True),
     Step(
         "picture",
         "benchmarks/picture.py --comparison reporting",
@@ -139,14 +149,15 @@ def carry_out(step: Step, home: Path, more: list[str], *, again: bool) -> None:
     print(f"{step.name}: python {step.command}", flush=True)
     started = time.monotonic()
     with (folder / f"{step.name}.log").open("a", encoding="utf-8") as log:
-        environment = os.environ | {"PPO_WORKBENCH_HOME": str(home), "COLUMNS": "100"}
+        place = str(ROOT if step.here else home)
+        environment = os.environ | {"PPO_WORKBENCH_HOME": place, "COLUMNS": "100"}
         command = [sys.executable, *shlex.split(step.command), *more]
         code = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
         ).returncode
     if code != 0:
         raise SystemExit(f"{step.name}: ended with code {code}, {log.name} says why")
-    _copy_comparison(step, home)
+    _bring(step, home)
     missing = [name for name in step.makes if not (ROOT / name).exists()]
     if missing:
         raise SystemExit(f"{step.name}: did not make {', '.join(missing)}")
@@ -154,11 +165,16 @@ def carry_out(step: Step, home: Path, more: list[str], *, again: bool) -> None:
     done.write_text(json.dumps(told), encoding="utf-8")
 
 
-def _copy_comparison(step: Step, home: Path) -> None:
-    """Put a comparison of its own among the results, without what is made for its page alone."""
+def _bring(step: Step, home: Path) -> None:
+    """Copy what a step made under a home elsewhere, and a comparison of its own, to the results."""
     found = home / "comparisons" / step.name / "comparison.json"
     if step.makes and found.exists():
-        (ROOT / step.makes[0]).write_text(found.read_text(encoding="utf-8"), encoding="utf-8")
+        shutil.copyfile(found, ROOT / step.makes[0])
+    for name in step.makes if home != ROOT else ():
+        if (home / name).is_dir():
+            shutil.copytree(home / name, ROOT / name, dirs_exist_ok=True)
+        elif (home / name).is_file():
+            shutil.copyfile(home / name, ROOT / name)
 
 
 def _commit() -> str:
