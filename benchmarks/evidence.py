@@ -106,8 +106,8 @@ STEPS = (
         (f"{RESULTS}/real_bars.json",),
         25,
     ),
-    _compared("mask_neutral", "628,629,630,631"),
-    _compared("mask_adverse", "628,629,630,631"),
+    _compared("mask_neutral", "632,633,634,635"),
+    _compared("mask_adverse", "632,633,634,635"),
     Step(
         "null_promotions",
         f"benchmarks/promotion_gates.py null --promotions 36 --jobs 2 "
