@@ -2,9 +2,9 @@
 
 numba's own cache notices a change in the file of a kernel, but not in a kernel that it
 calls from another file.  So the cache folder is named after a hash of all the sources
-that kernels depend on: any change starts a new folder, and folders that no process has
-started with for a month are removed.  Where no folder can be written (a read-only or full
-disk) the kernels compile in memory and nothing else changes.
+that kernels depend on, plug-ins included: any change starts a new folder, and folders that
+no process has started with for a month are removed.  Where no folder can be written (a
+read-only or full disk) the kernels compile in memory and nothing else changes.
 """
 
 import hashlib
@@ -13,11 +13,13 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+
+from ppo_workbench import plugins
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +53,8 @@ def source_hash() -> str:
     for path in sorted(found):
         digest.update(path.relative_to(_PACKAGE_DIR).as_posix().encode())
         digest.update(sources[path])
+    for name, own in plugins.digests().items():
+        digest.update(f"{name} {own}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -140,6 +144,28 @@ def inlined_kernel(function: F) -> F:
 def parallel_kernel(function: F) -> F:
     """Compile like `kernel`, with the loops over `numba.prange` spread over threads."""
     return _compiled(function, parallel=True)
+
+
+def lean_composed(source: str, parts: Mapping[str, Any]) -> Any:
+    """Compile the one function that `source` defines, which calls `parts` by their names.
+
+    How parts of a plug-in come into the step: as calls that are known when it is compiled.  Not
+    cached by itself, for it has no file; its callers are.
+    """
+    return _composed(source, parts, _nrt=False)
+
+
+def composed(source: str, parts: Mapping[str, Any]) -> Any:
+    """Compile like `lean_composed`, counting references to arrays."""
+    return _composed(source, parts)
+
+
+def _composed(source: str, parts: Mapping[str, Any], **options: Any) -> Any:
+    known = {name: _compiled(part, **options) for name, part in parts.items()}
+    before = set(known)
+    exec(source, known)
+    (name,) = set(known) - before - {"__builtins__"}
+    return _compiled(known[name], cache=False, **options)
 
 
 def _compiled(function: F, **options: Any) -> F:

@@ -25,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ppo_workbench import plugins
 from ppo_workbench.cli.composing import composed, own_hydra
 from ppo_workbench.cli.options import CONF, SYNTHETIC, choose, file_markets, groups
 from ppo_workbench.cli.recorded import Composed, check_files, under_overrides
@@ -72,6 +73,7 @@ def _register_schema() -> None:
     # The names of a file's columns are the user's: `data.columns={close: Last}` needs no `+`.
     OmegaConf.set_struct(schema.data.columns, False)
     OmegaConf.set_struct(schema.reward.extra, False)
+    OmegaConf.set_struct(schema.risk.extra, False)
     OmegaConf.set_struct(schema.compare.arms, False)
     OmegaConf.set_struct(schema.compare.markets, False)
     ConfigStore.instance().store(name="config_schema", node=schema)
@@ -211,6 +213,7 @@ def _checked(
             raise ConfigError(f"{group}: no option is chosen, {choose(group)}")
     values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config = validate_config(values)  # type: ignore[arg-type]
+    plugins.use(config.plugins)
     raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         cfg, resolve=False, enum_to_str=True
     )
@@ -256,18 +259,20 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in given:
         key = override.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in CHANGES_ON_RESUME:
+        if key.partition(".")[0] not in (*CHANGES_ON_RESUME, "plugins"):
             allowed = ", ".join(CHANGES_ON_RESUME)
             raise ConfigError(
                 f"{override}: cannot be changed on resume, the run keeps its own configuration; "
                 f"only {allowed} may be given"
             )
     stored = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))["config"]
-    # What was masked for the record, such as a password, is taken from this command.
-    kept = {key: cfg[key] for key in CHANGES_ON_RESUME}
+    # What was masked for the record, such as a password, is taken from this command, and code
+    # that runs is what this command names.
+    kept = {key: cfg[key] for key in (*CHANGES_ON_RESUME, "plugins")}
     schema = OmegaConf.structured(Config)
     OmegaConf.set_struct(schema.data.columns, False)
     OmegaConf.set_struct(schema.reward.extra, False)
+    OmegaConf.set_struct(schema.risk.extra, False)
     merged = OmegaConf.merge(schema, stored, kept)
     assert isinstance(merged, DictConfig)
     return merged
@@ -275,6 +280,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
 
 def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration; a command on a model has what the model recorded in it."""
+    plugins.use(given.cfg.plugins)  # before anything that is compiled with them
     recorded = _recorded(given.cfg)
     if recorded is None:
         return given.cfg

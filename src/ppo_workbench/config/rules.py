@@ -1,7 +1,7 @@
 """The risk section: one dataclass a mask rule."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -245,7 +245,11 @@ class TakeProfitRule:
 
 @dataclass
 class RiskConfig:
-    """The mask rules, in the order in which they are asked."""
+    """The mask rules, in the order in which they are asked.
+
+    `extra` switches rules of plug-ins on, with their parameters and, if it is to be another than
+    they were registered with, `severity`.
+    """
 
     halt: HaltRule = field(default_factory=HaltRule)
     closed_session: ClosedSessionRule = field(default_factory=ClosedSessionRule)
@@ -273,3 +277,4 @@ class RiskConfig:
     gap: GapRule = field(default_factory=GapRule)
     stop_loss: StopLossRule = field(default_factory=StopLossRule)
     take_profit: TakeProfitRule = field(default_factory=TakeProfitRule)
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -53,6 +53,9 @@ class Config:
     resume: str | None = None
     study: str | None = None
     run: str | None = None
+    plugins: list[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*$")]] = field(
+        default_factory=list
+    )
     market: MarketConfig = field(default_factory=MarketConfig)
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

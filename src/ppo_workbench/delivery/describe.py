@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench import plugins
 from ppo_workbench.config import ActionSet, Config
 from ppo_workbench.delivery.metadata import (
     Architecture,
@@ -96,6 +97,7 @@ def describe_model(
         scorecards=scorecards,
         mlflow_run_id=run_id,
         git_commit=git_commit(),
+        plugins=plugins.digests(),
         libraries=library_versions(),
         cpu=processor(),
     )
@@ -115,15 +117,17 @@ def _rules(config: Config) -> list[Rule]:
             code=code,
             name=name,
             severity=sections[name].severity,
-            parameters={
-                key: value
-                for key, value in plain(asdict(sections[name])).items()
-                if key not in ("enabled", "severity")
-            },
+            parameters=_parameters(sections[name]),
         )
         for code, name in enumerate(RULE_NAMES)
         if sections[name].enabled
     ]
+
+
+def _parameters(section: Any) -> dict[str, Any]:
+    values = plain(asdict(section))
+    values |= values.pop("parameters", {})  # of a plug-in's rule
+    return {key: value for key, value in values.items() if key not in ("enabled", "severity")}
 
 
 def _ranges(experiment: Experiment) -> dict[str, tuple[float, float]]:

@@ -178,6 +178,7 @@ class Metadata(_Model):
     study: str | None = None
     trial_number: Annotated[int, Field(ge=0)] | None = None
     git_commit: str | None = None
+    plugins: dict[Name, Sha256] = {}
     libraries: dict[str, str]
     cpu: str
 

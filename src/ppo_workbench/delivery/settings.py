@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ppo_workbench import plugins
 from ppo_workbench.config import ArtifactError, Config, ConfigError, validate_config
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.trading.actions import action_space
@@ -27,6 +28,7 @@ def stored_config(metadata: Metadata) -> Config:
             depends on the environment of the training, or actions, exposure levels or
             feature settings are not those that the metadata name.
     """
+    check_plugins(metadata)
     values = {name: _resolved(metadata, metadata.config.get(name)) for name in SECTIONS}
     missing = [name for name, value in values.items() if not isinstance(value, Mapping)]
     if missing:
@@ -40,6 +42,20 @@ def stored_config(metadata: Metadata) -> Config:
     if asdict(config.features) != metadata.feature_specification:
         raise _refused(metadata, "feature_specification differs from its configuration")
     return config
+
+
+def check_plugins(metadata: Metadata) -> None:
+    """Refuse a model whose training had parts that this process lacks.
+
+    They are never imported for a model's sake: whoever runs it names them.
+
+    Raises:
+        ArtifactError: A plug-in is not named, or its code is another.
+    """
+    try:
+        plugins.check(metadata.plugins)
+    except ConfigError as error:
+        raise ArtifactError(f"model {metadata.name!r}: {error}") from None
 
 
 def _check_actions(metadata: Metadata, config: Config) -> None:

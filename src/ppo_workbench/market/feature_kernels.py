@@ -5,11 +5,13 @@ the state, and its windows.  `features.feature_spec` makes it.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
+from ppo_workbench import plugins
 from ppo_workbench.config.arrays import Floats, Ints
-from ppo_workbench.jit import kernel, lean_kernel
+from ppo_workbench.jit import kernel, lean_composed, lean_kernel
 from ppo_workbench.market.indicators import (
     atr_step,
     deviation_step,
@@ -45,6 +47,7 @@ from ppo_workbench.market.regimes import VOLUME as BAR_VOLUME
 
 # Codes of the features made from prices, which have windows and state ...
 RETURN, EMA_DISTANCE, RSI, MACD, BOLLINGER, ATR, VOLUME, EFFICIENCY, TREND = range(9)
+FIRST_OWN_FEATURE = 20  # of plug-ins, in the order in which they were registered
 # ... and of those read off the bar and its context.
 FIRST_BAR_FEATURE = 100
 VOLATILITY, RATIO, TIME, SINE, COSINE, HIGH_REGIME, TREND_REGIME, LARGE, EXTRA = range(100, 109)
@@ -52,6 +55,21 @@ VOLATILITY, RATIO, TIME, SINE, COSINE, HIGH_REGIME, TREND_REGIME, LARGE, EXTRA =
 CODE, START, STOP, WINDOW = range(4)
 PLAN_FIELDS = WINDOW + 3
 _SMALLEST_SIGMA = 1e-8
+
+
+def _call_own_features() -> Any:
+    """Compile the branches of the plug-ins' features into one function."""
+    steps, lines = {}, []
+    for k, own in enumerate(plugins.registered().features.values()):
+        windows = "".join(f", row[{WINDOW + i}]" for i in range(own.form.count("<")))
+        steps[f"step_{k}"] = own.step
+        lines.append(f"    if row[{CODE}] == {FIRST_OWN_FEATURE + k}:\n")
+        lines.append(f"        return step_{k}(bar, context, memory{windows})\n")
+    head = "def own_feature(row, bar, context, memory):\n"
+    return lean_composed(f"{head}{''.join(lines)}    return 0.0\n", steps)
+
+
+_own_feature = _call_own_features()
 
 
 @lean_kernel
@@ -124,7 +142,10 @@ def _price_feature(
         return _volume_feature(bar[BAR_VOLUME], clip, memory)
     if code == EFFICIENCY:
         return efficiency_step(context[MOVE], memory)
-    return trend_step(context[MOVE], memory)
+    if code == TREND:
+        return trend_step(context[MOVE], memory)
+    value: float = _own_feature(row, bar, context, memory)
+    return value
 
 
 @lean_kernel

@@ -2,7 +2,7 @@
 
 A feature is named with its windows in bars (`return_5`, `macd_12_26_9`) or is a column of
 the user's (`extra:<name>`).  docs/features.md lists them all.  A new one is a small kernel,
-a branch in `feature_kernels` and a row of `KINDS`.
+a branch in `feature_kernels` and a row of `KINDS`, or a plug-in's.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppo_workbench import plugins
 from ppo_workbench.config import ConfigError, FeaturesConfig, settled
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints
 from ppo_workbench.market import feature_kernels as kernels
@@ -73,6 +74,16 @@ KINDS = (
     FeatureKind("regime_high_volatility", kernels.HIGH_REGIME),
     FeatureKind("regime_trend", kernels.TREND_REGIME),
     FeatureKind("large_move", kernels.LARGE),
+    *(
+        FeatureKind(
+            own.form,
+            kernels.FIRST_OWN_FEATURE + k,
+            own.smallest,
+            lambda windows, size=own.state_size: size(*windows),  # type: ignore[misc]
+            lambda windows, bars=own.warmup_bars: bars(*windows),  # type: ignore[misc]
+        )
+        for k, own in enumerate(plugins.registered().features.values())
+    ),
 )
 
 

@@ -1,18 +1,10 @@
-"""Name of a source -> its bars. A new source is one file and one test (docs/extending.md).
-
-A source that is not listed here is the module of its name in the namespace package
-`ppo_workbench_sources`, wherever Python finds it: its function `load` takes the `DataConfig`
-and returns the `Bars`.  A name can reach no other module, so a stored configuration cannot
-run what nobody installed as a source.
+"""Name of a source -> its bars, of those listed here and of plug-ins (docs/extending.md).
 
 A source that cannot deliver raises `BarsError`; nothing ever falls back to synthetic data.
 """
 
 import difflib
-import importlib
 import importlib.util
-import pkgutil
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from ppo_workbench.config import BarsError, DataConfig, Volume, WorkbenchError
 from ppo_workbench.market.bars import Bars, validate_bars
+from ppo_workbench.plugins import registered, told_fault
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Source = Callable[[DataConfig], Bars]
-OWN = "ppo_workbench_sources"
 
 
 def load_bars(config: DataConfig) -> Bars:
@@ -60,66 +52,31 @@ def _with_volume(bars: Bars, kind: Volume) -> Bars:
 
 
 def _load(config: DataConfig) -> Bars:
-    """Call the source; a fault in one of the user's own is told as such."""
-    load = _find(config.source)
+    """Call the source; a fault in that of a plug-in is told as such."""
     if config.source in SOURCES:
-        return load(config)
+        return SOURCES[config.source](config)
+    own = registered().sources
+    if config.source not in own:
+        known = [*SOURCES, *own]
+        near = difflib.get_close_matches(config.source, known, n=1)
+        raise BarsError(
+            f"data.source={config.source!r} is unknown; use one of {', '.join(known)}"
+            f"{f' (did you mean {near[0]}?)' if near else ''}; that of a plug-in needs plugins=[X]"
+        )
+    load = own[config.source]
     try:
         bars = load(config)
     except WorkbenchError:
         raise
     except Exception as error:
-        raise _fault(config.source, error) from error
+        told = told_fault(error, load.__module__)
+        raise BarsError(f"data.source={config.source}: {told}; correct it") from error
     if not isinstance(bars, Bars):
-        kind = type(bars).__name__
         raise BarsError(
-            f"data.source={config.source}: load returned {kind}; return Bars, as "
+            f"data.source={config.source}: returned {type(bars).__name__}; return Bars, as "
             "market.reader.table.bars_from_table makes them"
         )
     return bars
-
-
-def _fault(name: str, error: Exception) -> BarsError:
-    """Name what went wrong in a user's own source, and its last line that was reached there."""
-    own = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).name == f"{name}.py"
-    ]
-    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
-    where = f"{OWN}/{name}.py" + (f", line {line}" if line else "")
-    return BarsError(f"data.source={name}: {type(error).__name__} in {where} ({error}); mend it")
-
-
-def _find(name: str) -> Source:
-    """Return the source of a name, listed here or of the user's own."""
-    if name in SOURCES:
-        return SOURCES[name]
-    own = _own_sources()
-    if name not in own:
-        known = [*SOURCES, *own]
-        near = difflib.get_close_matches(name, known, n=1)
-        raise BarsError(
-            f"data.source={name!r} is unknown; use one of {', '.join(known)}"
-            f"{f' (did you mean {near[0]}?)' if near else ''}"
-        )
-    try:
-        module = importlib.import_module(f"{OWN}.{name}")
-    except Exception as error:
-        raise _fault(name, error) from error
-    load: Source | None = getattr(module, "load", None)
-    if load is None:
-        raise BarsError(f"data.source={name!r}: {OWN}/{name}.py has no function load; define it")
-    return load
-
-
-def _own_sources() -> list[str]:
-    """Return the names of the modules in the user's namespace package, none without one."""
-    try:
-        package = importlib.import_module(OWN)
-    except ModuleNotFoundError:
-        return []
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_synthetic(config: DataConfig) -> Bars:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench import plugins
 from ppo_workbench.config import Config
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.describe import plain
@@ -28,6 +29,10 @@ class Given:
     choices: Mapping[str, str] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     home: Path = field(default_factory=home_folder)
+
+    def __post_init__(self) -> None:
+        """Refuse a configuration with other plug-ins than those of this process."""
+        plugins.use(self.config.plugins)
 
     @classmethod
     def of(cls, asked: "Config | Given") -> "Given":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config.arrays import Floats
+from ppo_workbench.plugins import registered
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
 from ppo_workbench.scoring.figures import KNOWING, display_name
 from ppo_workbench.scoring.session_path import SessionPath
@@ -34,6 +35,7 @@ COMPARED = (
     *("volatility_annual_frac", "excess_return_annual_frac", "sortino_annual", "calmar"),
     *("expectancy_bps", "profit_factor", "turnover_annual", "exposure_mean_abs", "n_trades"),
     "curve_sharpe_annual",
+    *registered().metrics,
 )
 
 

@@ -4,14 +4,16 @@ docs/metrics.md is the glossary: formula, unit, source and degenerate case of ev
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import exp, log1p, sqrt
+from dataclasses import dataclass, field
+from math import exp, isfinite, log1p, sqrt
 from typing import Any
 
 import numpy as np
 
+from ppo_workbench.config import ConfigError
 from ppo_workbench.config.arrays import Codes, Floats, Ints
 from ppo_workbench.jit import kernel
+from ppo_workbench.plugins import registered
 from ppo_workbench.scoring.annual import annual_root, years_of
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
@@ -177,7 +179,8 @@ class Scorecard:
     """The figures of one trace; docs/metrics.md defines every one of them.
 
     Fractions end in `_frac` or `_share`, basis points in `_bps`, currency in `_usd`.
-    `blocked_share` is keyed by rule, `violations` and `rejections` by severity.
+    `blocked_share` is keyed by rule, `violations` and `rejections` by severity, `own` by the
+    metrics of plug-ins.
     """
 
     total_return_frac: float
@@ -214,6 +217,7 @@ class Scorecard:
     violations: Mapping[str, int]
     rejections: Mapping[str, int]
     passive_breaches: int
+    own: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ruined(self) -> bool:
@@ -222,7 +226,8 @@ class Scorecard:
 
     def to_dict(self) -> dict[str, float]:
         """Return every figure as a float; nested ones as `blocked_share/RULE` and the like."""
-        return flat(vars(self))
+        nested = {name: value for name, value in vars(self).items() if name != "own"}
+        return {**flat(nested), **self.own}
 
     def describe(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs for a reader, the most important first."""
@@ -251,7 +256,13 @@ class Scorecard:
             ("Violations", _join(f"{v:,} {k}" for k, v in self.violations.items() if v)),
             ("Rejections", _join(f"{v:,} {k}" for k, v in self.rejections.items() if v)),
             ("Passive breaches", f"{self.passive_breaches:,}"),
+            *(_told_own(name, value) for name, value in self.own.items()),
         ]
+
+
+def _told_own(name: str, value: float) -> tuple[str, str]:
+    own = registered().metrics[name]
+    return own.title, f"{value:+.2%}" if own.unit == "fraction" else f"{value:+,.4g}"
 
 
 def flat(card: Mapping[str, Any]) -> dict[str, float]:
@@ -280,7 +291,23 @@ def scorecard(trace: Trace) -> Scorecard:
         n_fills=int(np.count_nonzero(trace.fill_quantity)),
         years=_years(trace),
         **figures,
+        own={name: _own_figure(name, trace) for name in registered().metrics},
     )
+
+
+def _own_figure(name: str, trace: Trace) -> float:
+    """Return a plug-in's metric of a trace.
+
+    Raises:
+        ConfigError: It is not finite, or there is an error in it.
+    """
+    try:
+        value = float(registered().metrics[name].measure(trace))
+    except Exception as error:
+        raise ConfigError(f"metric {name}: {type(error).__name__} ({error}); correct it") from error
+    if not isfinite(value):
+        raise ConfigError(f"metric {name}={value}: must be finite for every trace; define it")
+    return value
 
 
 def blocked_shares(trace: Trace) -> dict[str, float]:

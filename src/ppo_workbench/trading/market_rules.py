@@ -15,7 +15,9 @@ from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
+from ppo_workbench.trading.own_rules import own_bits, own_fields, own_parameters
 from ppo_workbench.trading.rules import (
+    BIT,
     CLOSED_SESSION,
     EVENT,
     GAP,
@@ -48,6 +50,7 @@ SETTINGS_DTYPE = np.dtype(
         ("event_after_bars", "i8"),
         ("bridged_bars", "i8"),  # a hole of so many bars is an ordinary silence
         ("longest_memory", "i8"),  # of the features, bars: no gap needs more
+        *((name, "f8") for name in own_fields(asks_account=False)),
     ]
 )
 MEMORY_DTYPE = np.dtype(
@@ -89,6 +92,7 @@ LULD_SECONDS = 300
 # A gap of m bars spoils features that remember fewer than 5 m bars by more than a fifth of
 # what they see; these have forgotten it 5 m bars later, and longer ones were hardly touched.
 RECOVERY_BARS_PER_MISSING = 5
+_own_market_bits = own_bits(BIT, ("bar",), "s", asks_account=False)
 
 
 def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> Ints:
@@ -143,7 +147,7 @@ def rule_settings(config: Config, bar_seconds: int) -> Records:
     enabled = enabled_bits(risk)
     banded = bar_seconds <= risk.halt.luld_pause_seconds
     settings = np.zeros(1, dtype=SETTINGS_DTYPE)
-    values: dict[str, float] = {
+    values = own_parameters(risk, asks_account=False) | {
         "enabled": enabled,
         "bar_seconds": bar_seconds,
         "longest_step_ns": (risk.halt.missing_bars + 1) * bar_seconds * 1e9 - 1,
@@ -221,6 +225,7 @@ def rules_step(bar: Any, s: Any, m: Any, closes: Floats) -> int:
         bits |= EVENT
     if _recovering(bar, s, m):
         bits |= GAP
+    bits |= _own_market_bits(bar, s)
     m.bars += 1
     m.start_ns = bar.start_ns
     if bar.regular != 0:

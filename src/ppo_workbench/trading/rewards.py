@@ -20,9 +20,8 @@ returns is above kappa, whatever the bar: the mean of u - kappa s u^2 over a bar
 s (mean_annual - kappa volatility_annual) / volatility_bar, but for the square of the mean.
 Nothing a bar does counts more than `LIMIT` bar volatilities, ruin included.
 
-A new component is written here alone (docs/extending.md): its name in `REWARD_NAMES`, its
-formula and its summand in `risk_aware_reward`.  Records, logs and plots follow the names, and
-`reward.extra={NAME: weight}` weighs what `RewardConfig` has no field for.
+Components of plug-ins (docs/extending.md) follow those, within the same limit.  Records, logs and
+plots follow the names; `reward.extra={NAME: weight}` weighs what `RewardConfig` has no field for.
 """
 
 from collections.abc import Sequence
@@ -32,9 +31,10 @@ from typing import Any
 import numpy as np
 from numba import literal_unroll
 
+from ppo_workbench import plugins
 from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig, settled
 from ppo_workbench.config.arrays import Floats
-from ppo_workbench.jit import inlined_kernel, kernel
+from ppo_workbench.jit import composed, inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 
@@ -45,10 +45,25 @@ REWARD_NAMES = (
     "drawdown",
     "turnover",
     "invalid_action",
+    *plugins.registered().reward_terms,
 )
 LIMIT = 100.0  # of a component's summand in one bar, in bar volatilities
 MINIMUM_EQUITY_FRAC = 1e-6
 SMALLEST_VARIANCE = 0.01  # of the differential Sharpe ratio, in squared bar volatilities
+
+
+def _call_own_terms() -> Any:
+    """Compile the plug-ins' components into one function that adds them to the reward."""
+    terms = plugins.registered().reward_terms
+    lines = [
+        f"    out.{name} = min(max({name}(a, out, p), -{LIMIT}), {LIMIT})\n"
+        f"    total += p.w_{name} * out.{name}\n"
+        for name in terms
+    ]
+    return composed(f"def add_terms(a, p, out, total):\n{''.join(lines)}    return total\n", terms)
+
+
+_add_own_terms = _call_own_terms()
 
 
 def reward_weights(reward: RewardConfig) -> dict[str, float]:
@@ -134,7 +149,7 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
     a.drawdown = drawdown
     out.turnover = -min(traded / equity_before, LIMIT)
     out.invalid_action = -1.0 if out.rejected != 0 else 0.0
-    out.reward = (
+    total = (
         p.w_log_return * u
         + p.w_variance * out.variance
         + p.w_differential_sharpe * out.differential_sharpe
@@ -142,6 +157,7 @@ def risk_aware_reward(a: Any, equity_before: float, traded: float, p: Any, out: 
         + p.w_turnover * out.turnover
         + p.w_invalid_action * out.invalid_action
     )
+    out.reward = _add_own_terms(a, p, out, total)
     return out.reward
 
 

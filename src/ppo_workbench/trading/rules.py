@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench import plugins
 from ppo_workbench.config import (
     Config,
     ForbiddenAction,
@@ -32,6 +33,7 @@ from ppo_workbench.trading.account import (
     too_small,
 )
 from ppo_workbench.trading.actions import ActionSpace, is_second_hold, target_rung
+from ppo_workbench.trading.own_rules import own_bits, own_fields, own_parameters, own_rules
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 
 RULE_NAMES = (
@@ -60,6 +62,7 @@ RULE_NAMES = (
     "gap",
     "stop_loss",
     "take_profit",
+    *plugins.registered().rules,
 )
 BIT = {name: 1 << k for k, name in enumerate(RULE_NAMES)}
 
@@ -91,7 +94,13 @@ TAKE_PROFIT = BIT["take_profit"]
 
 STOPPED = HALT | CLOSED_SESSION
 EXITS = STOP_LOSS | TAKE_PROFIT
-MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP
+OWN_MARKET_RULES = sum(
+    BIT[name] for name, own in plugins.registered().rules.items() if not own.asks_account
+)
+MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP | OWN_MARKET_RULES
+
+
+_own_account_bits = own_bits(BIT, ("a", "bar", "exposure"), "p", asks_account=True)
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
@@ -110,7 +119,7 @@ _FLOATS = (
     "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
     "stop_loss", "take_profit", "target_sigma",
     *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
-    "bar_volatility", "annual_volatility", "observation_clip",
+    "bar_volatility", "annual_volatility", "observation_clip", *own_fields(asks_account=True),
 )  # fmt: skip
 PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
 
@@ -122,7 +131,7 @@ def rules_in(bits: int) -> tuple[str, ...]:
 
 def rule_sections(risk: RiskConfig) -> dict[str, Any]:
     """Map each rule name to the section of the configuration that switches it."""
-    shared = {"session_flatten": risk.session, "session_no_open": risk.session}
+    shared = {"session_flatten": risk.session, "session_no_open": risk.session, **own_rules(risk)}
     return {name: shared.get(name) or getattr(risk, name) for name in RULE_NAMES}
 
 
@@ -205,7 +214,7 @@ def _cost_params(config: Config) -> dict[str, float]:
 def _risk_params(config: Config) -> dict[str, float]:
     risk = config.risk
     ladder_works = risk.drawdown.enabled and config.env.forbidden_action is ForbiddenAction.reject
-    return {
+    return own_parameters(risk, asks_account=True) | {
         "locate_available": risk.locate.available,
         "max_gross_exposure": risk.capital.max_gross_exposure,
         "initial_long": risk.initial_margin.long_frac,
@@ -331,7 +340,7 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
         bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
     elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
         bits |= SETTLEMENT
-    return bits
+    return bits | _own_account_bits(a, bar, exposure, p)
 
 
 @kernel

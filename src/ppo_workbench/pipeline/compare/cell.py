@@ -47,6 +47,7 @@ from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.forecasts import supervised_policies
+from ppo_workbench.scoring.reference.own import own_policies
 from ppo_workbench.scoring.reference.planning import reference_policy
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
@@ -160,6 +161,7 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
     policies = [] if threshold is None else [replace(threshold, name=THRESHOLD)]
     policies += supervised_policies(opened)
     policies += yardsticks(len(opened.bars), config.seed)
+    policies += own_policies(opened)
     if config.data.source == "synthetic":
         from ppo_workbench.market.synthetic import generate
 

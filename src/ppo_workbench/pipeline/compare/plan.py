@@ -7,6 +7,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
+from ppo_workbench import plugins
 from ppo_workbench.config import CHANGES_ON_RESUME, Config, ConfigError, Protocol
 from ppo_workbench.delivery.describe import plain
 
@@ -177,7 +178,7 @@ def check_plan(folder: Path, plan: dict[str, Any], overwrite: bool) -> dict[str,
             f"output={folder.name}: {folder} holds a finished comparison; choose another output or "
             "set overwrite=true"
         )
-    if kept["plan"] != plan:
+    if kept["plan"] != plan or kept["plugins"] != plugins.digests():
         raise ConfigError(
             f"output={folder.name}: {folder} holds a comparison that was begun with other "
             "settings; choose another output or set overwrite=true"

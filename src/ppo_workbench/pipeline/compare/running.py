@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from ppo_workbench import plugins
 from ppo_workbench.config import Config, WorkbenchError
 from ppo_workbench.config import Protocol as Splitting
 from ppo_workbench.delivery.artifact import check_output_name
@@ -140,6 +141,7 @@ def _begin(config: Config, folder: Path, plan: dict[str, Any], look: str) -> dic
     settled = settle(config, None)
     kept = {
         "plan": plan,
+        "plugins": plugins.digests(),
         "look": look,
         "limits": settled["overrides"],
         "timesteps": settled["timesteps"],

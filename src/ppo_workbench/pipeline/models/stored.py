@@ -21,6 +21,7 @@ from ppo_workbench.delivery.golden import (
 from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
 from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.settings import check_plugins
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.records.ledger import Opening, open_test, session_hashes
@@ -80,9 +81,12 @@ def recorded_of(artifact: str) -> Mapping[str, Any]:
 
     Raises:
         ConfigError: There is no such model.
-        ArtifactError: Its metadata are missing or damaged.
+        ArtifactError: Its metadata are missing or damaged, or a plug-in of its training is not
+            named.
     """
-    return load_metadata(*find_artifact(artifact)).config
+    metadata = load_metadata(*find_artifact(artifact))
+    check_plugins(metadata)
+    return metadata.config
 
 
 def artifact_tensors(

@@ -61,7 +61,7 @@ def market_floor(name: str) -> dict[str, Any]:
     files = {"costs": costs, "data": "synthetic"}  # to which the synthetic costs refer
     loaded = {group: OmegaConf.load(conf / group / f"{own}.yaml") for group, own in files.items()}
     values: Any = OmegaConf.to_container(OmegaConf.create(loaded), resolve=True)
-    rules = {rule for rule, own in asdict(RiskConfig()).items() if own["enabled"]}
+    rules = {rule for rule, own in asdict(RiskConfig()).items() if own.get("enabled")}
     rules -= {OPTIONAL, *(rule for rule, own in market.get("risk", {}).items() if not own.enabled)}
     on = {rule: {"enabled": True} for rule in sorted(rules)}
     return flatten({"costs": values["costs"], "risk": on})

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any
 
+from ppo_workbench import plugins
 from ppo_workbench.config import (
     BudgetConfig,
     CheckpointConfig,
@@ -85,6 +86,7 @@ def settle(
     """
     asked = {name: plain(asdict(getattr(config, name))) for name in SHARED}
     fixed = fixed_values(raw or {}, searched)
+    fixed |= {f"plugins.{name}": digest for name, digest in plugins.digests().items()}
     if kept is not None:
         _check_same(asked, kept)
         _check_fixed(fixed, kept, searched)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppo_workbench.plugins import registered
 from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
@@ -41,6 +42,7 @@ METRICS = (
     "annual_return_frac",
     "n_trades",
     "exposure_mean_abs",
+    *registered().metrics,
 )
 PROMISED = {
     "sharpe_annual": "masked > 1.5, standard 0.8 to 1.2",

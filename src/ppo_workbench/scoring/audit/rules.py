@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppo_workbench import plugins
 from ppo_workbench.config import Config, settled
 from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
@@ -33,6 +34,7 @@ Words = Callable[[int], str]
 LOW_PRICE_USD = 5.0  # FINRA 4210(c)(2) and (3): other requirements for cheaper shorts
 GAP_FACTOR = 5  # bars to recover for each that is missing
 _ABOVE = 1.0 + TOLERANCE
+Check = Callable[["Case"], Iterator["Finding"]]
 
 
 @dataclass(frozen=True)
@@ -373,7 +375,19 @@ def _gap(case: Case) -> Iterator[Finding]:
     )
 
 
-CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
+def _own(name: str, rule: plugins.OwnRule, audit: Callable[..., Bools]) -> Check:
+    """Return the check of a plug-in's rule: what its audit says beside each fill."""
+
+    def check(case: Case) -> Iterator[Finding]:
+        settings = case.config.risk.extra[name]
+        own = {key: float(settings.get(key, value)) for key, value in rule.parameters.items()}
+        forbidden = np.asarray(audit(case, **own), dtype=np.bool_)
+        yield _no_increase(case, forbidden, lambda row: f"{name} was in force")
+
+    return check
+
+
+CHECKS: dict[str, Check] = {
     "halt": _halt,
     "closed_session": _closed_session,
     "session_flatten": _session_flatten,
@@ -399,4 +413,8 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "gap": _gap,
     "stop_loss": _stop_loss,
     "take_profit": _take_profit,
+} | {
+    name: _own(name, rule, rule.audit)
+    for name, rule in plugins.registered().rules.items()
+    if rule.audit is not None
 }

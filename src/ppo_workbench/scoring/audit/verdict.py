@@ -29,6 +29,7 @@ import numpy as np
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
 from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.plugins import registered
 from ppo_workbench.scoring.audit.books import (
     carry_scale,
     decisions,
@@ -181,10 +182,10 @@ def audit(
 def enabled_rules(risk: RiskConfig) -> list[str]:
     """Name the rules that are on; `session` stands for two."""
     names = []
-    for section in vars(risk):
+    for section in (name for name in vars(risk) if name != "extra"):
         rules = [rule for rule, home in _SECTION_OF.items() if home == section] or [section]
         names += rules if getattr(risk, section).enabled else []
-    return names
+    return [*names, *risk.extra]
 
 
 def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
@@ -443,6 +444,9 @@ def _listed(
 def _severity(risk: RiskConfig, name: str) -> str:
     if name not in CHECKS:
         return RECORD
+    if name in risk.extra:
+        own = risk.extra[name].get("severity", registered().rules[name].severity)
+        return Severity(own).value
     return str(getattr(risk, _SECTION_OF.get(name, name)).severity.value)
 
 
