@@ -45,7 +45,7 @@ def every_rule_on(bars: int) -> Config:
     """Return the default market with every rule switched on and margin to trade both sides."""
     sessions = math.ceil(bars / BARS_PER_SESSION)
     config = compose([f"data.synthetic.sessions={sessions}", "risk=conservative", "tracking=none"])
-    for rule in vars(config.risk).values():
+    for rule in config.risk.rules().values():
         rule.enabled = True
     config.risk.halt.market_wide = True
     config.risk.regime.blocked = ["trend_high_volatility"]

@@ -33,7 +33,7 @@ def run_seed(seed: int, changes: list[str], path: Path) -> None:
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.scoring.reference.filtering import NODES
     from ppo_workbench.scoring.reference.forecasts import supervised_policies
-    from ppo_workbench.scoring.reference.planning import reference_policy
+    from ppo_workbench.scoring.reference.planning import reference_filter
     from ppo_workbench.scoring.reference.yardsticks import tuned_threshold
     from ppo_workbench.trading.experiment import prepare, split_bars
 
@@ -43,7 +43,7 @@ def run_seed(seed: int, changes: list[str], path: Path) -> None:
     found = [
         tuned_threshold(experiment),
         *supervised_policies(experiment),
-        *(reference_policy(experiment, nodes) for nodes in (NODES, 2 * NODES)),
+        *(reference_filter(experiment, nodes) for nodes in (NODES, 2 * NODES)),
         Policy("oracle", SERIES, series=exposure),
     ]
     row = {

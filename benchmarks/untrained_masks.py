@@ -55,7 +55,7 @@ def configurations(sessions: int) -> Iterator[tuple[str, Config]]:
                 ]
             )
             if preset == "every rule":
-                for rule in vars(config.risk).values():
+                for rule in config.risk.rules().values():
                     rule.enabled = True
                 config.risk.halt.market_wide = True
                 config.risk.regime.blocked = ["trend_high_volatility"]

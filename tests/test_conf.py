@@ -322,9 +322,8 @@ def test_ppo_differs_from_maskable_ppo_in_type_only() -> None:
 
 
 def _rules(config: Config) -> Iterator[tuple[str, bool, Severity]]:
-    for field in dataclasses.fields(config.risk):
-        rule = getattr(config.risk, field.name)
-        yield field.name, rule.enabled, rule.severity
+    for name, rule in config.risk.rules().items():
+        yield name, rule.enabled, rule.severity
 
 
 def test_unconstrained_keeps_exactly_the_impossible_rules() -> None:

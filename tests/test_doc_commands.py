@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMAND = re.compile(r"(?:^|`)\s*(?:\S+=\S+ )*python -m ppo_workbench ([^`\n]*)", re.MULTILINE)
 # Of a stored model, run or rule of the reader's own: read, but not composed.
-NEEDS_MORE = ("artifact=", "run=", "resume=", "risk.minimum_price")
+NEEDS_MORE = ("artifact=", "run=", "resume=", "plugins=")
 FLAGS = ("--multirun", "-m", "--help", "--cfg", "job", "--cfg job", "--info", "--verbose")
 
 

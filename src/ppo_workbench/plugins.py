@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ppo_workbench.config.choices import Severity
 from ppo_workbench.config.errors import ConfigError, WorkbenchError
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 Windows = Callable[..., int]
 
 GROUP = "ppo_workbench.plugins"
@@ -86,7 +86,7 @@ def feature(
     state_size: Windows = lambda *windows: 0,
     warmup_bars: Windows = lambda *windows: 0,
     smallest: int = 1,
-) -> Callable[[F], F]:
+) -> Callable[[_F], _F]:
     """Register a market feature: a step over bars with a memory of its own.
 
     The function takes `(bar, context, state, *windows)` and returns the value at the close of
@@ -105,7 +105,7 @@ def feature(
     )
 
 
-def reward_term(formula: F) -> F:
+def reward_term(formula: _F) -> _F:
     """Register a component of the reward under the function's name.
 
     The function takes `(account, outcome, params)`, a row of `ACCOUNT_DTYPE` after the mark to
@@ -118,7 +118,7 @@ def reward_term(formula: F) -> F:
 
 def rule(
     audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
-) -> Callable[[F], F]:
+) -> Callable[[_F], _F]:
     """Register a rule that asks the account: orders that add risk are masked where it is True.
 
     The function takes `(account, bar, exposure, *parameters)`, a row of `ACCOUNT_DTYPE`, the row
@@ -136,15 +136,15 @@ def rule(
 
 def market_rule(
     audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
-) -> Callable[[F], F]:
+) -> Callable[[_F], _F]:
     """Register a rule that asks the market alone, once a bar.
 
-    As `rule`, of a function that takes `(bar, *parameters)`, a row of `market_rules.NEWS_DTYPE`.
+    As `rule`, of a function that takes `(bar, *parameters)`, a row of `rules.market.NEWS_DTYPE`.
     """
     return functools.partial(_add_rule, audit, severity, 1)
 
 
-def metric(title: str, unit: str = "ratio", better: int = 0) -> Callable[[F], F]:
+def metric(title: str, unit: str = "ratio", better: int = 0) -> Callable[[_F], _F]:
     """Register a figure of the scorecard under the function's name.
 
     The function takes a `scoring.trace.Trace` and returns a finite number.
@@ -159,7 +159,7 @@ def metric(title: str, unit: str = "ratio", better: int = 0) -> Callable[[F], F]
     )
 
 
-def reference_policy(exposures: F) -> F:
+def reference_policy(exposures: _F) -> _F:
     """Register a policy that every comparison scores beside the trained ones.
 
     The function takes `(bars, table, train)`, `market.bars.Bars` of T bars, their
@@ -170,7 +170,7 @@ def reference_policy(exposures: F) -> F:
     return _add(_PARTS.reference_policies, exposures.__name__, exposures, exposures)
 
 
-def source(load: F) -> F:
+def source(load: _F) -> _F:
     """Register a source of bars: `data.source=NAME`, the function's name.
 
     The function takes the `DataConfig` and returns `market.bars.Bars`.
@@ -252,14 +252,14 @@ def check(trained_with: Mapping[str, str]) -> None:
             )
 
 
-def _add(known: dict[str, Any], name: str, part: Any, function: F) -> F:
+def _add(known: dict[str, Any], name: str, part: Any, function: _F) -> _F:
     if name in known:
         raise ConfigError(f"{name!r} is registered twice; give each part a name of its own")
     known[name] = part
     return function
 
 
-def _add_rule(audit: Callable[..., Any] | None, severity: Severity, given: int, test: F) -> F:
+def _add_rule(audit: Callable[..., Any] | None, severity: Severity, given: int, test: _F) -> _F:
     """Register a rule; what follows its first `given` arguments are parameters."""
     own = list(inspect.signature(test).parameters.values())[given:]
     if any(not isinstance(each.default, int | float) for each in own):

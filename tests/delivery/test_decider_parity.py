@@ -20,7 +20,7 @@ from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.models.stored import stored_policy
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
-from ppo_workbench.trading.rules import RULE_NAMES
+from ppo_workbench.trading.rules.names import RULE_NAMES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SPY = SHARED / "spy_1min_2013-10.csv"

@@ -23,7 +23,7 @@ from ppo_workbench.learning.models import Algorithm, build_model
 from ppo_workbench.learning.native.update import Rollout
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.batch import TradingBatch
-from ppo_workbench.trading.rules import VOLATILITY
+from ppo_workbench.trading.rules.names import VOLATILITY
 from ppo_workbench.trading.table import TradingMarket
 
 LOSS_KEYS = {

@@ -33,7 +33,7 @@ from ppo_workbench.scoring.backtest import (
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.trace import Trace, TraceError
 from ppo_workbench.trading.experiment import Experiment, prepare_with_test, split_bars
-from ppo_workbench.trading.rules import BIT
+from ppo_workbench.trading.rules.names import BIT
 
 REAL = Path(__file__).parents[2] / "../shared/data"
 SYNTHETIC = ("data.synthetic.sessions=60", "features.volatility_slow_bars=390")
@@ -81,7 +81,7 @@ COUNTED = {
 SIZED = ("env.sizing=volatility", "env.volatility_target_annual_frac=0.08")
 MASKS = (
     "trading.rules",
-    "trading.market_rules",
+    "trading.rules.market",
     "trading.account",
     "trading.step",
     "trading.actions",

@@ -17,7 +17,7 @@ from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy, backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules import BIT, RULE_NAMES
+from ppo_workbench.trading.rules.names import BIT, RULE_NAMES
 from ppo_workbench.trading.table import trading_market
 
 SESSION, BARS = 20, 60

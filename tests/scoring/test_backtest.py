@@ -37,7 +37,8 @@ from ppo_workbench.scoring.reference.yardsticks import (
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare, split_bars
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules import BIT, build_params
+from ppo_workbench.trading.rules.names import BIT
+from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.table import TradingMarket, trading_market
 
 SELL, HOLD, BUY = 0, 1, 2

@@ -15,7 +15,7 @@ from ppo_workbench.scoring.catalogue import (
     LOWER,
     NEITHER,
     is_better,
-    metric,
+    metric_of,
 )
 from ppo_workbench.scoring.comparison import COMPARED
 from ppo_workbench.scoring.metrics import Scorecard
@@ -45,7 +45,7 @@ def test_glossary_has_every_figure() -> None:
     ],
 )
 def test_which_way_is_better(key: str, better: int) -> None:
-    assert metric(key).better == better
+    assert metric_of(key).better == better
     assert is_better(key, 1.0) is (better == HIGHER)
     assert is_better(key, -1.0) is (better == LOWER)
 

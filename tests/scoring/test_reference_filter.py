@@ -21,7 +21,7 @@ from ppo_workbench.scoring.reference.filtering import NODES, Grid, filter_bars, 
 from ppo_workbench.scoring.reference.planning import (
     Problem,
     policy_of,
-    reference_policy,
+    reference_filter,
     signal,
     solve,
     summarised,
@@ -47,7 +47,7 @@ def _experiment(*overrides: str) -> Experiment:
 
 
 def _run(experiment: Experiment, nodes: int = 13) -> Trace:
-    policy = reference_policy(experiment, nodes)
+    policy = reference_filter(experiment, nodes)
     assert policy is not None
     split = experiment.splits["validation"]
     return backtest(policy, experiment.bars, experiment.market, split, experiment.config)
@@ -406,7 +406,7 @@ def test_reference_policy_trades_and_is_flat_overnight() -> None:
 def test_reference_policy_of_other_sources_is_none() -> None:
     experiment = _experiment()
     config = replace(experiment.config, data=replace(experiment.config.data, source="file"))
-    assert reference_policy(replace(experiment, config=config)) is None
+    assert reference_filter(replace(experiment, config=config)) is None
 
 
 def test_beliefs_hardly_change_with_a_grid_twice_as_fine() -> None:

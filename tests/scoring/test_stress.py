@@ -26,7 +26,7 @@ from ppo_workbench.scoring.stress import (
 )
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
-from ppo_workbench.trading.rules import BIT
+from ppo_workbench.trading.rules.names import BIT
 
 HOLD = 1
 BASE = (

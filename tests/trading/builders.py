@@ -18,7 +18,9 @@ from ppo_workbench.trading.account import ACCOUNT_DTYPE, BAR_DTYPE, OUTCOME_DTYP
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import with_volatility
-from ppo_workbench.trading.rules import RULE_NAMES, action_reasons, build_params, fill_mask
+from ppo_workbench.trading.rules.names import RULE_NAMES
+from ppo_workbench.trading.rules.params import build_params
+from ppo_workbench.trading.rules.reasons import action_reasons, fill_mask
 from ppo_workbench.trading.step import begin_episode, step_one
 from ppo_workbench.trading.table import TradingMarket
 
@@ -65,8 +67,8 @@ def configure(risk: str = "unconstrained", **changes: Any) -> Config:
 def only(*rules: str, **changes: Any) -> Config:
     """Return a configuration in which no rule is on but `rules`."""
     config = configure(**changes)
-    for name in vars(config.risk):
-        getattr(config.risk, name).enabled = name in rules
+    for name, rule in config.risk.rules().items():
+        rule.enabled = name in rules
     return config
 
 

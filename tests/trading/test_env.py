@@ -19,7 +19,7 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.env import ENV_ID, MaskableTradingEnv, make_env
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import BIT
+from ppo_workbench.trading.rules.names import BIT
 
 SMALL = [
     *("tracking=none", "data.synthetic.sessions=20", "features.volatility_slow_bars=200"),

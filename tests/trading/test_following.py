@@ -17,13 +17,9 @@ from ppo_workbench.trading.following import (
     reasons_when_short,
     start_rung,
 )
-from ppo_workbench.trading.rules import (
-    DAILY_LOSS,
-    SESSION_FLATTEN,
-    VOLATILITY,
-    action_reasons,
-    build_params,
-)
+from ppo_workbench.trading.rules.names import DAILY_LOSS, SESSION_FLATTEN, VOLATILITY
+from ppo_workbench.trading.rules.params import build_params
+from ppo_workbench.trading.rules.reasons import action_reasons
 
 LEVELS = [-1.0, -0.5, 0.0, 0.5, 1.0]
 CASH = 100_000.0

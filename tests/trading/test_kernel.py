@@ -42,7 +42,7 @@ def _config(kind: ActionSet = ActionSet.step) -> Config:
             "reward.annual_volatility_frac=0.16",
         ]
     )
-    for rule in vars(config.risk).values():
+    for rule in config.risk.rules().values():
         rule.enabled = True
     config.risk.settlement.enabled = False  # or nothing would be sold short
     config.risk.order_rate.max_opens_per_session = 40

@@ -23,7 +23,7 @@ from ppo_workbench.config import ActionSet, ForbiddenAction
 from ppo_workbench.trading.account import cost_rate, sized_shares
 from ppo_workbench.trading.actions import action_space
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules import build_params
+from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.sizing import desired_shares
 from ppo_workbench.trading.table import trading_market
 

@@ -8,8 +8,8 @@ from tests.trading.builders import hand_bars, names, only, quiet_table
 
 from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.market.bars import Bars
-from ppo_workbench.trading.market_rules import market_rule_bits
-from ppo_workbench.trading.rules import RULE_NAMES
+from ppo_workbench.trading.rules.market import market_rule_bits
+from ppo_workbench.trading.rules.names import RULE_NAMES
 
 
 def _rows(rule: str, bars: Bars, config: Config, **table: Any) -> list[int]:
@@ -175,7 +175,7 @@ def test_rules_switched_off_leave_no_bits() -> None:
     bars = _falling(75.0, 100)
     table = quiet_table(bars, volatility_ratio=np.full(780, 9.0), large_move=np.ones(780, bool))
     assert not market_rule_bits(bars, table, only()).any()
-    every = only(*vars(only().risk), env__no_open_last_bars=2, env__flat_last_bars=1)
+    every = only(*only().risk.rules(), env__no_open_last_bars=2, env__flat_last_bars=1)
     every.risk.regime.blocked = ["range_low_volatility"]
     fired = set().union(*(names(int(b)) for b in market_rule_bits(bars, table, every)))
     assert {"session_flatten", "volatility", "regime", "event"} <= fired

@@ -12,8 +12,8 @@ from ppo_workbench.config import Config
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.scoring.audit.market import halted, restricted
-from ppo_workbench.trading.market_rules import MarketRules, market_rule_bits
-from ppo_workbench.trading.rules import HALT, SHORT_SALE
+from ppo_workbench.trading.rules.market import MarketRules, market_rule_bits
+from ppo_workbench.trading.rules.names import HALT, SHORT_SALE
 
 
 def _everything(**changes: Any) -> Config:

@@ -10,7 +10,7 @@ from tests.trading.builders import BUY, HOLD, SELL, Account, bar_rows, configure
 from ppo_workbench.config import BarsError
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.rewards import with_volatility
-from ppo_workbench.trading.rules import BIT
+from ppo_workbench.trading.rules.names import BIT
 
 CLOSES = [100.0, 100.0, 103.0, 99.0, 99.0, 104.0, 101.0, 101.0]
 OPENS = [100.0, 100.0, 100.0, 102.0, 99.0, 100.0, 104.0, 101.0]

@@ -21,13 +21,9 @@ from tests.trading.builders import (
 )
 
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, Sizing
-from ppo_workbench.trading.rules import (
-    BIT,
-    PARAMS_DTYPE,
-    RULE_NAMES,
-    maintenance_breached,
-    rule_severity,
-)
+from ppo_workbench.trading.rules.names import BIT, RULE_NAMES, rule_severity
+from ppo_workbench.trading.rules.params import PARAMS_DTYPE
+from ppo_workbench.trading.rules.reasons import maintenance_breached
 
 LADDERS = ([-1.0, 0.0, 1.0], [0.0, 1.0], [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0], [-2.0, 0.0, 3.0])
 SHORT, FLAT, LONG = 1, 2, 3  # indices of the action set "target" on -1, 0, +1
@@ -35,7 +31,7 @@ SHORT, FLAT, LONG = 1, 2, 3  # indices of the action set "target" on -1, 0, +1
 
 def _everything(**changes: Any) -> Config:
     """Return every rule with its default parameters."""
-    return only(*vars(configure().risk), risk__daily_loss__flatten=True, **changes)
+    return only(*configure().risk.rules(), risk__daily_loss__flatten=True, **changes)
 
 
 _SETTINGS: list[Config] = []

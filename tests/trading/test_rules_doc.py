@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.trading.builders import RISKS, configure
 
-from ppo_workbench.trading.rules import RULE_NAMES, rule_sections, rule_severity
+from ppo_workbench.trading.rules.names import RULE_NAMES, rule_sections, rule_severity
 
 DOC = Path(__file__).parents[2] / "docs" / "rules.md"
 

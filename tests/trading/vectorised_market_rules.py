@@ -9,7 +9,7 @@ from ppo_workbench.config import Config, ConfigError, HaltRule, RiskConfig, sett
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.trading.rules import (
+from ppo_workbench.trading.rules.names import (
     CLOSED_SESSION,
     EVENT,
     GAP,

@@ -278,3 +278,7 @@ class RiskConfig:
     stop_loss: StopLossRule = field(default_factory=StopLossRule)
     take_profit: TakeProfitRule = field(default_factory=TakeProfitRule)
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def rules(self) -> dict[str, Any]:
+        """Return the sections of the built-in rules by name."""
+        return {name: section for name, section in vars(self).items() if name != "extra"}

@@ -51,7 +51,9 @@ from ppo_workbench.trading.following import (
     level_of,
 )
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules import STOPPED, build_params, flatten_bits, rules_in
+from ppo_workbench.trading.rules.names import STOPPED, rules_in
+from ppo_workbench.trading.rules.params import build_params
+from ppo_workbench.trading.rules.reasons import flatten_bits
 
 _NO_FILLS = np.empty((0, 3))
 _EPOCH = date(1970, 1, 1)

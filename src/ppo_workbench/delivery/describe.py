@@ -28,7 +28,7 @@ from ppo_workbench.market.horizons import recorded_horizons
 from ppo_workbench.trading.actions import ActionSpace, observed_bits
 from ppo_workbench.trading.experiment import Experiment
 from ppo_workbench.trading.observation import ACCOUNT_FEATURES
-from ppo_workbench.trading.rules import RULE_NAMES, rule_sections
+from ppo_workbench.trading.rules.names import RULE_NAMES, rule_sections
 
 LIBRARIES = ("numpy", "numba", "torch", "pandas", "stable-baselines3", "sb3-contrib", "gymnasium")
 

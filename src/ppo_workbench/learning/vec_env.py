@@ -12,7 +12,7 @@ from ppo_workbench.config.arrays import Bools, Ints, Records
 from ppo_workbench.learning.native.rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES, rules_in
+from ppo_workbench.trading.rules.names import RULE_NAMES, rules_in
 
 
 class TradingVecEnv(VecEnv):

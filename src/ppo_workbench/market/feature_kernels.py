@@ -11,7 +11,7 @@ import numpy as np
 
 from ppo_workbench import plugins
 from ppo_workbench.config.arrays import Floats, Ints
-from ppo_workbench.jit import kernel, lean_composed, lean_kernel
+from ppo_workbench.jit import kernel, lean_composed_kernel, lean_kernel
 from ppo_workbench.market.indicators import (
     atr_step,
     deviation_step,
@@ -66,7 +66,7 @@ def _call_own_features() -> Any:
         lines.append(f"    if row[{CODE}] == {FIRST_OWN_FEATURE + k}:\n")
         lines.append(f"        return step_{k}(bar, context, memory{windows})\n")
     head = "def own_feature(row, bar, context, memory):\n"
-    return lean_composed(f"{head}{''.join(lines)}    return 0.0\n", steps)
+    return lean_composed_kernel(f"{head}{''.join(lines)}    return 0.0\n", steps)
 
 
 _own_feature = _call_own_features()

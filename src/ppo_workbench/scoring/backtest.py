@@ -20,7 +20,8 @@ from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.actions import target_rung
 from ppo_workbench.trading.chance import random_uint, seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import GAP, RULE_NAMES, flatten_bits, rule_severity
+from ppo_workbench.trading.rules.names import GAP, RULE_NAMES, rule_severity
+from ppo_workbench.trading.rules.reasons import flatten_bits
 from ppo_workbench.trading.step import begin_episode, refresh, step_one
 from ppo_workbench.trading.table import TradingMarket
 

@@ -79,7 +79,7 @@ CURVES = {
 }
 
 
-def metric(key: str) -> Metric:
+def metric_of(key: str) -> Metric:
     """Return a figure's entry; `violations/house` has that of `violations`.
 
     A figure that no scorecard has, such as one of an older document, is neither good nor bad.
@@ -90,4 +90,4 @@ def metric(key: str) -> Metric:
 
 def is_better(key: str, apart: float) -> bool:
     """Tell whether a figure that is `apart` from another one is better than it."""
-    return apart * metric(key).better > 0.0
+    return apart * metric_of(key).better > 0.0

@@ -17,7 +17,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Floats
 from ppo_workbench.plugins import registered
-from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric
+from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric_of
 from ppo_workbench.scoring.figures import KNOWING, display_name
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import FIGURES, Resamples, resample
@@ -138,8 +138,8 @@ class MarketComparison:
             low, high, p = found.low, found.high, found.p_value
         excludes = low is not None and high is not None and not low <= 0.0 <= high
         better = None
-        if metric(figure).better != NEITHER:
-            better = int(np.sum(apart * metric(figure).better > 0))
+        if metric_of(figure).better != NEITHER:
+            better = int(np.sum(apart * metric_of(figure).better > 0))
         return {
             "first": first,
             "second": second,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric
+from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric_of
 
 POINTS = "points"  # a difference of fractions
 # What a reader calls the variants and reference policies of a comparison.
@@ -66,7 +66,7 @@ def display_name(name: str) -> str:
 
 def is_told(cards: Iterable[Mapping[str, Any]], figure: str) -> bool:
     """Tell whether a figure of these runs means anything: no win rate without a round trip."""
-    return not metric(figure).of_trips or any(card["n_trades"] for card in cards)
+    return not metric_of(figure).of_trips or any(card["n_trades"] for card in cards)
 
 
 def invalid_trades(cards: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -91,7 +91,7 @@ def of_card(card: Mapping[str, Any], figure: str) -> Estimate:
 
 def figure_title(figure: str) -> str:
     """Return what a reader calls a figure."""
-    return metric(figure).title
+    return metric_of(figure).title
 
 
 def spoken(figure: str) -> str:
@@ -103,7 +103,7 @@ def spoken(figure: str) -> str:
 
 def unit_of(figure: str) -> str:
     """Return the unit of a figure."""
-    return metric(figure).unit
+    return metric_of(figure).unit
 
 
 def difference_unit(figure: str) -> str:

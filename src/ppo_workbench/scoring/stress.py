@@ -18,7 +18,7 @@ from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.stitch import stitch
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
-from ppo_workbench.trading.rules import build_params
+from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.table import TradingMarket
 
 COST_MULTIPLES = (0.5, 1.0, 2.0, 3.0)

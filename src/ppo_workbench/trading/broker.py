@@ -4,10 +4,8 @@ from typing import Any
 
 from ppo_workbench.jit import kernel
 from ppo_workbench.trading.actions import target_rung
-from ppo_workbench.trading.rules import (
-    STOPPED,
-    flatten_bits,
-)
+from ppo_workbench.trading.rules.names import STOPPED
+from ppo_workbench.trading.rules.reasons import flatten_bits
 
 
 @kernel

@@ -22,7 +22,7 @@ from ppo_workbench.trading.actions import observed_bits
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rewards import REWARD_NAMES, with_volatility
-from ppo_workbench.trading.rules import rules_in
+from ppo_workbench.trading.rules.names import rules_in
 from ppo_workbench.trading.table import TradingMarket, trading_market
 
 ENV_ID = "MaskableTrading-v0"

@@ -25,12 +25,8 @@ from ppo_workbench.trading.account import (
 )
 from ppo_workbench.trading.broker import resolve_action
 from ppo_workbench.trading.rewards import begin_returns
-from ppo_workbench.trading.rules import (
-    SESSION_FLATTEN,
-    action_reasons,
-    flatten_bits,
-    is_increase,
-)
+from ppo_workbench.trading.rules.names import SESSION_FLATTEN
+from ppo_workbench.trading.rules.reasons import action_reasons, flatten_bits, is_increase
 from ppo_workbench.trading.sizing import desired_shares
 from ppo_workbench.trading.step import begin_episode, clear_outcome, mark
 

@@ -34,7 +34,7 @@ from numba import literal_unroll
 from ppo_workbench import plugins
 from ppo_workbench.config import BarsError, Config, ConfigError, RewardConfig, settled
 from ppo_workbench.config.arrays import Floats
-from ppo_workbench.jit import composed, inlined_kernel, kernel
+from ppo_workbench.jit import composed_kernel, inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 
@@ -60,7 +60,9 @@ def _call_own_terms() -> Any:
         f"    total += p.w_{name} * out.{name}\n"
         for name in terms
     ]
-    return composed(f"def add_terms(a, p, out, total):\n{''.join(lines)}    return total\n", terms)
+    return composed_kernel(
+        f"def add_terms(a, p, out, total):\n{''.join(lines)}    return total\n", terms
+    )
 
 
 _add_own_terms = _call_own_terms()

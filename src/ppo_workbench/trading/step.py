@@ -19,7 +19,7 @@ from ppo_workbench.trading.broker import resolve_action
 from ppo_workbench.trading.chance import random_start
 from ppo_workbench.trading.observation import observe, observe_mask
 from ppo_workbench.trading.rewards import begin_returns, follow_returns, risk_aware_reward
-from ppo_workbench.trading.rules import (
+from ppo_workbench.trading.rules.reasons import (
     action_reasons,
     fill_mask,
     flatten_bits,

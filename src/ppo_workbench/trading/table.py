@@ -12,11 +12,9 @@ from ppo_workbench.trading.account import (
     BAR_DTYPE,
 )
 from ppo_workbench.trading.actions import ActionSpace, action_space
-from ppo_workbench.trading.market_rules import market_rule_bits
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules import (
-    build_params,
-)
+from ppo_workbench.trading.rules.market import market_rule_bits
+from ppo_workbench.trading.rules.params import build_params
 
 YEAR_NS = 365 * 86_400 * 1e9
 

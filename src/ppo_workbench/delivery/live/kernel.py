@@ -28,9 +28,10 @@ from ppo_workbench.trading.following import (
     order_after,
     reasons_when_short,
 )
-from ppo_workbench.trading.market_rules import rules_step
 from ppo_workbench.trading.observation import observe_mask, scale_rows
-from ppo_workbench.trading.rules import GAP, fill_mask
+from ppo_workbench.trading.rules.market import rules_step
+from ppo_workbench.trading.rules.names import GAP
+from ppo_workbench.trading.rules.reasons import fill_mask
 from ppo_workbench.trading.step import refresh
 from ppo_workbench.trading.table import YEAR_NS
 

@@ -25,8 +25,8 @@ from ppo_workbench.market.regimes import (
     VOLUME,
 )
 from ppo_workbench.trading.account import BAR_DTYPE
-from ppo_workbench.trading.market_rules import NEWS_DTYPE, MarketRules
 from ppo_workbench.trading.observation import Scaler
+from ppo_workbench.trading.rules.market import NEWS_DTYPE, MarketRules
 
 _SLACK = 1e-9  # of prices between low and high, as in `market.bars`
 

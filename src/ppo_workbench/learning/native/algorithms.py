@@ -36,7 +36,7 @@ from ppo_workbench.learning.native.update import (
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules import RULE_NAMES
+from ppo_workbench.trading.rules.names import RULE_NAMES
 
 _ACTIVATIONS = {torch.nn.Tanh: TANH, torch.nn.ReLU: RELU}
 NUMBA_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]

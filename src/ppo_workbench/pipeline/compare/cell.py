@@ -48,7 +48,7 @@ from ppo_workbench.scoring.backtest import SERIES, Policy
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.forecasts import supervised_policies
 from ppo_workbench.scoring.reference.own import own_policies
-from ppo_workbench.scoring.reference.planning import reference_policy
+from ppo_workbench.scoring.reference.planning import reference_filter
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS, SessionPath, write_path
 from ppo_workbench.scoring.trace import Trace
@@ -167,7 +167,7 @@ def _reference_policies(opened: Experiment) -> list[Policy]:
 
         exposure = generate(config.data.synthetic).oracle_exposure[: len(opened.bars)]
         policies.append(Policy("oracle", SERIES, series=exposure))
-    reference = reference_policy(opened)
+    reference = reference_filter(opened)
     if reference is not None:
         policies.append(reference)
     return policies

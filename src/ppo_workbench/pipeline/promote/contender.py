@@ -24,7 +24,7 @@ from ppo_workbench.pipeline.sweep.trial import Bound, SeedTraining, instances, o
 from ppo_workbench.pipeline.train.scores import lower_bound
 from ppo_workbench.records.studies.candidates import Candidate
 from ppo_workbench.scoring.backtest import Policy
-from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.catalogue import metric_of
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import prepare, split_bars
@@ -61,7 +61,7 @@ class Contender:
 
     def scores(self) -> list[list[float]]:
         """Return one row of window scores a seed on validation, more is better."""
-        sign = metric(self._metric).better
+        sign = metric_of(self._metric).better
         return [[sign * score for score in instances(self._metric, run)] for run in self.runs]
 
     def bound(self) -> Bound:
@@ -70,7 +70,7 @@ class Contender:
 
     def rank(self) -> float:
         """Return the bound, more is better."""
-        return metric(self._metric).better * self.bound().value
+        return metric_of(self._metric).better * self.bound().value
 
     def delivered(self) -> SeedTraining:
         """Return the run that would be delivered: the best validation bound of its own."""

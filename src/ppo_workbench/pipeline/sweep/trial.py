@@ -33,7 +33,7 @@ from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
 from ppo_workbench.records.studies.returns import write_returns
 from ppo_workbench.records.studies.session import TrialSession
-from ppo_workbench.scoring.catalogue import NEITHER, metric
+from ppo_workbench.scoring.catalogue import NEITHER, metric_of
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,
     Scorecard,
@@ -142,7 +142,7 @@ def bound(key: str, values: Sequence[float], k: float, fallback: float) -> Bound
     """
     mean = fmean(values)
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else fallback
-    return Bound(mean - metric(key).better * k * error, mean, error)
+    return Bound(mean - metric_of(key).better * k * error, mean, error)
 
 
 def objective(config: Config, metric: str, seeds: Sequence[SeedTraining], at: int) -> Bound:
@@ -169,7 +169,7 @@ def check_objective(config: Config) -> None:
         ConfigError: Another name.
     """
     single = [name for name, kind in Scorecard.__annotations__.items() if kind in (int, float)]
-    known = sorted(name for name in single if metric(name).better != NEITHER)
+    known = sorted(name for name in single if metric_of(name).better != NEITHER)
     for name in config.objective.metrics:
         if name not in known:
             raise ConfigError(f"objective.metrics={name!r}: must be one of {', '.join(known)}")
@@ -186,7 +186,7 @@ def check_directions(config: Config, directions: Sequence[str]) -> None:
         ConfigError: They are not those of the metrics.
     """
     names = config.objective.metrics
-    wanted = ["maximize" if metric(name).better > 0 else "minimize" for name in names]
+    wanted = ["maximize" if metric_of(name).better > 0 else "minimize" for name in names]
     if list(directions) != wanted:
         raise ConfigError(
             f"hydra.sweeper.directions={list(directions)}: objective.metrics={names} are better "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.catalogue import metric_of
 from ppo_workbench.scoring.figures import Estimate, display_name, is_told, of_card
 from ppo_workbench.scoring.trace import Trace
 
@@ -162,4 +162,4 @@ def _ends(
     first, last = row[low], row[high]
     if first is None or last is None or first == last:
         return None, None
-    return max(first, metric(figure).lowest), min(last, metric(figure).highest)
+    return max(first, metric_of(figure).lowest), min(last, metric_of(figure).highest)

@@ -24,7 +24,7 @@ from ppo_workbench.reports.comparison.document import (
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.plots import monthly_returns
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
-from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.catalogue import metric_of
 from ppo_workbench.scoring.figures import difference_unit, figure_title
 from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.trace import Trace
@@ -77,7 +77,7 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
             "figure": figure,
             "title": figure_title(figure),
             "unit": difference_unit(figure),
-            "better": {1: "right", -1: "left", 0: ""}[metric(figure).better],
+            "better": {1: "right", -1: "left", 0: ""}[metric_of(figure).better],
             "rows": [_placed(row, arms, *_span(listed)) for row in listed],
         }
         for figure, listed in groups.items()

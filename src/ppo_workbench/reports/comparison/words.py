@@ -14,7 +14,7 @@ from ppo_workbench.reports.comparison.document import (
     title_of,
     told_differences,
 )
-from ppo_workbench.scoring.catalogue import metric
+from ppo_workbench.scoring.catalogue import metric_of
 from ppo_workbench.scoring.figures import KNOWING, interval_text, shown, spoken, unit_of
 from ppo_workbench.scoring.metrics import SEVERITIES
 
@@ -193,7 +193,7 @@ def _standing(
 
 def _sign(row: Mapping[str, Any]) -> int:
     """Return +1 where the first arm is better, -1 where it is worse, 0 where neither is said."""
-    return metric(row["figure"]).better * (1 if row["estimate"] >= 0 else -1)
+    return metric_of(row["figure"]).better * (1 if row["estimate"] >= 0 else -1)
 
 
 def _target_sentence(document: Document, chosen: Arm) -> str:

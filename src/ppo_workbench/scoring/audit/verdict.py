@@ -182,7 +182,7 @@ def audit(
 def enabled_rules(risk: RiskConfig) -> list[str]:
     """Name the rules that are on; `session` stands for two."""
     names = []
-    for section in (name for name in vars(risk) if name != "extra"):
+    for section in risk.rules():
         rules = [rule for rule, home in _SECTION_OF.items() if home == section] or [section]
         names += rules if getattr(risk, section).enabled else []
     return [*names, *risk.extra]

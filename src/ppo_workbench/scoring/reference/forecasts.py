@@ -21,7 +21,7 @@ from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.scoring.backtest import THRESHOLD, Policy
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
-from ppo_workbench.trading.rules import SESSION_FLATTEN
+from ppo_workbench.trading.rules.names import SESSION_FLATTEN
 
 HORIZONS = (4, 16, 64)  # bars
 BLOCKS = 5  # of the training split; the first one is learned from only

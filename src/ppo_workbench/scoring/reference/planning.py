@@ -90,7 +90,7 @@ def solve(problem: Problem, risk_aversion: float, sessions: int = 2) -> Table:
     return table
 
 
-def reference_policy(experiment: Experiment, nodes: int = NODES) -> Policy | None:
+def reference_filter(experiment: Experiment, nodes: int = NODES) -> Policy | None:
     """Return the reference filter as a policy; None where the bars are not synthetic.
 
     It trades exposures -1, 0 and 1 as the threshold rule does, under the same masks and costs.

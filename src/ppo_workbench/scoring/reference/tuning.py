@@ -22,7 +22,7 @@ from ppo_workbench.scoring.trace import cash_returns, session_ends, session_retu
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.experiment import Experiment
-from ppo_workbench.trading.rules import action_reasons, fill_mask, flatten_bits
+from ppo_workbench.trading.rules.reasons import action_reasons, fill_mask, flatten_bits
 from ppo_workbench.trading.step import begin_episode, step_one
 
 

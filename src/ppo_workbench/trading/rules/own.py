@@ -6,7 +6,7 @@ from typing import Any
 
 from ppo_workbench import plugins
 from ppo_workbench.config import ConfigError, RiskConfig, Severity
-from ppo_workbench.jit import composed
+from ppo_workbench.jit import composed_kernel
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def own_bits(
         given = ", ".join([*head, *(f"{record}.{name}__{each}" for each in rule.parameters)])
         lines.append(f"    if {name}({given}):\n        bits |= {bit[name]}\n")
     source = f"def own_bits({', '.join([*head, record])}):\n    bits = 0\n{''.join(lines)}"
-    return composed(f"{source}    return bits\n", {name: rule.test for name, rule in own.items()})
+    return composed_kernel(
+        f"{source}    return bits\n", {name: rule.test for name, rule in own.items()}
+    )
 
 
 def own_rules(risk: RiskConfig) -> dict[str, OwnRuleSettings]:

@@ -15,8 +15,7 @@ from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.trading.own_rules import own_bits, own_fields, own_parameters
-from ppo_workbench.trading.rules import (
+from ppo_workbench.trading.rules.names import (
     BIT,
     CLOSED_SESSION,
     EVENT,
@@ -29,6 +28,7 @@ from ppo_workbench.trading.rules import (
     VOLATILITY,
     enabled_bits,
 )
+from ppo_workbench.trading.rules.own import own_bits, own_fields, own_parameters
 
 SETTINGS_DTYPE = np.dtype(
     [

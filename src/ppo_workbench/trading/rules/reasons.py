@@ -1,0 +1,236 @@
+"""Mask rules: which actions are forbidden, by whom, and why.
+
+A static chain over flat parameters.  Rule k owns bit k; an action's reasons are the bits
+of every rule that forbids it, 0 means allowed.  Market-only rules are bits computed once
+per bar (trading/rules/market.py); the rest ask the account (`action_reasons`).
+
+In every state at least one action is legal: HOLD while the market is halted; under a
+flatten rule what flattens, then HOLD; HOLD otherwise.  Closing, or a smaller step towards
+flat, is never forbidden while the market trades, unless a flatten rule asks for more.
+docs/rules.md gives each rule's source and severity.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ppo_workbench.config.arrays import Bools, Floats, Ints
+from ppo_workbench.jit import kernel
+from ppo_workbench.trading.account import (
+    cost_rate,
+    order_size,
+    sized_shares,
+    too_small,
+)
+from ppo_workbench.trading.actions import is_second_hold, target_rung
+from ppo_workbench.trading.rules.names import (
+    BIT,
+    CAPITAL,
+    CONCENTRATION,
+    COOLDOWN,
+    DAILY_LOSS,
+    DAY_TRADER,
+    DRAWDOWN,
+    EXITS,
+    INITIAL_MARGIN,
+    INTRADAY,
+    LIQUIDITY,
+    LOCATE,
+    MAINTENANCE,
+    MARKET_NO_INCREASE,
+    ORDER_RATE,
+    POSITION,
+    SESSION_FLATTEN,
+    SETTLEMENT,
+    SHORT_SALE,
+    STOP_LOSS,
+    STOPPED,
+    TAKE_PROFIT,
+)
+from ppo_workbench.trading.rules.own import own_bits
+
+_own_account_bits = own_bits(BIT, ("a", "bar", "exposure"), "p", asks_account=True)
+
+
+@kernel
+def maintenance_breached(a: Any, price: float, p: Any) -> bool:
+    """FINRA 4210(c): equity below 25 % of a long, or the short's larger requirement."""
+    if a.shares > 0:
+        return a.equity < p.maintenance_long * a.shares * price
+    if a.shares < 0:
+        return a.equity < _short_requirement(-a.shares, price, p)
+    return False
+
+
+@kernel
+def _short_requirement(shares: float, price: float, p: Any) -> float:
+    if price < 5.0:  # 4210(c)(2): the larger of $2.50 a share and 100 %
+        return shares * max(0.5 * p.maintenance_short_per_share, price)
+    return shares * max(p.maintenance_short_per_share, p.maintenance_short * price)
+
+
+@kernel
+def flatten_bits(a: Any, bar: Any, p: Any) -> int:
+    """Return the bits of the flatten rules in force, halted or not."""
+    bits = bar.rule_bits & SESSION_FLATTEN
+    if a.flatten_drawdown != 0:
+        bits |= DRAWDOWN
+    if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
+        bits |= DAILY_LOSS
+    if p.enabled & EXITS != 0 and a.average_price > 0.0:
+        gain = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
+        if gain <= -p.stop_loss:
+            bits |= STOP_LOSS
+        if gain >= p.take_profit:
+            bits |= TAKE_PROFIT
+    return bits & p.enabled
+
+
+@kernel
+def _daily_loss_hit(a: Any, p: Any) -> bool:
+    return a.equity <= a.session_equity * (1.0 - p.max_daily_loss)
+
+
+@kernel
+def increase_bits(a: Any, bar: Any, p: Any) -> int:
+    """Return the bits that forbid any new risk in this state."""
+    bits = bar.rule_bits & MARKET_NO_INCREASE
+    if a.pause_left > 0 or a.flatten_drawdown != 0:
+        bits |= DRAWDOWN
+    if _daily_loss_hit(a, p):
+        bits |= DAILY_LOSS
+    if a.session_opens >= p.max_opens:
+        bits |= ORDER_RATE
+    if a.cooldown_left > 0:
+        bits |= COOLDOWN
+    if maintenance_breached(a, bar.close, p):
+        bits |= MAINTENANCE
+    if a.equity < p.day_trade_equity:
+        trades = 0
+        for i in range(p.day_trade_sessions):
+            trades += a.day_trades[i]
+        if trades >= p.day_trades:
+            bits |= DAY_TRADER
+    return bits
+
+
+@kernel
+def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
+    """Return the bits that forbid this particular increase to `exposure`."""
+    price = bar.close
+    rate = cost_rate(bar, p, 0.0)
+    shares = sized_shares(exposure, a.equity, price, rate, p)
+    bits = _size_bits(exposure, abs(shares) * price, p)
+    if shares == 0.0 or a.equity <= 0.0 or too_small(a.shares, shares, p):
+        bits |= CAPITAL
+    order = abs(shares - a.shares) * price
+    if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
+        bits |= LIQUIDITY
+    if exposure < 0 or exposure > 1.0:
+        bits |= _margin_bits(a, shares, price, p)
+    if exposure < 0:
+        if p.locate_available == 0:
+            bits |= LOCATE
+        bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
+    elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
+        bits |= SETTLEMENT
+    return bits | _own_account_bits(a, bar, exposure, p)
+
+
+@kernel
+def _size_bits(exposure: float, notional: float, p: Any) -> int:
+    """Return the bits of the limits on the size of a position, whoever sets them."""
+    size = abs(exposure)
+    bits = 0
+    if size > p.max_gross_exposure:
+        bits |= CAPITAL
+    if size * (p.initial_long if exposure > 0 else p.initial_short) > 1.0:
+        bits |= INITIAL_MARGIN
+    if size * p.intraday_margin > 1.0:
+        bits |= INTRADAY
+    if size > p.max_exposure:
+        bits |= CONCENTRATION
+    if notional > p.max_notional:
+        bits |= POSITION
+    return bits
+
+
+@kernel
+def _margin_bits(a: Any, shares: float, price: float, p: Any) -> int:
+    """Minimum equity of a margin account and maintenance after the trade, FINRA 4210."""
+    if a.equity < p.minimum_equity:
+        return MAINTENANCE
+    if shares < 0 and a.equity < _short_requirement(-shares, price, p):
+        return MAINTENANCE
+    if shares > 0 and a.equity < p.maintenance_long * shares * price:
+        return MAINTENANCE
+    return 0
+
+
+@kernel
+def is_increase(rung: int, target: int, flat_rung: int) -> bool:
+    """Tell whether going from `rung` to `target` adds risk: larger, or the other side."""
+    held, wanted = rung - flat_rung, target - flat_rung
+    return wanted != 0 and (held * wanted < 0 or abs(wanted) > abs(held))
+
+
+@kernel
+def action_reasons(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
+    """Write the bits of the rules that forbid each action at this close into `row` (A,).
+
+    Args:
+        a: One row of `ACCOUNT_DTYPE`, marked at this close.
+        bar: The row of `BAR_DTYPE` that just closed.
+        levels: float64 (L,), the exposure ladder.
+        p: One row of `PARAMS_DTYPE`.
+        row: int64 (A,), overwritten; 0 means allowed.
+    """
+    stopped = bar.rule_bits & STOPPED & p.enabled
+    flatten = flatten_bits(a, bar, p)
+    held = a.rung != p.flat_rung
+    no_increase = -1
+    size = order_size(a, bar, p)
+    for action in range(row.shape[0]):
+        target = target_rung(action, a.rung, p.n_levels, p.flat_rung, p.is_step, flatten != 0)
+        if stopped != 0:
+            row[action] = 0 if action == p.hold else stopped
+            continue
+        bits = 0
+        if flatten != 0 and held and target != p.flat_rung:
+            bits |= flatten
+        if is_increase(a.rung, target, p.flat_rung):
+            if no_increase < 0:
+                no_increase = increase_bits(a, bar, p)
+            bits |= flatten | no_increase | target_bits(a, bar, levels[target] * size, p)
+        row[action] = bits & p.enabled
+
+
+@kernel
+def fill_mask(a: Any, reasons: Ints, short: bool, p: Any, mask: Bools) -> None:
+    """Write the mask (A,) that follows from `reasons` (A,), each outcome once.
+
+    Where the account stands `short` of its rung, asking for the rung orders what is missing.
+    """
+    for k in range(mask.shape[0]):
+        second = is_second_hold(k, a.rung, p.n_levels, p.is_step) and not short
+        allowed = reasons[k] == 0 or p.mask_rules == 0
+        mask[k] = p.mask_all_true != 0 or (allowed and not second)
+
+
+@kernel
+def passive_bits(a: Any, price: float, p: Any) -> int:
+    """Return the limits that the held position crosses now, by price and not by decision."""
+    bits = 0
+    if a.shares != 0.0:
+        notional = abs(a.shares) * price
+        if notional > p.max_exposure * a.equity * (1.0 + 1e-9):
+            bits |= CONCENTRATION
+        if notional > p.max_notional:
+            bits |= POSITION
+        if maintenance_breached(a, price, p):
+            bits |= MAINTENANCE
+        if _daily_loss_hit(a, p):
+            bits |= DAILY_LOSS
+        if a.flatten_drawdown != 0:
+            bits |= DRAWDOWN
+    return bits & p.enabled
