@@ -101,7 +101,7 @@ def decide(folder: Path, start: int, stop: int) -> None:
 def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     """Decide here with the step of the backtest, writing down everything."""
     from ppo_workbench.delivery.golden import stored_weights, uses_mask
-    from ppo_workbench.delivery.inference import best_allowed, forward_row
+    from ppo_workbench.delivery.network import best_allowed, forward_row
     from ppo_workbench.pipeline.models.stored import rescaled
     from ppo_workbench.trading.account import OUTCOME_DTYPE
     from ppo_workbench.trading.chance import seed_accounts
@@ -123,9 +123,7 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
             a, market.bars, market.features, market.scaler.means, market.scaler.stds,
             market.space.levels, p, observation[i], mask[i], reasons[i],
         )  # fmt: skip
-        logits[i] = forward_row(
-            observation[i], weights.sizes, weights.flat, weights.activation, scratch
-        )
+        logits[i] = forward_row(observation[i], weights, scratch)
         allowed = mask[i] if uses_mask(artifact.metadata.model_type) else free
         action[i] = best_allowed(logits[i], allowed)
         bits = reasons[i, action[i]]

@@ -22,7 +22,7 @@ import numpy as np
 
 from ppo_workbench import compose
 from ppo_workbench.config import Config
-from ppo_workbench.delivery.inference import policy_weights
+from ppo_workbench.delivery.network import policy_weights
 from ppo_workbench.learning.training import Hooks, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.models.stored import trained_policy

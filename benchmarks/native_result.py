@@ -24,7 +24,7 @@ LEARNERS = ("native", "sb3")
 def sharpe(seed: int, learner: str, timesteps: int) -> float:
     """Train one learner on one market and return the validation Sharpe of its last weights."""
     from ppo_workbench import compose
-    from ppo_workbench.delivery.inference import policy_weights
+    from ppo_workbench.delivery.network import policy_weights
     from ppo_workbench.learning.training import Hooks, Validation, train_model
     from ppo_workbench.learning.vec_env import TradingVecEnv
     from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest

@@ -64,7 +64,7 @@ def describe(arm: str, repeat: int, work: Path) -> dict[str, Any]:
 def rescore(arm: str, repeat: int, k: int, work: Path, overrides: list[str]) -> None:
     """Train the best setting of a study on market and learner seed number k; write its Sharpe."""
     from ppo_workbench.cli.main import compose
-    from ppo_workbench.delivery.inference import policy_weights
+    from ppo_workbench.delivery.network import policy_weights
     from ppo_workbench.pipeline.sweep.trial import SeedTraining
     from ppo_workbench.reports.study.analysis import overrides_of
     from ppo_workbench.trading.experiment import prepare, split_bars

@@ -123,7 +123,7 @@ def drift_bars(cell: Cell) -> Any:
 def run_cell(cell: Cell) -> dict[str, float]:
     """Train one cell; return the mean exposure and the sample's Sharpe ratio on validation."""
     from ppo_workbench import compose
-    from ppo_workbench.delivery.inference import policy_weights
+    from ppo_workbench.delivery.network import policy_weights
     from ppo_workbench.learning.training import Hooks, Validation, train_model
     from ppo_workbench.learning.vec_env import TradingVecEnv
     from ppo_workbench.market.horizons import derived

@@ -13,9 +13,9 @@ from ppo_workbench.config import Config, Select
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.golden import POLICY_PREFIX, SCALER_MEANS, SCALER_STDS, stored_weights
-from ppo_workbench.delivery.inference import best_allowed, forward_row
 from ppo_workbench.delivery.messages import Account, Fill
 from ppo_workbench.delivery.metadata import Scorecards, Training
+from ppo_workbench.delivery.network import best_allowed, forward_row
 from ppo_workbench.market.splits import Split
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.chance import seed_accounts
@@ -132,9 +132,7 @@ def walk(experiment: Experiment, artifact: Artifact, split: Split, use_mask: boo
             a, market.bars, market.features, means, stds, levels, p, observation, mask,
             rows.reasons[i],
         )  # fmt: skip
-        rows.logits[i] = forward_row(
-            observation, weights.sizes, weights.flat, weights.activation, scratch
-        )
+        rows.logits[i] = forward_row(observation, weights, scratch)
         allowed = mask if use_mask else np.ones(size, np.bool_)
         action = best_allowed(rows.logits[i], allowed)
         rows.actions[i] = action

@@ -10,7 +10,6 @@ import pandas as pd
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.golden import stored_weights, uses_mask
-from ppo_workbench.delivery.inference import best_allowed, forward_row
 from ppo_workbench.delivery.messages import (
     Account,
     Bar,
@@ -20,6 +19,7 @@ from ppo_workbench.delivery.messages import (
     Order,
     bar_messages,
 )
+from ppo_workbench.delivery.network import best_allowed, forward_row
 from ppo_workbench.market.bars import NS_PER_SECOND
 from ppo_workbench.market.calendars.exchange import load_sessions
 from ppo_workbench.market.splits import Split
@@ -189,9 +189,7 @@ class Oracle:
             self.mask = self.reasons == 0
             observe_mask(self.mask, p, self.observation)
         w = self.weights
-        self.logits = forward_row(
-            self.observation, w.sizes, w.flat, w.activation, self.scratch
-        ).copy()
+        self.logits = forward_row(self.observation, w, self.scratch).copy()
         free = np.ones_like(self.mask)
         masked = uses_mask(self.artifact.metadata.model_type)
         action = best_allowed(self.logits, self.mask if masked else free)

@@ -18,7 +18,7 @@ from ppo_workbench.delivery.golden import (
     replay_network,
 )
 from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
-from ppo_workbench.delivery.inference import policy_weights
+from ppo_workbench.delivery.network import policy_weights
 from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.trading.observation import Scaler
 

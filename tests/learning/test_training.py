@@ -20,7 +20,7 @@ from threadpoolctl import (  # type: ignore[import-untyped]
 )
 
 from ppo_workbench.config import Config, Learner, ModelType, Schedule, Select
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.learning import training
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import Checkpoint

@@ -17,7 +17,7 @@ import pytest
 
 from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Activation, Config
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.scoring.audit.market import market_facts
 from ppo_workbench.scoring.audit.rules import CHECKS

@@ -13,7 +13,7 @@ from tests.trading.builders import of_minutes
 
 from ppo_workbench.cli.main import compose
 from ppo_workbench.config import ActionSet, Activation, Config
-from ppo_workbench.delivery.inference import PolicyWeights, forward_row
+from ppo_workbench.delivery.network import PolicyWeights, forward_row
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
@@ -145,10 +145,7 @@ def test_forward_equals_torch_and_itself_bit_for_bit(
 
     def forward() -> npt.NDArray[np.float32]:
         scratch = np.full((2, weights.sizes.max()), np.nan, dtype=np.float32)
-        rows = [
-            forward_row(row, weights.sizes, weights.flat, weights.activation, scratch).copy()
-            for row in observations
-        ]
+        rows = [forward_row(row, weights, scratch).copy() for row in observations]
         return np.stack(rows)
 
     assert np.abs(forward() - expected).max() < 1e-5

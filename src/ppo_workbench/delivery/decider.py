@@ -120,7 +120,7 @@ class Decider:
         self._last: Decision | None = None
 
     def _make_buffers(self) -> None:
-        count, widest = self.space.size, int(self._weights.sizes.max())
+        count = self.space.size
         self.accounts = seed_accounts(1, 0)
         self.observation = np.zeros(self._scaler.means.size, dtype=np.float32)
         self.mask = np.zeros(count, dtype=np.bool_)
@@ -128,7 +128,7 @@ class Decider:
         self.logits = np.zeros(count, dtype=np.float32)
         self._reports = np.zeros(1, dtype=REPORT_DTYPE)
         self._outcomes = np.zeros(1, dtype=OUTCOME_DTYPE)
-        self._scratch = np.zeros((2, widest), dtype=np.float32)
+        self._scratch = self._weights.scratch()
         self._probabilities, self._order = np.zeros(count), np.zeros(3)
         self._named: dict[int, list[str]] = {}
 
@@ -438,12 +438,11 @@ class Decider:
 
     def _decided(self, time: datetime, account: Account, outside: int) -> Decision:
         """Ask the model."""
-        weights, market = self._weights, self.market
+        market = self.market
         action, self._start, rung, recovers = choose_action(
             self._use_mask, self.accounts, market.rows, self.space.levels, self.params,
-            self.observation, self.mask, self.reasons, weights.sizes, weights.flat,
-            weights.activation, self._scratch, self.logits, self._probabilities, self._outcomes,
-            self._short, self._order,
+            self.observation, self.mask, self.reasons, self._weights, self._scratch,
+            self.logits, self._probabilities, self._outcomes, self._short, self._order,
         )  # fmt: skip
         moves = rung != self._start
         exposure, self._target, drawdown = self._order.tolist()

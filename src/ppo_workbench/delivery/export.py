@@ -35,7 +35,7 @@ from ppo_workbench.delivery.golden import (
     stored_weights,
     uses_mask,
 )
-from ppo_workbench.delivery.inference import TANH, PolicyWeights
+from ppo_workbench.delivery.network import PolicyWeights
 
 FORBIDDEN_LOGIT = -1e8
 OPSET = 18
@@ -77,7 +77,7 @@ class PolicyModule(torch.nn.Module):
     def __init__(self, weights: PolicyWeights, masked: bool) -> None:
         """Copy the weights; `masked` false ignores the mask."""
         super().__init__()
-        self.net = _layers(weights)
+        self.net = weights.module()
         self.masked = masked
         self.register_buffer("forbidden", torch.tensor(FORBIDDEN_LOGIT))
 
@@ -236,16 +236,6 @@ def _labels(artifact: Artifact) -> dict[str, str]:
         "action_names": json.dumps(metadata.action_names),
         "feature_names": json.dumps(metadata.feature_names),
     }
-
-
-def _layers(weights: PolicyWeights) -> torch.nn.Sequential:
-    activation = torch.nn.Tanh if weights.activation == TANH else torch.nn.ReLU
-    layers: list[torch.nn.Module] = []
-    for weight, bias in weights.layers():
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-        layers += [layer, activation()]
-    return torch.nn.Sequential(*layers[:-1])
 
 
 @contextlib.contextmanager

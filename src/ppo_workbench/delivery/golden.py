@@ -16,8 +16,8 @@ import torch
 
 from ppo_workbench.config import Activation, ArtifactError, ModelType
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
-from ppo_workbench.delivery.inference import TANH, PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.network import PolicyWeights, policy_weights
 
 PREFIX = "golden."
 POLICY_PREFIX = "policy."
@@ -103,9 +103,7 @@ def replay_network(metadata: Metadata, tensors: Mapping[str, torch.Tensor], gold
     """
     _check_shapes(metadata, golden)
     weights = stored_weights(metadata, tensors)
-    check_decisions(
-        metadata, golden, lambda observation, _: _forward(weights, observation), "the network"
-    )
+    check_decisions(metadata, golden, lambda seen, _: weights.logits(seen), "the network")
 
 
 def check_decisions(
@@ -168,16 +166,6 @@ def check_step(
             f"feature {metadata.feature_names[k]!r} of golden vector {row} comes out as "
             f"{observation[row, k]:g}, stored is {golden.observation[row, k]:g}",
         )
-
-
-def _forward(weights: PolicyWeights, observation: Singles) -> Floats:
-    """Return the logits of R observations, float64 (R, A)."""
-    values, layers = observation.astype(np.float64), weights.layers()
-    for k, (weight, bias) in enumerate(layers):
-        values = values @ weight.T.astype(np.float64) + bias
-        if k < len(layers) - 1:
-            values = np.tanh(values) if weights.activation == TANH else np.maximum(values, 0.0)
-    return values
 
 
 def _check_shapes(metadata: Metadata, golden: Golden) -> None:

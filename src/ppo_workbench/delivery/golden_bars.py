@@ -23,8 +23,8 @@ from ppo_workbench.delivery.golden import (
     decisive,
     uses_mask,
 )
-from ppo_workbench.delivery.inference import PolicyWeights, best_allowed, forward_row
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
 from ppo_workbench.delivery.settings import stored_config
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Bars
 from ppo_workbench.market.features import EXTRA_PREFIX, bar_values, compute_market, feature_spec
@@ -92,13 +92,8 @@ def golden_vectors(
     market = _market(config, layout, scaler, bars, state.copy())
     walk = _walk(market, None)
     masks = walk.mask if uses_mask(config.model.type) else np.ones_like(walk.mask)
-    scratch = np.empty((2, int(weights.sizes.max())), dtype=np.float32)
-    logits = np.stack(
-        [
-            forward_row(row, weights.sizes, weights.flat, weights.activation, scratch).copy()
-            for row in walk.observation
-        ]
-    )
+    scratch = weights.scratch()
+    logits = np.stack([forward_row(row, weights, scratch).copy() for row in walk.observation])
     clear = [t for t in range(BARS) if decisive(logits[t], masks[t])]
     if len(clear) < ROWS:
         return {}

@@ -11,7 +11,6 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from ppo_workbench.config import (
-    Activation,
     ConfigError,
     Learner,
     ModelConfig,
@@ -19,6 +18,7 @@ from ppo_workbench.config import (
     Schedule,
     settled,
 )
+from ppo_workbench.delivery.network import ACTIVATIONS
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO, why_not_native
 from ppo_workbench.learning.native.update import ADAM_EPS
@@ -94,7 +94,6 @@ def build_model(
 def _build(
     config: ModelConfig, learner: Learner, env: TradingVecEnv, budget: Budget, seed: int
 ) -> Algorithm:
-    activation = torch.nn.Tanh if config.activation is Activation.tanh else torch.nn.ReLU
     model = ALGORITHMS[config.type, learner](
         "MlpPolicy",
         env,
@@ -113,7 +112,7 @@ def _build(
         target_kl=config.target_kl,
         policy_kwargs={
             "net_arch": list(config.net_arch),
-            "activation_fn": activation,
+            "activation_fn": ACTIVATIONS[config.activation].module,
             "ortho_init": config.ortho_init,
             **({"optimizer_class": quick_adam} if learner is Learner.native else {}),
         },

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ppo_workbench.config import Config, ModelType, Select
 from ppo_workbench.config.arrays import Singles
-from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
+from ppo_workbench.delivery.network import PolicyWeights, policy_weights
 from ppo_workbench.learning.budget import Budget, evaluations_due
 from ppo_workbench.learning.checkpoints import Checkpoint, capture_model, restore_model
 from ppo_workbench.learning.models import build_model

@@ -9,7 +9,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from ppo_workbench.delivery.artifact import METADATA_SUFFIX, load_artifact
 from ppo_workbench.delivery.golden import stored_weights, uses_mask
-from ppo_workbench.delivery.inference import best_allowed, forward_row
+from ppo_workbench.delivery.network import best_allowed, forward_row
 
 
 class ServedPolicy(PythonModel):
@@ -30,12 +30,11 @@ class ServedPolicy(PythonModel):
         mask = np.array(model_input["mask"], dtype=np.bool_)
         if not self._masked:
             mask[:] = True
-        w = self._weights
-        scratch = np.empty((2, int(w.sizes.max())), dtype=np.float32)
+        weights, scratch = self._weights, self._weights.scratch()
         logits = np.empty(mask.shape, dtype=np.float32)
         action = np.empty(len(mask), dtype=np.int64)
         for i in range(len(mask)):
-            logits[i] = forward_row(observation[i], w.sizes, w.flat, w.activation, scratch)
+            logits[i] = forward_row(observation[i], weights, scratch)
             action[i] = best_allowed(logits[i], mask[i])
         return {"logits": logits, "action": action}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppo_workbench.config import Config
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
-from ppo_workbench.delivery.inference import PolicyWeights, best_allowed, forward_row
+from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
@@ -118,9 +118,7 @@ def _choose(
     a: Any,
     observation: Singles,
     mask: Bools,
-    sizes: Ints,
-    flat: Singles,
-    activation: int,
+    weights: PolicyWeights,
     scratch: Singles,
     series: Floats,
     entry: float,
@@ -129,7 +127,7 @@ def _choose(
     p: Any,
 ) -> int:
     if kind == NETWORK:
-        return best_allowed(forward_row(observation, sizes, flat, activation, scratch), mask)
+        return best_allowed(forward_row(observation, weights, scratch), mask)
     if kind == RANDOM:
         return _random_allowed(a, mask)
     held = levels[a.rung]
@@ -171,9 +169,7 @@ def _run(
     kind: int,
     use_mask: bool,
     in_flight: Ints,
-    sizes: Ints,
-    flat: Singles,
-    activation: int,
+    weights: PolicyWeights,
     series: Floats,
     entry: float,
     leave: float,
@@ -193,14 +189,13 @@ def _run(
     """Fill the rows of a trace; return how many were made before ruin, if any."""
     a, p = accounts[0], params[0]
     delay = in_flight.shape[0]
-    scratch = np.empty((2, sizes.max()), dtype=np.float32)
+    scratch = np.empty((2, weights.sizes.max()), dtype=np.float32)
     free = np.ones(masks.shape[1], dtype=np.bool_)
     for i in range(actions.shape[0]):
         refresh(a, bars, features, means, stds, levels, p, observation, masks[i], reasons[i])
         allowed = masks[i] if use_mask else free
         action = _choose(
-            kind, a, observation, allowed, sizes, flat, activation, scratch,
-            series, entry, leave, levels, p,
+            kind, a, observation, allowed, weights, scratch, series, entry, leave, levels, p,
         )  # fmt: skip
         if delay > 0:
             action = _arriving_action(a, bars[a.t], action, i % delay, in_flight, p)
@@ -238,7 +233,6 @@ def backtest(
     if policy.unconstrained:
         params["enabled"] &= params["impossible"]
         params["reduced_size"], params["target_sigma"] = 1.0, 0.0
-    weights = policy.weights or _NO_WEIGHTS
     accounts = seed_accounts(1, policy.seed)
     begin_episode(accounts[0], market.bars, split.start, split.stop, params[0])
     n_actions = market.space.size
@@ -249,7 +243,7 @@ def backtest(
     series = policy.series if policy.series is not None else np.zeros(0)
     rows = _run(
         policy.kind, policy.use_mask, np.full(delay_bars, -1, np.int64),
-        weights.sizes, weights.flat, weights.activation, series, policy.entry, policy.exit,
+        policy.weights or _NO_WEIGHTS, series, policy.entry, policy.exit,
         market.bars, market.features, market.scaler.means, market.scaler.stds,
         market.space.levels, params, accounts, np.zeros(market.observation_size, np.float32),
         actions, masks, reasons, outcomes,

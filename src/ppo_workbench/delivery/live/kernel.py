@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
-from ppo_workbench.delivery.inference import best_allowed, forward_row
+from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
 from ppo_workbench.jit import kernel
 from ppo_workbench.market.feature_kernels import market_step
 from ppo_workbench.market.regimes import (
@@ -188,9 +188,7 @@ def choose_action(
     observation: Singles,
     mask: Bools,
     reasons: Ints,
-    sizes: Ints,
-    flat: Singles,
-    activation: int,
+    weights: PolicyWeights,
     scratch: Singles,
     logits: Singles,
     probabilities: Floats,
@@ -205,7 +203,7 @@ def choose_action(
         features recover from a gap.
     """
     a: Any = accounts[0]
-    logits[:] = forward_row(observation, sizes, flat, activation, scratch)
+    logits[:] = forward_row(observation, weights, scratch)
     allowed = mask if use_mask else np.ones(mask.shape[0], dtype=np.bool_)
     action = best_allowed(logits, allowed)
     total = 0.0

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from ppo_workbench.config import settled
 from ppo_workbench.config.arrays import Ints
-from ppo_workbench.delivery.inference import RELU, TANH
+from ppo_workbench.delivery.network import ACTIVATIONS, TANH
 from ppo_workbench.learning.native.rollout import Buffer, Counts, Environments, collect
 from ppo_workbench.learning.native.update import (
     ADAM_BETA1,
@@ -38,7 +38,7 @@ from ppo_workbench.trading.chance import seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules.names import RULE_NAMES
 
-_ACTIVATIONS = {torch.nn.Tanh: TANH, torch.nn.ReLU: RELU}
+_CODES = {kind.module: kind.code for kind in ACTIVATIONS.values()}
 NUMBA_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 MAX_EPISODES_KEPT = 1000  # of one rollout, for SB3's episode statistics
 
@@ -61,8 +61,9 @@ def why_not_native(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> str
     if group["eps"] != ADAM_EPS:
         return f"its Adam has eps {group['eps']}, not {ADAM_EPS}"
     kinds = {type(m) for m in (*extractor.policy_net, *extractor.value_net)} - {torch.nn.Linear}
-    if len(kinds) > 1 or not kinds <= set(_ACTIVATIONS):
-        return f"its activations {sorted(k.__name__ for k in kinds)} are not tanh or relu"
+    if len(kinds) > 1 or not kinds <= set(_CODES):
+        known = " or ".join(activation.value for activation in ACTIVATIONS)
+        return f"its activations {sorted(k.__name__ for k in kinds)} are not {known}"
     return None
 
 
@@ -93,7 +94,7 @@ def bind_network(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> Netwo
         start = stop
     extractor = policy.mlp_extractor
     kinds = [type(m) for m in (*extractor.policy_net, *extractor.value_net)]
-    activation = next((_ACTIVATIONS[k] for k in kinds if k in _ACTIVATIONS), TANH)
+    activation = next((_CODES[k] for k in kinds if k in _CODES), TANH)
     return Network(
         params=flat,
         gradients=np.zeros_like(flat),

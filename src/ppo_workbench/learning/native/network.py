@@ -10,7 +10,7 @@ A network is described by `shape`, int64 (L, 3): inputs, outputs, offset of the 
 import numpy as np
 
 from ppo_workbench.config.arrays import Ints, Singles
-from ppo_workbench.delivery.inference import TANH, rational_tanh
+from ppo_workbench.delivery.network import TANH, rational_tanh
 from ppo_workbench.jit import kernel
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)

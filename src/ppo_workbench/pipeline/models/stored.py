@@ -19,8 +19,8 @@ from ppo_workbench.delivery.golden import (
     uses_mask,
 )
 from ppo_workbench.delivery.golden_bars import Layout, golden_vectors
-from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.network import PolicyWeights, policy_weights
 from ppo_workbench.delivery.settings import check_plugins
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split

@@ -22,8 +22,8 @@ from ppo_workbench.config import Config, ConfigError
 from ppo_workbench.config.arrays import Singles
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
-from ppo_workbench.delivery.inference import PolicyWeights, policy_weights
 from ppo_workbench.delivery.metadata import Scorecards
+from ppo_workbench.delivery.network import PolicyWeights, policy_weights
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons

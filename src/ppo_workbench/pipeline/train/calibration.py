@@ -20,7 +20,7 @@ from ppo_workbench.config import (
     settled,
 )
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.delivery.inference import PolicyWeights
+from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import Hooks, Standing, Validation, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv

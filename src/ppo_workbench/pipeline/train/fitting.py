@@ -23,8 +23,8 @@ from ppo_workbench.delivery.artifact import (
     save_artifact,
 )
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.delivery.inference import PolicyWeights
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.jit import CACHE_ENABLED
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.checkpoints import (

@@ -1,21 +1,40 @@
-"""The policy's forward pass, one row at a time and always in the same order.
+"""What a policy's network is: its weights, one row through it, its repetition and its export.
 
-Backtest and live decisions run this very function, so they agree bit for bit; batched
-training may differ from it in the last digits.  Inputs are the scaled observation.
+Backtest and live decisions run `forward_row`, one row at a time and always in the same order, so
+they agree bit for bit; batched training (`learning.native.network`, which has the derivatives)
+may differ from it in the last digits.  Inputs are the scaled observation.  Another kind of network
+is described here, in its derivative there, and in `config`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ppo_workbench.config import Activation
-from ppo_workbench.config.arrays import Bools, Ints, Singles
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
 from ppo_workbench.jit import fused_kernel, kernel, lean_kernel
 
 TANH, RELU = 0, 1
+
+
+class ActivationKind(NamedTuple):
+    """An activation: its code in kernels, as a module of torch, and in numpy."""
+
+    code: int
+    module: type[torch.nn.Module]
+    function: Callable[[Floats], Floats]
+
+
+def _positive_part(values: Floats) -> Floats:
+    return np.maximum(values, 0.0)
+
+
+ACTIVATIONS = {
+    Activation.tanh: ActivationKind(TANH, torch.nn.Tanh, np.tanh),
+    Activation.relu: ActivationKind(RELU, torch.nn.ReLU, _positive_part),
+}
 
 # Rational approximation of tanh, exact to a few ulp of float32: the coefficients of
 # Eigen's generic_fast_tanh_float (odd numerator of degree 13, even denominator of degree 6).
@@ -61,21 +80,17 @@ def rational_tanh(value: Any) -> Any:
 
 
 @kernel
-def tanh_in_place(values: Singles) -> None:
-    """Replace a flat float32 array by its hyperbolic tangent."""
-    for i in range(values.shape[0]):
-        values[i] = rational_tanh(values[i])
+def activate(values: Singles, activation: int) -> None:
+    """Replace a flat float32 array by its activations."""
+    if activation == TANH:
+        for i in range(values.shape[0]):
+            values[i] = rational_tanh(values[i])
+    else:
+        for i in range(values.shape[0]):
+            values[i] = max(values[i], np.float32(0.0))
 
 
-@kernel
-def relu_in_place(values: Singles) -> None:
-    """Replace a flat float32 array by its positive part."""
-    for i in range(values.shape[0]):
-        values[i] = max(values[i], np.float32(0.0))
-
-
-@dataclass(frozen=True)
-class PolicyWeights:
+class PolicyWeights(NamedTuple):
     """A multilayer perceptron from observation to logits, flattened for the kernel.
 
     Attributes:
@@ -100,7 +115,7 @@ class PolicyWeights:
         return cls(
             np.array(sizes, dtype=np.int64),
             np.ascontiguousarray(np.concatenate(parts), dtype=np.float32),
-            TANH if activation is Activation.tanh else RELU,
+            ACTIVATIONS[activation].code,
         )
 
     def layers(self) -> list[tuple[Singles, Singles]]:
@@ -112,6 +127,33 @@ class PolicyWeights:
             found.append((weight, self.flat[stop : stop + n_out].copy()))
             offset = stop + int(n_out)
         return found
+
+    def kind(self) -> ActivationKind:
+        """Return the activation of the hidden layers."""
+        return next(kind for kind in ACTIVATIONS.values() if kind.code == self.activation)
+
+    def scratch(self) -> Singles:
+        """Return what `forward_row` needs, float32 (2, widest layer)."""
+        return np.zeros((2, int(self.sizes.max())), dtype=np.float32)
+
+    def logits(self, observations: Singles) -> Floats:
+        """Return the logits of R observations in plain numpy, float64 (R, A)."""
+        values, layers = observations.astype(np.float64), self.layers()
+        for k, (weight, bias) in enumerate(layers):
+            values = values @ weight.T.astype(np.float64) + bias
+            if k < len(layers) - 1:
+                values = self.kind().function(values)
+        return values
+
+    def module(self) -> torch.nn.Sequential:
+        """Return the network as layers of torch."""
+        layers: list[torch.nn.Module] = []
+        for weight, bias in self.layers():
+            layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+            values = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
+            layer.load_state_dict(values)
+            layers += [layer, self.kind().module()]
+        return torch.nn.Sequential(*layers[:-1])
 
 
 def policy_weights(
@@ -167,22 +209,15 @@ def add_products(
 
 
 @kernel
-def forward_row(
-    observation: Singles,
-    sizes: Ints,
-    flat: Singles,
-    activation: int,
-    scratch: Singles,
-) -> Singles:
+def forward_row(observation: Singles, weights: PolicyWeights, scratch: Singles) -> Singles:
     """Return the logits of one scaled observation as a view into `scratch`.
 
     Args:
         observation: float32 (n,).
-        sizes: int64 (L + 1,), see `PolicyWeights`.
-        flat: float32, see `PolicyWeights`.
-        activation: 0 tanh, 1 relu.
+        weights: The network.
         scratch: float32 (2, widest layer), overwritten.
     """
+    sizes, flat = weights.sizes, weights.flat
     layers = sizes.shape[0] - 1
     source = observation
     offset = 0
@@ -193,10 +228,7 @@ def forward_row(
         add_products(source[:n_in], flat[offset : offset + n_in * n_out], target)
         offset += n_in * n_out + n_out
         if layer < layers - 1:
-            if activation == TANH:
-                tanh_in_place(target)
-            else:
-                relu_in_place(target)
+            activate(target, weights.activation)
         source = target
     return source
 

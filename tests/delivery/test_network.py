@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_workbench.config import Activation
-from ppo_workbench.delivery.inference import (
+from ppo_workbench.delivery.network import (
+    RELU,
+    TANH,
     PolicyWeights,
+    activate,
     best_allowed,
     forward_row,
-    relu_in_place,
-    tanh_in_place,
 )
 
 Layers = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
@@ -32,7 +33,7 @@ def _network(widths: list[int], activation: Activation) -> tuple[torch.nn.Sequen
 
 def _logits(weights: PolicyWeights, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     scratch = np.full((2, int(weights.sizes.max())), np.nan, dtype=np.float32)
-    return forward_row(row, weights.sizes, weights.flat, weights.activation, scratch).copy()
+    return forward_row(row, weights, scratch).copy()
 
 
 @pytest.mark.parametrize("activation", list(Activation))
@@ -95,7 +96,7 @@ def test_forward_row_by_hand() -> None:
 def test_tanh_in_place_is_within_a_few_units_of_the_last_place() -> None:
     x = np.concatenate([np.linspace(-12, 12, 40_001), [-1e30, 0.0, 1e-7, 1e30]]).astype(np.float32)
     got = x.copy()
-    tanh_in_place(got)
+    activate(got, TANH)
     exact = np.tanh(x.astype(np.float64))
     np.testing.assert_allclose(got, exact, rtol=6e-7, atol=1e-12)
     assert (np.abs(got) <= 1.0).all()
@@ -104,13 +105,13 @@ def test_tanh_in_place_is_within_a_few_units_of_the_last_place() -> None:
 
 def _tanh(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     out = values.copy()
-    tanh_in_place(out)
+    activate(out, TANH)
     return out
 
 
 def test_relu_in_place_is_the_positive_part() -> None:
     values = np.array([-2.0, -0.0, 0.0, 3.0], dtype=np.float32)
-    relu_in_place(values)
+    activate(values, RELU)
     assert values.tolist() == [0.0, 0.0, 0.0, 3.0]
 
 
