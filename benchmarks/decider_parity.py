@@ -119,10 +119,7 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     scratch = np.zeros((2, int(weights.sizes.max())), np.float32)
     free = np.ones(size, np.bool_)
     for i in range(count):
-        refresh(
-            a, market.bars, market.features, market.scaler.means, market.scaler.stds,
-            market.space.levels, p, observation[i], mask[i], reasons[i],
-        )  # fmt: skip
+        refresh(a, market.inputs, observation[i], mask[i], reasons[i])
         logits[i] = forward_row(observation[i], weights, scratch)
         allowed = mask[i] if uses_mask(artifact.metadata.model_type) else free
         action[i] = best_allowed(logits[i], allowed)

@@ -124,14 +124,11 @@ def walk(experiment: Experiment, artifact: Artifact, split: Split, use_mask: boo
         accounts=np.zeros(count + 1, accounts.dtype),
     )
     scratch = np.zeros((2, int(weights.sizes.max())), np.float32)
-    means, stds, levels = market.scaler.means, market.scaler.stds, market.space.levels
+    levels = market.space.levels
     for i in range(count):
         rows.accounts[i] = a
         observation, mask = rows.observations[i], rows.masks[i]
-        refresh(
-            a, market.bars, market.features, means, stds, levels, p, observation, mask,
-            rows.reasons[i],
-        )  # fmt: skip
+        refresh(a, market.inputs, observation, mask, rows.reasons[i])
         rows.logits[i] = forward_row(observation, weights, scratch)
         allowed = mask if use_mask else np.ones(size, np.bool_)
         action = best_allowed(rows.logits[i], allowed)

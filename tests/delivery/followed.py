@@ -179,9 +179,8 @@ class Oracle:
         else:
             self.short = adopt_account(a, rows, levels, p, report)
         self.begun = True
-        scaler = market.scaler
         refresh(
-            a, rows, market.features[t - 1 : t + 1], scaler.means, scaler.stds, levels, p,
+            a, market.inputs._replace(bars=rows, features=market.features[t - 1 : t + 1]),
             self.observation, self.mask, self.reasons,
         )  # fmt: skip
         if self.short:

@@ -67,12 +67,8 @@ def _walk(market: TradingMarket, start: int) -> Arrays:
     reasons = np.zeros((length, space.size), dtype=np.int64)
     outcomes = np.zeros(length, dtype=OUTCOME_DTYPE)
     begin_episode(account, market.bars, start, length, p)
-    scaler = market.scaler
     for t in range(start, length):
-        refresh(
-            account, market.bars, market.features, scaler.means, scaler.stds, space.levels, p,
-            observation[t], mask[t], reasons[t],
-        )  # fmt: skip
+        refresh(account, market.inputs, observation[t], mask[t], reasons[t])
         if t + 1 < length:  # row t + 1 holds what bar t + 1 made of the decision at t
             action = int(random.choice(np.flatnonzero(mask[t])))
             step_one(

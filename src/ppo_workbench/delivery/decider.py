@@ -54,6 +54,7 @@ from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.names import STOPPED, rules_in
 from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.rules.reasons import flatten_bits
+from ppo_workbench.trading.step import StepInputs
 
 _NO_FILLS = np.empty((0, 3))
 _EPOCH = date(1970, 1, 1)
@@ -402,11 +403,9 @@ class Decider:
         if account.fills:
             fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
         self._short, rung = follow_and_observe(
-            self._begun, self.accounts, market.rows, market.scaled,
-            self._scaler.means, self._scaler.stds, self.space.levels, self.params,
-            self._short, self._start, self._ordered, self._target, fills,
-            _report(account, split), self._reports,
-            self._outcomes, self.observation, self.mask, self.reasons,
+            self._begun, self.accounts, self._inputs(), self._short, self._start, self._ordered,
+            self._target, fills, _report(account, split), self._reports, self._outcomes,
+            self.observation, self.mask, self.reasons,
         )  # fmt: skip
         # A flat account begins with the first decision, as an episode does: until then it had
         # nothing to decide on, and has nothing to remember.
@@ -414,6 +413,13 @@ class Decider:
         self._start = self._ordered = rung
         self._target = account.shares
         self._day = market.clock.memory.day
+
+    def _inputs(self) -> StepInputs:
+        """Return the last two bars and what they are decided with, as kernels take it."""
+        scaler, market = self._scaler, self.market
+        return StepInputs(
+            market.rows, market.scaled, scaler.means, scaler.stds, self.space.levels, self.params
+        )
 
     def _holds(self, account: Account) -> bool:
         """Return whether the account has a position that is worth an order."""
@@ -440,9 +446,9 @@ class Decider:
         """Ask the model."""
         market = self.market
         action, self._start, rung, recovers = choose_action(
-            self._use_mask, self.accounts, market.rows, self.space.levels, self.params,
-            self.observation, self.mask, self.reasons, self._weights, self._scratch,
-            self.logits, self._probabilities, self._outcomes, self._short, self._order,
+            self._use_mask, self.accounts, self._inputs(), self.observation, self.mask,
+            self.reasons, self._weights, self._scratch, self.logits, self._probabilities,
+            self._outcomes, self._short, self._order,
         )  # fmt: skip
         moves = rung != self._start
         exposure, self._target, drawdown = self._order.tolist()

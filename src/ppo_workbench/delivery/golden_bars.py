@@ -157,12 +157,9 @@ def _walk(market: TradingMarket, path: Ints | None) -> _Walk:
     mask = np.zeros((count, market.space.size), dtype=np.bool_)
     taken = np.zeros(count, dtype=np.int64)
     reasons = np.zeros(market.space.size, dtype=np.int64)
-    levels, means, stds = market.space.levels, market.scaler.means, market.scaler.stds
+    inputs, levels = market.inputs, market.space.levels
     for t in range(count):
-        refresh(
-            account, market.bars, market.features, means, stds, levels, p,
-            observation[t], mask[t], reasons,
-        )  # fmt: skip
+        refresh(account, inputs, observation[t], mask[t], reasons)
         taken[t] = path[t] if path is not None else _wander(generator, t, mask[t], hold)
         if t + 1 < count:
             step_one(account, market.bars, levels, p, taken[t], reasons[taken[t]], outcome)

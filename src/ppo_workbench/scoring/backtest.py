@@ -22,7 +22,7 @@ from ppo_workbench.trading.chance import random_uint, seed_accounts
 from ppo_workbench.trading.rewards import REWARD_NAMES
 from ppo_workbench.trading.rules.names import GAP, RULE_NAMES, rule_severity
 from ppo_workbench.trading.rules.reasons import flatten_bits
-from ppo_workbench.trading.step import begin_episode, refresh, step_one
+from ppo_workbench.trading.step import StepInputs, begin_episode, refresh, step_one
 from ppo_workbench.trading.table import TradingMarket
 
 NETWORK, SERIES, RANDOM, THRESHOLD = 0, 1, 2, 3
@@ -173,12 +173,7 @@ def _run(
     series: Floats,
     entry: float,
     leave: float,
-    bars: Records,
-    features: Singles,
-    means: Floats,
-    stds: Floats,
-    levels: Floats,
-    params: Records,
+    inputs: StepInputs,
     accounts: Records,
     observation: Singles,
     actions: Codes,
@@ -187,12 +182,12 @@ def _run(
     outcomes: Records,
 ) -> int:
     """Fill the rows of a trace; return how many were made before ruin, if any."""
-    a, p = accounts[0], params[0]
+    a, bars, levels, p = accounts[0], inputs.bars, inputs.levels, inputs.params[0]
     delay = in_flight.shape[0]
     scratch = np.empty((2, weights.sizes.max()), dtype=np.float32)
     free = np.ones(masks.shape[1], dtype=np.bool_)
     for i in range(actions.shape[0]):
-        refresh(a, bars, features, means, stds, levels, p, observation, masks[i], reasons[i])
+        refresh(a, inputs, observation, masks[i], reasons[i])
         allowed = masks[i] if use_mask else free
         action = _choose(
             kind, a, observation, allowed, weights, scratch, series, entry, leave, levels, p,
@@ -244,9 +239,8 @@ def backtest(
     rows = _run(
         policy.kind, policy.use_mask, np.full(delay_bars, -1, np.int64),
         policy.weights or _NO_WEIGHTS, series, policy.entry, policy.exit,
-        market.bars, market.features, market.scaler.means, market.scaler.stds,
-        market.space.levels, params, accounts, np.zeros(market.observation_size, np.float32),
-        actions, masks, reasons, outcomes,
+        market.inputs._replace(params=params), accounts,
+        np.zeros(market.observation_size, np.float32), actions, masks, reasons, outcomes,
     )  # fmt: skip
     seen = slice(split.start, split.stop)
     return trace_of(

@@ -1,13 +1,11 @@
 """A batch of environments as arrays: what the Gymnasium and the SB3 wrappers stand on."""
 
-from typing import Any
-
 import numpy as np
 
 from ppo_workbench.config.arrays import Ints
 from ppo_workbench.trading.account import OUTCOME_DTYPE
 from ppo_workbench.trading.chance import random_start, seed_accounts
-from ppo_workbench.trading.step import begin_episode, refresh, step_batch
+from ppo_workbench.trading.step import Environments, begin_episode, refresh, step_batch
 from ppo_workbench.trading.table import TradingMarket
 
 
@@ -23,6 +21,7 @@ class TradingBatch:
         done: int8 (N,): 0, 1 truncated, 2 terminated.
         terminal_observations: float32 (N, F + S), valid where done is not 0.
         accounts: `ACCOUNT_DTYPE` (N,), the whole state.
+        arrays: All of these, as `step_batch` takes them.
     """
 
     def __init__(
@@ -52,13 +51,10 @@ class TradingBatch:
         self.outcomes = np.zeros(count, dtype=OUTCOME_DTYPE)
         self.rewards = np.zeros(count, dtype=np.float32)
         self.done = np.zeros(count, dtype=np.int8)
-        self.inputs = (
-            market.bars,
-            market.features,
-            market.scaler.means,
-            market.scaler.stds,
-            market.space.levels,
-        )
+        self.arrays = Environments(
+            market.inputs, starts, episode_bars, self.accounts, self.observations, self.masks,
+            self.reasons, self.outcomes, self.rewards, self.done, self.terminal_observations,
+        )  # fmt: skip
         self.reset()
 
     def __len__(self) -> int:
@@ -89,8 +85,7 @@ class TradingBatch:
     def _refresh_one(self, n: int) -> None:
         refresh(
             self.accounts[n],
-            *self.inputs,
-            self.market.params[0],
+            self.arrays.inputs,
             self.observations[n],
             self.masks[n],
             self.reasons[n],
@@ -98,21 +93,4 @@ class TradingBatch:
 
     def step(self, actions: Ints) -> int:
         """Step all environments; return how many episodes finished."""
-        return step_batch(actions, *self.arguments())
-
-    def arguments(self) -> tuple[Any, ...]:
-        """Return what `step_batch` takes behind the actions, the arrays themselves."""
-        return (
-            *self.inputs,
-            self.market.params,
-            self.starts,
-            self.episode_bars,
-            self.accounts,
-            self.observations,
-            self.masks,
-            self.reasons,
-            self.outcomes,
-            self.rewards,
-            self.done,
-            self.terminal_observations,
-        )
+        return step_batch(actions, self.arrays)

@@ -4,7 +4,7 @@ Arrays and plain records in and out, no Python objects, so that a jitted learner
 `step_one` inside its own loop.  The state of environment n is row n of the accounts.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.jit import kernel
@@ -27,6 +27,41 @@ from ppo_workbench.trading.rules.reasons import (
     passive_bits,
 )
 from ppo_workbench.trading.sizing import desired_shares
+
+
+class StepInputs(NamedTuple):
+    """What every account on one market reads.
+
+    Attributes:
+        bars: `BAR_DTYPE`, shape (T,).
+        features: float32 (T, F), scaled.
+        means, stds: float64 (F + S,), of the scaler.
+        levels: float64 (L,), the exposure ladder.
+        params: `PARAMS_DTYPE`, shape (1,).
+    """
+
+    bars: Records
+    features: Singles
+    means: Floats
+    stds: Floats
+    levels: Floats
+    params: Records
+
+
+class Environments(NamedTuple):
+    """N accounts on one market with what they observe, do and get; see `batch.TradingBatch`."""
+
+    inputs: StepInputs
+    starts: Ints
+    episode_bars: int
+    accounts: Records
+    observations: Singles
+    masks: Bools
+    reasons: Ints
+    outcomes: Records
+    rewards: Singles
+    done: Codes
+    terminal_observations: Singles
 
 
 @kernel
@@ -125,66 +160,41 @@ def mark(a: Any, bar: Any, held: float, p: Any, out: Any) -> None:
 
 
 @kernel
-def refresh(
-    a: Any,
-    bars: Records,
-    features: Singles,
-    means: Floats,
-    stds: Floats,
-    levels: Floats,
-    p: Any,
-    observation: Singles,
-    mask: Bools,
-    reasons: Ints,
-) -> None:
-    """Write observation, mask and reasons of one environment at its present close."""
-    observe(a, bars, features, means, stds, p, observation)
-    action_reasons(a, bars[a.t], levels, p, reasons)
+def refresh(a: Any, inputs: StepInputs, observation: Singles, mask: Bools, reasons: Ints) -> None:
+    """Write observation, mask and reasons of one account at its present close."""
+    p = inputs.params[0]
+    observe(a, inputs.bars, inputs.features, inputs.means, inputs.stds, p, observation)
+    action_reasons(a, inputs.bars[a.t], inputs.levels, p, reasons)
     fill_mask(a, reasons, False, p, mask)
     observe_mask(mask, p, observation)
 
 
 @kernel
-def step_batch(
-    actions: Ints,
-    bars: Records,
-    features: Singles,
-    means: Floats,
-    stds: Floats,
-    levels: Floats,
-    params: Records,
-    starts: Ints,
-    episode_bars: int,
-    accounts: Records,
-    observations: Singles,
-    masks: Bools,
-    reasons: Ints,
-    outcomes: Records,
-    rewards: Singles,
-    done: Codes,
-    terminal_observations: Singles,
-) -> int:
+def step_batch(actions: Ints, env: Environments) -> int:
     """Step N environments; finished ones are reset at a random legal start.
 
     `done` is 0, 1 (truncated: `terminal_observations` holds the last observation, to
     bootstrap from) or 2 (terminated: ruined).  All arrays but the inputs are overwritten.
 
+    Args:
+        actions: int64 (N,).
+        env: The environments.
+
     Returns:
         The number of finished environments.
     """
-    p = params[0]
-    finished = 0
-    for n in range(accounts.shape[0]):
-        a, out = accounts[n], outcomes[n]
-        ruined = step_one(a, bars, levels, p, actions[n], reasons[n, actions[n]], out)
-        rewards[n] = out.reward
-        done[n] = 0
+    inputs, finished = env.inputs, 0
+    bars, levels, p = inputs.bars, inputs.levels, inputs.params[0]
+    for n in range(env.accounts.shape[0]):
+        a, out, mask, reasons = env.accounts[n], env.outcomes[n], env.masks[n], env.reasons[n]
+        ruined = step_one(a, bars, levels, p, actions[n], reasons[actions[n]], out)
+        env.rewards[n] = out.reward
+        env.done[n] = 0
         if ruined or a.t >= a.stop:
-            done[n] = 2 if ruined else 1
+            env.done[n] = 2 if ruined else 1
             finished += 1
-            last = terminal_observations[n]
-            refresh(a, bars, features, means, stds, levels, p, last, masks[n], reasons[n])
-            start = random_start(a, starts)
-            begin_episode(a, bars, start, start + episode_bars, p)
-        refresh(a, bars, features, means, stds, levels, p, observations[n], masks[n], reasons[n])
+            refresh(a, inputs, env.terminal_observations[n], mask, reasons)
+            start = random_start(a, env.starts)
+            begin_episode(a, bars, start, start + env.episode_bars, p)
+        refresh(a, inputs, env.observations[n], mask, reasons)
     return finished

@@ -15,6 +15,7 @@ from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.market import market_rule_bits
 from ppo_workbench.trading.rules.params import build_params
+from ppo_workbench.trading.step import StepInputs
 
 YEAR_NS = 365 * 86_400 * 1e9
 
@@ -40,6 +41,12 @@ class TradingMarket:
     scaler: Scaler
     feature_names: tuple[str, ...]
     regime: Codes
+
+    @property
+    def inputs(self) -> StepInputs:
+        """As kernels take it."""
+        scaler, levels = self.scaler, self.space.levels
+        return StepInputs(self.bars, self.features, scaler.means, scaler.stds, levels, self.params)
 
     @property
     def observation_size(self) -> int:

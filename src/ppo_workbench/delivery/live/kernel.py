@@ -1,6 +1,6 @@
 """One bar in, one decision out: the training's own per-bar functions in live order."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,89 +32,118 @@ from ppo_workbench.trading.observation import observe_mask, scale_rows
 from ppo_workbench.trading.rules.market import rules_step
 from ppo_workbench.trading.rules.names import GAP
 from ppo_workbench.trading.rules.reasons import fill_mask
-from ppo_workbench.trading.step import refresh
+from ppo_workbench.trading.step import StepInputs, refresh
 from ppo_workbench.trading.table import YEAR_NS
 
 
+class BarValues(NamedTuple):
+    """A closed bar as it came, and where it lies.
+
+    Attributes:
+        half_spread_bps: Basis points, NaN where there was no quote.
+        start_ns: UTC nanoseconds.
+        regular: 0 or 1.
+        events: Bars since a listed event.
+        events_ahead: Bars until one.
+        missing: Bars of the calendar that did not come before it.
+    """
+
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    half_spread_bps: float
+    start_ns: int
+    session: int
+    bar_of_session: int
+    bars_left: int
+    regular: int
+    events: int
+    events_ahead: int
+    missing: int
+
+
+class MarketArrays(NamedTuple):
+    """The memory of the market and what it is moved on by; all but the settings is overwritten.
+
+    Attributes:
+        plan, settings: Of a `FeatureSpec`, as is the size of `state`.
+        state: Memory of the features.
+        bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
+        features: float64 (1, F), unscaled.
+        context: float64 (CONTEXT_FIELDS,).
+        news: `NEWS_DTYPE`, shape (1,).
+        rule_settings: `SETTINGS_DTYPE`, shape (1,).
+        rule_memory: `MEMORY_DTYPE`, shape (1,).
+        closes: The rules' ring of closes.
+        rows: `BAR_DTYPE`, shape (2,): moves up, row 1 is the new bar.
+        means, stds, clip: Of the scaler.
+        scaled: float32 (2, F): moves up, row 1 is new.
+        ranges: float64 (2, F), smallest and largest feature in training.
+        outside: bool (F,): the feature is outside of its range.
+        has_volume: See `Bars`.
+        contract_multiplier: Units that one of the bar's volume stands for.
+    """
+
+    plan: Ints
+    settings: Floats
+    state: Floats
+    bar: Floats
+    features: Floats
+    context: Floats
+    news: Records
+    rule_settings: Records
+    rule_memory: Records
+    closes: Floats
+    rows: Records
+    means: Floats
+    stds: Floats
+    clip: float
+    scaled: Singles
+    ranges: Floats
+    outside: Bools
+    has_volume: bool
+    contract_multiplier: float
+
+
 @kernel
-def take_bar(
-    plan: Ints,
-    settings: Floats,
-    state: Floats,
-    prices: tuple[float, float, float, float, float, float],
-    place: tuple[int, int, int, int, int, int, int, int],
-    scale: float,
-    bar: Floats,
-    features: Floats,
-    context: Floats,
-    news: Records,
-    rule_settings: Records,
-    rule_memory: Records,
-    closes: Floats,
-    rows: Records,
-    means: Floats,
-    stds: Floats,
-    clip: float,
-    scaled: Singles,
-    ranges: Floats,
-    outside: Bools,
-    has_volume: bool,
-    contract_multiplier: float,
-) -> int:
+def take_bar(new: BarValues, scale: float, m: MarketArrays) -> int:
     """Move everything that asks the market alone on by one closed bar.
 
     Args:
-        plan: Of a `FeatureSpec`, as are `settings` and the size of `state`.
-        settings: See `plan`.
-        state: Memory of the features, changed in place.
-        prices: Open, high, low, close, volume, half spread in basis points (NaN: no quote).
-        place: Start in UTC nanoseconds, session, bar of session, bars left, regular (0, 1),
-            bars since and until a listed event, bars missing before it.
+        new: The bar.
         scale: Shares of today for one at the beginning of history: features and rules see the
             prices of one scale, the account those of the bar.
-        bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
-        features: float64 (1, F), overwritten, unscaled.
-        context: float64 (CONTEXT_FIELDS,), overwritten.
-        news: `NEWS_DTYPE`, shape (1,), overwritten.
-        rule_settings: `SETTINGS_DTYPE`, shape (1,).
-        rule_memory: `MEMORY_DTYPE`, shape (1,), changed in place.
-        closes: The rules' ring of closes, changed in place.
-        rows: `BAR_DTYPE`, shape (2,): moves up, row 1 is the new bar.
-        means: float64, of the scaler.
-        stds: float64, of the scaler.
-        clip: Of the scaler.
-        scaled: float32 (2, F): moves up, row 1 is new.
-        ranges: float64 (2, F), smallest and largest feature in training.
-        outside: bool (F,), overwritten: the feature is outside of its range.
-        has_volume: See `Bars`.
-        contract_multiplier: Units that one of the bar's volume stands for.
+        m: The memory, changed in place.
 
     Returns:
         The number of features outside of their ranges; -1 where one is not a number.
     """
-    rows[0] = rows[1]
-    scaled[0] = scaled[1]
-    facts, memory, row = news[0], rule_memory[0], rows[1]
-    bar[OPEN], bar[HIGH] = prices[0] * scale, prices[1] * scale
-    bar[LOW], bar[CLOSE] = prices[2] * scale, prices[3] * scale
-    bar[VOLUME], bar[SESSION], bar[SLOT] = prices[4] / scale, place[1], place[2]
-    facts.start_ns, facts.low, facts.close = place[0], bar[LOW], bar[CLOSE]
-    facts.session, facts.bars_left, facts.regular = place[1], place[3], place[4]
-    facts.events, facts.events_ahead, facts.missing = place[5], place[6], place[7]
-    market_step(plan, settings, state, bar, features[0], context)
+    m.rows[0] = m.rows[1]
+    m.scaled[0] = m.scaled[1]
+    bar, context = m.bar, m.context
+    facts, memory, row = m.news[0], m.rule_memory[0], m.rows[1]
+    bar[OPEN], bar[HIGH] = new.open * scale, new.high * scale
+    bar[LOW], bar[CLOSE] = new.low * scale, new.close * scale
+    bar[VOLUME], bar[SESSION], bar[SLOT] = new.volume / scale, new.session, new.bar_of_session
+    facts.start_ns, facts.low, facts.close = new.start_ns, bar[LOW], bar[CLOSE]
+    facts.session, facts.bars_left, facts.regular = new.session, new.bars_left, new.regular
+    facts.events, facts.events_ahead, facts.missing = new.events, new.events_ahead, new.missing
+    market_step(m.plan, m.settings, m.state, bar, m.features[0], context)
     row.years = (facts.start_ns - memory.start_ns) / YEAR_NS if memory.bars > 0 else 0.0
     facts.volatility_ratio = context[RATIO]
     facts.regime = np.int64(context[REGIME])
     facts.large_move = 1 if context[LARGE_MOVE] > 0 else 0
-    row.open, row.close, row.half_spread_bps = prices[0], prices[3], prices[5]
+    row.open, row.close, row.half_spread_bps = new.open, new.close, new.half_spread_bps
     row.sigma, row.volatility_ratio = context[SIGMA], context[RATIO]
-    notional = context[MEAN_NOTIONAL] * contract_multiplier
-    row.mean_notional = notional if has_volume else np.inf
-    row.trades = 1 if prices[4] > 0 or not has_volume else 0
+    notional = context[MEAN_NOTIONAL] * m.contract_multiplier
+    row.mean_notional = notional if m.has_volume else np.inf
+    row.trades = 1 if new.volume > 0 or not m.has_volume else 0
     row.session = facts.session
-    row.rule_bits = rules_step(facts, rule_settings[0], memory, closes)
-    scale_rows(features, means, stds, clip, scaled[1:2])
-    return _count_outside(features[0], ranges, outside)
+    row.rule_bits = rules_step(facts, m.rule_settings[0], memory, m.closes)
+    scale_rows(m.features, m.means, m.stds, m.clip, m.scaled[1:2])
+    return _count_outside(m.features[0], m.ranges, m.outside)
 
 
 @kernel
@@ -133,12 +162,7 @@ def _count_outside(features: Floats, ranges: Floats, outside: Bools) -> int:
 def follow_and_observe(
     begun: bool,
     accounts: Records,
-    rows: Records,
-    scaled: Singles,
-    means: Floats,
-    stds: Floats,
-    levels: Floats,
-    params: Records,
+    inputs: StepInputs,
     short: bool,
     start: int,
     ordered: int,
@@ -153,14 +177,16 @@ def follow_and_observe(
 ) -> tuple[bool, int]:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
-    `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, to be
+    `begun` is False for the first report; `inputs` holds the bar before and the one that just
+    closed; `report` holds the fields of `REPORT_DTYPE`, to be
     written into `reports` (1,); for the rest see `following.follow_account` and
-    `kernel.refresh`.
+    `step.refresh`.
 
     Returns:
         Whether the position stands short of its rung, and the rung.
     """
-    a, p, said = accounts[0], params[0], reports[0]
+    a, p, said = accounts[0], inputs.params[0], reports[0]
+    rows, levels = inputs.bars, inputs.levels
     said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
     said.high_water_mark, said.average_price = report[3], report[4]
     said.flow, said.income, said.split = report[5], report[6], report[7]
@@ -170,7 +196,7 @@ def follow_and_observe(
         )
     else:
         short = adopt_account(a, rows, levels, p, reports[0])
-    refresh(a, rows, scaled, means, stds, levels, p, observation, mask, reasons)
+    refresh(a, inputs, observation, mask, reasons)
     if short:
         reasons_when_short(a, rows[1], levels, p, reasons)
         fill_mask(a, reasons, True, p, mask)
@@ -182,9 +208,7 @@ def follow_and_observe(
 def choose_action(
     use_mask: bool,
     accounts: Records,
-    rows: Records,
-    levels: Floats,
-    params: Records,
+    inputs: StepInputs,
     observation: Singles,
     mask: Bools,
     reasons: Ints,
@@ -203,6 +227,7 @@ def choose_action(
         features recover from a gap.
     """
     a: Any = accounts[0]
+    bar: Any = inputs.bars[1]
     logits[:] = forward_row(observation, weights, scratch)
     allowed = mask if use_mask else np.ones(mask.shape[0], dtype=np.bool_)
     action = best_allowed(logits, allowed)
@@ -213,6 +238,6 @@ def choose_action(
     for i in range(logits.shape[0]):
         probabilities[i] /= total
     start, rung = order_after(
-        a, rows[1], levels, params[0], action, reasons[action], short, outcomes[0], order
+        a, bar, inputs.levels, inputs.params[0], action, reasons[action], short, outcomes[0], order
     )
-    return action, start, rung, (rows[1].rule_bits & GAP) != 0
+    return action, start, rung, (bar.rule_bits & GAP) != 0

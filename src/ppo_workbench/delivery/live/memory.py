@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import Config
-from ppo_workbench.delivery.live.kernel import take_bar
+from ppo_workbench.delivery.live.kernel import BarValues, MarketArrays, take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.calendars.clock import BarClock, ClockMemory, Place
@@ -174,27 +174,26 @@ class MarketMemory:
         for k, name in enumerate(self.extra_names):
             value = bar.features.get(name)
             self._bar[BAR_FIELDS + k] = math.nan if value is None else value
-        prices: Any = (
-            bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar)
-        )  # fmt: skip
         events = bar.bars_since_event, bar.bars_to_event
         if self.events is not None:
             events = self.events.step(self.clock, place)
-        facts = (
-            place.start_ns, place.session, place.bar_of_session, place.bars_left,
-            int(place.regular), *events, place.missing,
-        )  # fmt: skip
         if split != 1.0:
             self.scale *= split
             self.rows["open"] /= split
             self.rows["close"] /= split
         spec, rules, scaler = self.stream.spec, self.rules, self._scaler
-        count = take_bar(
-            spec.plan, spec.settings, self.stream.state, prices, facts, self.scale, self._bar,
-            self._features, self.context, self._news, rules.settings, rules.memory, rules.closes,
-            self.rows, scaler.means, scaler.stds, scaler.clip, self.scaled, self._ranges,
-            self.outside, self._has_volume, self._multiplier,
+        values: Any = (
+            bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar),
+            place.start_ns, place.session, place.bar_of_session, place.bars_left,
+            int(place.regular), *events, place.missing,
         )  # fmt: skip
+        memory = MarketArrays(
+            spec.plan, spec.settings, self.stream.state, self._bar, self._features, self.context,
+            self._news, rules.settings, rules.memory, rules.closes, self.rows, scaler.means,
+            scaler.stds, scaler.clip, self.scaled, self._ranges, self.outside, self._has_volume,
+            self._multiplier,
+        )  # fmt: skip
+        count = take_bar(BarValues(*values), self.scale, memory)
         self.taken += 1
         return place, count
 

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import explained_variance
 from ppo_workbench.config import settled
 from ppo_workbench.config.arrays import Ints
 from ppo_workbench.delivery.network import ACTIVATIONS, TANH
-from ppo_workbench.learning.native.rollout import Buffer, Counts, Environments, collect
+from ppo_workbench.learning.native.rollout import Buffer, Counts, collect
 from ppo_workbench.learning.native.update import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -132,7 +132,7 @@ class _Native:
         env: TradingVecEnv = model.env
         batch = env.batch
         self._network = bind_network(model.policy)
-        self._environments = Environments(*batch.arguments())
+        self._environments = batch.arrays
         shape = (model.n_steps, len(batch))
         n_obs, n_actions = batch.observations.shape[1], batch.masks.shape[1]
         plain = [np.zeros(shape, np.float32) for _ in range(6)]

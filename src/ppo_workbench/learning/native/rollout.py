@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
+from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
 from ppo_workbench.jit import inlined_kernel, kernel
 from ppo_workbench.learning.native.network import forward
 from ppo_workbench.learning.native.update import (
@@ -16,30 +16,9 @@ from ppo_workbench.learning.native.update import (
 )
 from ppo_workbench.trading.chance import random_uint
 from ppo_workbench.trading.rewards import add_components
-from ppo_workbench.trading.step import step_batch
+from ppo_workbench.trading.step import Environments, step_batch
 
 TWO_TO_MINUS_53 = 2.0**-53
-
-
-class Environments(NamedTuple):
-    """The arrays of a `TradingBatch`, in the order in which `step_batch` takes them."""
-
-    bars: Records
-    features: Singles
-    means: Floats
-    stds: Floats
-    levels: Floats
-    params: Records
-    starts: Ints
-    episode_bars: int
-    accounts: Records
-    observations: Singles
-    masks: Bools
-    reasons: Ints
-    outcomes: Records
-    rewards: Singles
-    done: Codes
-    terminal_observations: Singles
 
 
 class Buffer(NamedTuple):
@@ -174,12 +153,7 @@ def collect(
             buffer.actions[t, n] = action
             buffer.log_probs[t, n] = log_p[n, action]
         _count(env, buffer.actions[t], counts)
-        finished = step_batch(
-            buffer.actions[t], env.bars, env.features, env.means, env.stds, env.levels,
-            env.params, env.starts, env.episode_bars, env.accounts, env.observations,
-            env.masks, env.reasons, env.outcomes, env.rewards, env.done,
-            env.terminal_observations,
-        )  # fmt: skip
+        finished = step_batch(buffer.actions[t], env)
         _count_outcomes(env, counts)
         buffer.rewards[t] = env.rewards
         if finished > 0:
