@@ -32,8 +32,10 @@ def test_remove_unused_keeps_own_recent_and_foreign_folders(tmp_path: Path) -> N
     kept = [
         own,
         _folder(tmp_path, "kernels-recent", jit.UNUSED_DAYS - 1),
+        _folder(tmp_path, f"kernels-own-parts{jit.WITH_PLUGINS}", 0.5),
         _folder(tmp_path, "models", 400),
     ]
+    _folder(tmp_path, f"kernels-old-parts{jit.WITH_PLUGINS}", 2)
     _folder(tmp_path, "kernels-old", jit.UNUSED_DAYS + 1)
     _folder(tmp_path, "kernels-older.old-77", 400)  # its process was killed while removing it
 

@@ -28,6 +28,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 UNUSED_DAYS = 30
+UNUSED_DAYS_WITH_PLUGINS = 1  # whose code changes from hour to hour
+WITH_PLUGINS = "-plugins"
 BYTES_NEEDED = 50_000_000
 _PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -69,7 +71,8 @@ def _prepare_cache() -> bool:
     """Point numba at a private folder for this version of the sources, if one can be made."""
     root = os.environ.get("PPO_WORKBENCH_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    folder = base / "ppo_workbench" / f"kernels-{source_hash()}"
+    kind = WITH_PLUGINS if plugins.active() else ""
+    folder = base / "ppo_workbench" / f"kernels-{source_hash()}{kind}"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -87,15 +90,16 @@ def _prepare_cache() -> bool:
 
 
 def _remove_unused(own: Path) -> None:
-    """Remove the folders of other sources that have not been used for `UNUSED_DAYS`.
+    """Remove the folders of other sources that have not been used for a month, or a day.
 
     A folder is renamed first: a process that starts with its sources at this moment finds a
     whole folder or none, which numba makes anew.
     """
-    limit = time.time() - UNUSED_DAYS * 86_400
     for folder in own.parent.glob("kernels-*"):
+        short = folder.name.endswith(WITH_PLUGINS)
+        days = UNUSED_DAYS_WITH_PLUGINS if short else UNUSED_DAYS
         try:
-            if folder == own or folder.stat().st_mtime > limit:
+            if folder == own or folder.stat().st_mtime > time.time() - days * 86_400:
                 continue
             doomed = folder.with_name(f"{folder.name.partition('.')[0]}.old-{os.getpid()}")
             folder.rename(doomed)
