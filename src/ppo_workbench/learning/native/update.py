@@ -21,6 +21,8 @@ MASKED_LOGIT = np.float32(-1e8)  # sb3_contrib.common.maskable.distributions
 TILE = 240
 ADAM_BETA1, ADAM_BETA2, ADAM_EPS = 0.9, 0.999, 1e-5  # SB3's ActorCriticPolicy sets eps
 LOSSES = ("policy_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
+POLICY, VALUE, ENTROPY, KL, CLIPPED, TOTAL = range(len(LOSSES))
+EPOCHS = len(LOSSES)  # behind them, the number of epochs begun
 
 
 class Rollout(NamedTuple):
@@ -47,8 +49,8 @@ class Network(NamedTuple):
 
     Attributes:
         params, gradients, first_moment, second_moment: float32 (P,).
-        turned: float32 (P,), what `native_network.turn` makes of params for a forward pass.
-        actor, critic: int64 (L, 3), see `native_network`.
+        turned: float32 (P,), what `network.turn` makes of params for a forward pass.
+        actor, critic: int64 (L, 3), see `network`.
         activation: 0 tanh, 1 relu.
         steps: int64 (1,), Adam steps taken.
     """
@@ -128,7 +130,15 @@ def _policy_loss(
 ) -> None:
     """Add policy loss, entropy loss, KL and clip fraction; write the gradient by logit.
 
-    `share` is the weight of a row in the mean over its minibatch.
+    `share` w is the weight of a row in the mean over its minibatch.  With r the ratio of new to
+    old probability of the action a that was taken, A its advantage, c the entropy's weight:
+
+        L = w (-min(r A, clip(r) A) - c H),    H = -sum_k p_k ln p_k
+
+    The softmax gives d ln p_a / d logit_k = [k = a] - p_k and dH / d logit_k = -p_k (ln p_k + H),
+    and d(r A) / d ln p_a = r A, so where the plain term passes
+
+        dL / d logit_k = w r A (p_k - [k = a]) + w c p_k (ln p_k + H)
     """
     actions, advantages, old_log_p = batch.actions, batch.advantages, batch.log_probs
     # In float32 like the ratio: a float64 bound would make the clipped product differ from
@@ -142,10 +152,11 @@ def _policy_loss(
         entropy = _ZERO
         for k in range(log_p.shape[1]):
             entropy -= p[i, k] * log_p[i, k]  # a forbidden action has p = 0
-        losses[0] -= min(plain, clipped)
-        losses[2] -= entropy
-        losses[3] += (ratio - _ONE) - log_ratio
-        losses[4] += abs(ratio - _ONE) > h.clip_range
+        losses[POLICY] -= min(plain, clipped)
+        losses[ENTROPY] -= entropy
+        # Schulman's estimate of the divergence: not negative, and of little variance.
+        losses[KL] += (ratio - _ONE) - log_ratio
+        losses[CLIPPED] += abs(ratio - _ONE) > h.clip_range
         # The minimum passes the gradient of the plain term unless the clipped one is less.
         by_log_prob = plain * weight if plain <= clipped else _ZERO
         for k in range(log_p.shape[1]):
@@ -163,7 +174,11 @@ def _value_loss(
     gradient: Singles,
     losses: Floats,
 ) -> None:
-    """Add the value loss and write its gradient by value, weighted by `vf_coef`."""
+    """Add the value loss and write its gradient by value, weighted by `vf_coef`.
+
+    L = w v (V - R)^2, so dL / dV = 2 w v (V - R); where V is held within `clip_range_vf` of the
+    old value it does not depend on the network, and nothing passes.
+    """
     old_values, returns = batch.values, batch.returns
     for i in range(values.shape[0]):
         value, passes = values[i, 0], 1.0
@@ -173,7 +188,7 @@ def _value_loss(
             passes = 1.0 if limited == change else 0.0
             value = old_values[i] + limited
         error = value - returns[i]
-        losses[1] += error * error
+        losses[VALUE] += error * error
         gradient[i, 0] = h.vf_coef * 2.0 * error * passes * share
 
 
@@ -186,7 +201,11 @@ def clip_scale(gradients: Singles, max_norm: float) -> float:
 
 @kernel
 def adam_step(net: Network, learning_rate: float, scale: float) -> None:
-    """One step of Adam on all parameters by `scale` times the gradients, as torch does it."""
+    """One step of Adam on all parameters by `scale` times the gradients, as torch does it.
+
+    Moments begin at 0 and so are too small by 1 - beta^t, which is divided out: of the first in
+    the size of the step, of the second under the root.
+    """
     net.steps[0] += 1
     t = net.steps[0]
     correction1 = 1.0 - ADAM_BETA1**t
@@ -384,25 +403,25 @@ def update(
         r.observations.copy(), r.actions.copy(), r.masks.copy(), r.values.copy(),
         r.log_probs.copy(), r.advantages.copy(), r.returns.copy(),
     )  # fmt: skip
-    sums, losses = np.zeros(len(LOSSES) + 1), np.zeros(5)
+    sums, losses = np.zeros(len(LOSSES) + 1), np.zeros(TOTAL)
     minibatches, proceed = 0, True
     for epoch in range(epochs):
-        sums[3], begun = 0.0, minibatches
+        sums[KL], begun = 0.0, minibatches
         for start in range(0, total, size):
             rows = order[epoch, start : min(start + size, total)]
             _gather(rollout, rows, taken)
             _minibatch(net, _part(taken, 0, rows.shape[0]), h, scratch, losses, lanes)
-            sums[:5] += losses
-            sums[5] = losses[0] + h.ent_coef * losses[2] + h.vf_coef * losses[1]
+            sums[:TOTAL] += losses
+            sums[TOTAL] = losses[POLICY] + h.ent_coef * losses[ENTROPY] + h.vf_coef * losses[VALUE]
             minibatches += 1
-            proceed = h.target_kl < 0.0 or losses[3] <= 1.5 * h.target_kl
+            proceed = h.target_kl < 0.0 or losses[KL] <= 1.5 * h.target_kl
             if not proceed:
                 break
             adam_step(net, h.learning_rate, clip_scale(net.gradients, h.max_grad_norm))
-        sums[3] /= minibatches - begun
-        sums[6] = epoch + 1
+        sums[KL] /= minibatches - begun
+        sums[EPOCHS] = epoch + 1
         if not proceed:
             break
-    sums[:3] /= minibatches
-    sums[4] /= minibatches
+    sums[:KL] /= minibatches
+    sums[CLIPPED] /= minibatches
     return sums
