@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
+STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrialRow:
     """One trial.
 
     Attributes:
-        state: One of `_STATES`.  Infeasible is a complete trial that breaks a constraint;
+        state: One of `STATES`.  Infeasible is a complete trial that breaks a constraint;
             a value that is not finite counts as failed.
         values: One finite value an objective; empty unless complete or infeasible.
         errors: The standard error of each value, None where the trial recorded none.
@@ -124,11 +124,6 @@ def read_parameters(study: "optuna.Study") -> list[Parameter]:
                 seen.append(distribution)
     parameters = [_parameter(name, seen) for name, seen in found.items()]
     return [p for p in parameters if p.high > p.low]
-
-
-def count_states(rows: Sequence[TrialRow]) -> dict[str, int]:
-    """Return how many trials are in each of `_STATES`; the counts add up to all trials."""
-    return {state: sum(row.state == state for row in rows) for state in _STATES}
 
 
 def measure_cost(rows: Sequence[TrialRow]) -> Cost | None:
