@@ -51,6 +51,21 @@ OTHER_STATES = {
 }
 
 
+def draw_figures(a: Analysis) -> dict[str, Figure]:
+    """Return all figures by element; slices and contours count those of each objective."""
+    found: dict[str, Figure | None] = {
+        "intermediate": _intermediate(a),
+        "pareto": _pareto(a),
+        "importance": _importance(a),
+        "parallel": _parallel(a),
+    }
+    for k in range(len(a.signs)):
+        found[f"history{k}"] = _history(a, k)
+        found |= {f"slice{k}-{i}": made for i, made in enumerate(_slices(a, k))}
+        found |= {f"contour{k}-{i}": made for i, made in enumerate(_contours(a, k))}
+    return {name: figure for name, figure in found.items() if figure}
+
+
 class _Measured(BaseImportanceEvaluator):
     """Hands Optuna's figure the shares that were measured together with their intervals."""
 
@@ -93,17 +108,17 @@ def _keyed(a: Analysis, most: int) -> dict[str, Parameter]:
 
 def _value_axis(a: Analysis, objective: int, shown: Sequence[float]) -> Figure:
     """Return the axis of an objective's values, far misses left out."""
-    axis: Figure = {"title": {"text": short_name(a.objective_names[objective])}}
+    axis: Figure = {"title": {"text": _short(a.objective_names[objective])}}
     limits = robust_range(shown, a.signs[objective])
     return axis | {"range": limits} if limits else axis
 
 
-def short_name(name: str) -> str:
+def _short(name: str) -> str:
     """Return the last part of a key, which is what a reader looks for."""
     return html.escape(name.rsplit(".", 1)[-1])
 
 
-def history_figure(a: Analysis, objective: int) -> Figure:
+def _history(a: Analysis, objective: int) -> Figure:
     """Draw the value of every trial and the best so far."""
     complete, figure = a.complete, PlotlyFigure()
     values = [row.values[objective] for row in complete]
@@ -129,7 +144,7 @@ def history_figure(a: Analysis, objective: int) -> Figure:
     return _dressed(figure, ticks, _value_axis(a, objective, values), height=HISTORY_HEIGHT)
 
 
-def intermediate_figure(a: Analysis) -> Figure | None:
+def _intermediate(a: Analysis) -> Figure | None:
     """Draw the reported values of every trial over its steps, pruned ones in grey."""
     rows = [row for row in a.rows if row.intermediate]
     if not any(len(row.intermediate) > 1 for row in rows) or len(a.objective_names) > 1:
@@ -146,13 +161,13 @@ def intermediate_figure(a: Analysis) -> Figure | None:
     return _dressed(figure, {"title": {"text": "step"}}, axis, showlegend=False)
 
 
-def importance_figure(a: Analysis) -> Figure | None:
+def _importance(a: Analysis) -> Figure | None:
     """Draw the importances with their intervals and the level that chance reaches."""
     if not a.importances:
         return None
     figure = visualization.plot_param_importances(_study(a, 0), evaluator=_Measured(a.importances))
     shown = list(reversed(a.importances))
-    names = [short_name(i.name) for i in shown]
+    names = [_short(i.name) for i in shown]
     figure.data[0].update(
         name="importance, 90 % interval",
         y=names,
@@ -175,7 +190,7 @@ def importance_figure(a: Analysis) -> Figure | None:
     return _dressed(figure, axis, plain, showlegend=True, height=130 + 34 * len(names))
 
 
-def slice_figures(a: Analysis, objective: int) -> list[Figure]:
+def _slices(a: Analysis, objective: int) -> list[Figure]:
     """Draw one objective over each of the most important parameters.
 
     The line is the fitted surface with all other parameters at the recommended setting,
@@ -191,13 +206,13 @@ def slice_figures(a: Analysis, objective: int) -> list[Figure]:
         figure.add_traces(_surface_line(a, parameter, objective))
         figure.data = [*figure.data[1:], figure.data[0]]  # the dots over the line
         chosen = [row for row in _chosen(a) if parameter.name in row.params]
-        stars = [_star(r, place_of(parameter, r), r.values[objective]) for r in chosen]
+        stars = [_star(r, _place(parameter, r), r.values[objective]) for r in chosen]
         figure.add_traces(stars)
-        figures.append(_dressed(figure, axis_of(parameter), axis, showlegend=False, height=290))
+        figures.append(_dressed(figure, _axis(parameter), axis, showlegend=False, height=290))
     return figures
 
 
-def contour_figures(a: Analysis, objective: int) -> list[Figure]:
+def _contours(a: Analysis, objective: int) -> list[Figure]:
     """Draw the fitted surface over pairs of the most important parameters."""
     if a.plateau is None or len(a.complete) < FEWEST_FITTED:
         return []
@@ -205,7 +220,7 @@ def contour_figures(a: Analysis, objective: int) -> list[Figure]:
     return [_contour(a, a.plateau, first, second, objective) for first, second in pairs]
 
 
-def parallel_figure(a: Analysis) -> Figure | None:
+def _parallel(a: Analysis) -> Figure | None:
     """Draw every complete trial as a line over the parameters, coloured by its rank."""
     rows, shown = a.complete, _keyed(a, MAX_AXES)
     if len(rows) < FEWEST_POINTS or not shown:
@@ -220,21 +235,21 @@ def parallel_figure(a: Analysis) -> Figure | None:
         best = row == a.recommended
         line = {"color": ORANGE if best else shade, "width": 4 if best else 1.5}
         trace.update(line=line, opacity=1.0 if best else 0.65, customdata=None)
-        trace.update(hovertemplate=f"{label_of(row)}<extra></extra>")
+        trace.update(hovertemplate=f"{_label(row)}<extra></extra>")
     figure.data = _layered(a, rows, figure.data)
     figure.update_annotations(bgcolor="white", font={"size": 11, "color": None})
     names = [a.objective_names[0], *(parameter.name for parameter in shown.values())]
-    ticks = {"ticktext": list(map(short_name, names)), "side": "top", "tickangle": 0}
+    ticks = {"ticktext": list(map(_short, names)), "side": "top", "tickangle": 0}
     ends = {"range": [-0.4, len(names) - 0.7]}
     dressed = _dressed(figure, ticks | ends, {"visible": False}, showlegend=False)
     return dressed | {"width_px": 118 * len(names)}
 
 
-def pareto_figure(a: Analysis) -> Figure | None:
+def _pareto(a: Analysis) -> Figure | None:
     """Draw the first two objectives against each other, the Pareto front ringed."""
     if len(a.objective_names) < 2 or not a.complete:
         return None
-    names = [short_name(name) for name in a.objective_names[:2]]
+    names = [_short(name) for name in a.objective_names[:2]]
     figure = visualization.plot_pareto_front(
         _study(a, *range(len(a.objective_names))),
         target_names=names,
@@ -249,7 +264,7 @@ def pareto_figure(a: Analysis) -> Figure | None:
     broken = [row for row in a.rows if row.state == "infeasible"]
     if broken:
         x, y = zip(*(row.values[:2] for row in broken), strict=True)
-        texts = list(map(label_of, broken))
+        texts = list(map(_label, broken))
         figure.add_traces([dot_trace("infeasible", x, y, RED, "x", texts=texts)])
     figure.add_traces([_star(row, *row.values[:2]) for row in _chosen(a)])
     x_axis, y_axis = ({"title": {"text": name}} for name in names)
@@ -276,13 +291,13 @@ def _contour(
     if smooth:
         field |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.4, "color": "white"}}
     both = [r for r in a.complete if first.name in r.params and second.name in r.params]
-    x, y = ([place_of(p, row) for row in both] for p in (first, second))
-    dots = dot_trace("trials", x, y, "white", texts=list(map(label_of, both)))
+    x, y = ([_place(p, row) for row in both] for p in (first, second))
+    dots = dot_trace("trials", x, y, "white", texts=list(map(_label, both)))
     seen = [1.0 if row.number in plateau.numbers else 0.3 for row in both]
     dots["marker"] |= {"opacity": seen, "line": {"color": "black", "width": 0.7}}
     chosen = [row for row in both if row == a.recommended]
-    stars = [_star(row, place_of(first, row), place_of(second, row)) for row in chosen]
-    axes = axis_of(first), axis_of(second)
+    stars = [_star(row, _place(first, row), _place(second, row)) for row in chosen]
+    axes = _axis(first), _axis(second)
     return figure_of([field, dots, *stars], *axes, showlegend=False, height=330)
 
 
@@ -311,7 +326,7 @@ def _other_states(rows: Sequence[TrialRow], values: Sequence[float]) -> list[Fig
         members = [r for r in rest if (state != "failed" and r.shown_value is not None) == valued]
         if members:
             y = [row.shown_value if valued else floor for row in members]
-            texts = [label_of(row) + html.escape(f": {row.reason[:80]}") for row in members]
+            texts = [_label(row) + html.escape(f": {row.reason[:80]}") for row in members]
             x = [row.number for row in members]
             traces.append(dot_trace(name, x, y, colour, symbol, 8, texts))
     return traces
@@ -322,7 +337,7 @@ def _chosen(a: Analysis) -> list[TrialRow]:
 
 
 def _star(row: TrialRow, x: Any, y: Any) -> Figure:
-    return dot_trace("recommended", [x], [y], ORANGE, "star", 14, [label_of(row)])
+    return dot_trace("recommended", [x], [y], ORANGE, "star", 14, [_label(row)])
 
 
 def _mark_plateau(a: Analysis, trace: Any, hover: str) -> None:
@@ -364,9 +379,9 @@ def _distribution(parameter: Parameter) -> CategoricalDistribution | FloatDistri
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
-def axis_of(parameter: Parameter) -> Figure:
+def _axis(parameter: Parameter) -> Figure:
     """Return the axis of a parameter, by its scale."""
-    axis: Figure = {"title": {"text": short_name(parameter.name)}, "automargin": True}
+    axis: Figure = {"title": {"text": _short(parameter.name)}, "automargin": True}
     if parameter.choices:
         places = _places(parameter, parameter.choices)
         axis |= {"type": "category", "categoryarray": places, "categoryorder": "array"}
@@ -377,7 +392,7 @@ def axis_of(parameter: Parameter) -> Figure:
     return axis | {"nticks": 6}
 
 
-def place_of(parameter: Parameter, row: TrialRow) -> Any:
+def _place(parameter: Parameter, row: TrialRow) -> Any:
     """Return where a trial stands on a parameter's axis."""
     return _places(parameter, [row.params[parameter.name]])[0]
 
@@ -388,7 +403,7 @@ def _places(parameter: Parameter, values: Sequence[Any]) -> list[Any]:
     return list(map(repr, plain)) if parameter.choices else list(map(float, plain))
 
 
-def label_of(row: TrialRow) -> str:
+def _label(row: TrialRow) -> str:
     """Return what hovering over a trial shows."""
     values = row.values or ((row.shown_value,) if row.shown_value is not None else ())
     return f"trial {row.number}: {', '.join(f'{v:.4g}' for v in values) or 'no value'}"

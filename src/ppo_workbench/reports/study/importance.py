@@ -4,7 +4,7 @@ PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255) as Optuna implements it.  The
 comes from a bootstrap over trials, the chance level from shuffling which trials were good.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def measure_importances(
     draws = max(50, min(RESAMPLES, RESAMPLED_TRIALS // len(trials)))
     rng = np.random.default_rng(seed)
     everything = np.arange(len(trials))
-    evaluate = _Evaluator(study, trials, len(usable), names)
+    evaluate = _evaluator(study, trials, len(usable), names)
     raw = evaluate(everything, everything)
     total = raw.sum()
     if not total > 0:
@@ -78,75 +78,56 @@ def measure_importances(
     boots = np.stack([_shares(evaluate(pick, pick)) for pick in picks])
     nulls = np.stack([evaluate(everything, rng.permutation(everything)) for _ in range(draws)])
     low, high = np.quantile(boots, (0.05, 0.95), axis=0)
-    chance = np.quantile(nulls, 0.95, axis=0) / total
     shares = _shares(raw)
+    found = np.stack([shares, np.minimum(low, shares), np.maximum(high, shares),
+                      np.quantile(nulls, 0.95, axis=0) / total], axis=1)  # fmt: skip
     order = np.argsort(-shares, kind="stable")
-    return tuple(
-        Importance(
-            name=names[i],
-            share=float(shares[i]),
-            low=float(min(low[i], shares[i])),
-            high=float(max(high[i], shares[i])),
-            chance=float(chance[i]),
-        )
-        for i in order
-    )
+    return tuple(Importance(names[i], *found[i].tolist()) for i in order)
 
 
-class _Evaluator:
-    """PED-ANOVA on resampled trials: whose parameters, whose values."""
+def _evaluator(
+    study: "optuna.Study", trials: "Sequence[FrozenTrial]", usable: int, names: Sequence[str]
+) -> Callable[[Ints, Ints], Floats]:
+    """Return PED-ANOVA on resampled trials: whose parameters, whose values."""
+    import warnings
 
-    def __init__(
-        self,
-        study: "optuna.Study",
-        trials: "Sequence[FrozenTrial]",
-        usable: int,
-        names: Sequence[str],
-    ) -> None:
-        from optuna.importance import PedAnovaImportanceEvaluator
+    from optuna.importance import PedAnovaImportanceEvaluator
 
-        self._study = scratch_study(study.directions)
-        self._trials = trials
-        self._names = names
-        # Optuna asks for 5 trials at the top; more than half of the usable ones would be no top.
-        top = min(max(5, round(TOP_FRAC * len(trials))), max(1, usable // 2))
-        self._pedanova = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
+    scratch = scratch_study(study.directions)
+    # Optuna asks for 5 trials at the top; more than half of the usable ones would be no top.
+    top = min(max(5, round(TOP_FRAC * len(trials))), max(1, usable // 2))
+    pedanova = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
 
-    def __call__(self, settings: Ints, values: Ints) -> Floats:
-        import warnings
-
-        drawn = [copy(self._trials[i]) for i in settings]
+    def evaluate(settings: Ints, values: Ints) -> Floats:
+        drawn = [copy(trials[i]) for i in settings]
         for number, (trial, i) in enumerate(zip(drawn, values, strict=True)):
             trial.number = trial._trial_id = number  # the bootstrap draws a trial more than once
-            trial.values = self._trials[i].values
+            trial.values = trials[i].values
         # Adding trials to a study copies each deeply, which took four fifths of the time.
-        self._study.get_trials = lambda *_, **__: drawn  # type: ignore[method-assign]
+        scratch.get_trials = lambda *_, **__: drawn  # type: ignore[method-assign]
         present = {name for trial in drawn for name in trial.params}
-        names = [name for name in self._names if name in present]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # thin regimes are expected in resamples
-            found = self._pedanova.evaluate(self._study, params=names)
-        return np.array([found.get(name, 0.0) for name in self._names])
+            known = [name for name in names if name in present]
+            found = pedanova.evaluate(scratch, params=known)
+        return np.array([found.get(name, 0.0) for name in names])
+
+    return evaluate
 
 
 def _ranked_trials(study: "optuna.Study", usable: set[int]) -> "list[FrozenTrial]":
     """Return the usable trials, and pruned or infeasible ones with the worst value."""
-    import optuna
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState, create_trial
 
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     good = [trial for trial in ended if trial.number in usable]
     if not good:
         return []
-    columns = list(zip(*(trial.values for trial in good), strict=True))
-    worst = [
-        min(column) if direction == optuna.study.StudyDirection.MAXIMIZE else max(column)
-        for column, direction in zip(columns, study.directions, strict=True)
-    ]
+    columns = zip(*(trial.values for trial in good), strict=True)
+    ends = [min if direction.name == "MAXIMIZE" else max for direction in study.directions]
+    worst = [end(column) for end, column in zip(ends, columns, strict=True)]
     poor = [
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, values=worst
-        )
+        create_trial(params=trial.params, distributions=trial.distributions, values=worst)
         for trial in ended
         if trial.number not in usable
     ]

@@ -5,18 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.reports.page import assemble_page
-from ppo_workbench.reports.strokes import Figure
-from ppo_workbench.reports.study.figures import (
-    FEWEST_FITTED,
-    FEWEST_POINTS,
-    contour_figures,
-    history_figure,
-    importance_figure,
-    intermediate_figure,
-    parallel_figure,
-    pareto_figure,
-    slice_figures,
-)
+from ppo_workbench.reports.study.figures import FEWEST_FITTED, FEWEST_POINTS, draw_figures
 from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.reports.study.first import Chosen, equity_figure, first_tiles, verdict
 from ppo_workbench.reports.study.plateau import Extent
@@ -34,7 +23,7 @@ _TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
 
 def render_page(a: Analysis) -> str:
     """Return the page; it makes no request and needs nothing beside it."""
-    figures, chosen, plateau = _figures(a), Chosen({}), a.plateau
+    figures, chosen, plateau = draw_figures(a), Chosen({}), a.plateau
     if a.recommended:
         folder = a.html_path.parent / str(a.recommended.number)
         chosen, equity = Chosen.read(folder), equity_figure(folder)
@@ -54,21 +43,6 @@ def render_page(a: Analysis) -> str:
         names=names,
         trials=[_trial_cells(row, a, names) for row in a.rows],
     )
-
-
-def _figures(a: Analysis) -> dict[str, Figure]:
-    """Return all figures by element; slices and contours count those of each objective."""
-    found: dict[str, Figure | None] = {
-        "intermediate": intermediate_figure(a),
-        "pareto": pareto_figure(a),
-        "importance": importance_figure(a),
-        "parallel": parallel_figure(a),
-    }
-    for k in range(len(a.signs)):
-        found[f"history{k}"] = history_figure(a, k)
-        found |= {f"slice{k}-{i}": made for i, made in enumerate(slice_figures(a, k))}
-        found |= {f"contour{k}-{i}": made for i, made in enumerate(contour_figures(a, k))}
-    return {name: figure for name, figure in found.items() if figure}
 
 
 def _told(analysis: Analysis) -> str:

@@ -220,12 +220,5 @@ def _parameter(name: str, seen: "Sequence[BaseDistribution]") -> Parameter:
         low = float(min(d.low for d in numbers))
         high = float(max(d.high for d in numbers))
         return Parameter(name, low, high, log=all(d.log for d in numbers))
-    options = [str(option) for d in seen for option in _options(d)]
-    choices = tuple(dict.fromkeys(options))
+    choices = tuple(dict.fromkeys(str(c) for d in seen for c in getattr(d, "choices", ())))
     return Parameter(name, 0.0, len(choices) - 1.0, log=False, choices=choices)
-
-
-def _options(distribution: "BaseDistribution") -> Sequence[object]:
-    from optuna.distributions import CategoricalDistribution
-
-    return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
