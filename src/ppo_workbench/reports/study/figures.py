@@ -6,7 +6,8 @@ remote desktop.  Optuna's contours are not taken: they run through every trial, 
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from math import ceil, inf
 from typing import Any
@@ -18,7 +19,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.importance import BaseImportanceEvaluator
 from optuna.trial import TrialState, create_trial
 from plotly.colors import sample_colorscale
-from plotly.graph_objects import Figure as PlotlyFigure
 
 from ppo_workbench.reports.strokes import (
     BLUE,
@@ -120,28 +120,26 @@ def _short(name: str) -> str:
 
 def _history(a: Analysis, objective: int) -> Figure:
     """Draw the value of every trial and the best so far."""
-    complete, figure = a.complete, PlotlyFigure()
-    values = [row.values[objective] for row in complete]
-    if complete:
-        figure = visualization.plot_optimization_history(_study(a, objective))
-        figure.data = figure.data[:2]  # the third is for infeasible trials
-        errors = [row.errors[objective] for row in complete]
+    values = [row.values[objective] for row in a.complete]
+    traces = []
+    if values:
+        drawn = visualization.plot_optimization_history(_study(a, objective))
+        dots, best, _ = _traces(drawn)  # the last is for infeasible trials
+        errors = [row.errors[objective] for row in a.complete]
         bars = {"type": "data", "array": errors, "thickness": 1, "width": 0, "color": SKY}
-        figure.data[0].update(name="complete", marker={"color": BLUE, "size": 7}, error_y=bars)
+        hover = {"hovertemplate": "trial %{x}: %{y:.4g}<extra></extra>"}
+        dots |= hover | {"name": "complete", "marker": {"color": BLUE, "size": 7}, "error_y": bars}
         line = {"color": GREEN, "width": 2, "shape": "hv"}
-        figure.data[1].update(name="best so far", line=line)
-        figure.update_traces(hovertemplate="trial %{x}: %{y:.4g}<extra></extra>")
+        traces = [dots, best | hover | {"name": "best so far", "line": line}]
     if objective == 0:
-        others = _other_states(a.rows, values)
-        figure.add_traces(others)
-        values += [y for trace in others for y in trace["y"]]
-    stars = [_star(row, row.number, row.values[objective]) for row in _chosen(a)]
-    figure.add_traces(stars)
+        traces += _other_states(a.rows, values)
+    traces += _stars(a, lambda row: row.number, lambda row: row.values[objective])
     ends = [-0.5, max((row.number for row in a.rows), default=0) + 0.5]
     ticks: Figure = {"title": {"text": "trial"}, "range": ends, "tickformat": "d"}
     if len(a.rows) <= FEWEST_FITTED:
         ticks["dtick"] = 1
-    return _dressed(figure, ticks, _value_axis(a, objective, values), height=HISTORY_HEIGHT)
+    shown = [y for trace in traces for y in trace["y"] if y is not None]
+    return figure_of(traces, ticks, _value_axis(a, objective, shown), height=HISTORY_HEIGHT)
 
 
 def _intermediate(a: Analysis) -> Figure | None:
@@ -149,45 +147,42 @@ def _intermediate(a: Analysis) -> Figure | None:
     rows = [row for row in a.rows if row.intermediate]
     if not any(len(row.intermediate) > 1 for row in rows) or len(a.objective_names) > 1:
         return None
-    figure = visualization.plot_intermediate_values(_study(a, 0))
-    for row, trace in zip(rows, figure.data, strict=True):
-        best = row == a.recommended
-        colour = ORANGE if best else {"complete": BLUE, "pruned": GREY}.get(row.state, RED)
-        line, marker = {"width": 3 if best else 1.2}, {"size": 4, "color": colour}
-        trace.update(name=f"trial {row.number} ({row.state})", line=line, marker=marker)
-        trace.update(opacity=1.0 if best else 0.6)
-    figure.data = _layered(a, rows, figure.data)
+    traces = _traces(visualization.plot_intermediate_values(_study(a, 0)))
+    for row, trace in zip(rows, traces, strict=True):
+        colour = {"complete": BLUE, "pruned": GREY}.get(row.state, RED)
+        trace |= {"name": f"trial {row.number} ({row.state})"} | _curve(a, row, colour)
     axis = _value_axis(a, 0, [value for row in rows for _, value in row.intermediate])
-    return _dressed(figure, {"title": {"text": "step"}}, axis, showlegend=False)
+    layered = _layered(a, rows, traces)
+    return figure_of(layered, {"title": {"text": "step"}}, axis, showlegend=False)
 
 
 def _importance(a: Analysis) -> Figure | None:
     """Draw the importances with their intervals and the level that chance reaches."""
     if not a.importances:
         return None
-    figure = visualization.plot_param_importances(_study(a, 0), evaluator=_Measured(a.importances))
+    drawn = visualization.plot_param_importances(_study(a, 0), evaluator=_Measured(a.importances))
     shown = list(reversed(a.importances))
     names = [_short(i.name) for i in shown]
-    figure.data[0].update(
-        name="importance, 90 % interval",
-        y=names,
-        text=None,
-        marker={"color": BLUE, "opacity": [1.0 if i.is_above_chance else 0.3 for i in shown]},
-        error_x={
+    (bars,) = _traces(drawn)
+    bars |= {
+        "name": "importance, 90 % interval",
+        "y": names,
+        "text": None,
+        "marker": {"color": BLUE, "opacity": [1.0 if i.is_above_chance else 0.3 for i in shown]},
+        "error_x": {
             "type": "data",
             "array": [i.high - i.share for i in shown],
             "arrayminus": [i.share - i.low for i in shown],
             "color": GREY,
             "thickness": 1.5,
         },
-        hovertemplate="%{y}: %{x:.0%}<extra></extra>",
-    )
+        "hovertemplate": "%{y}: %{x:.0%}<extra></extra>",
+    }
     chance = [min(i.chance, 1.0) for i in shown]
     marks = dot_trace("chance reaches this in 1 of 20", chance, names, RED, "line-ns-open", 14)
-    figure.add_traces([marks | {"hovertemplate": "chance: %{x:.0%}<extra></extra>"}])
+    marks |= {"hovertemplate": "chance: %{x:.0%}<extra></extra>"}
     axis = {"title": {"text": "share of all importances"}, "range": [0, 1], "tickformat": ".0%"}
-    plain = {"title": {"text": None}}
-    return _dressed(figure, axis, plain, showlegend=True, height=130 + 34 * len(names))
+    return figure_of([bars, marks], axis, {}, showlegend=True, height=130 + 34 * len(names))
 
 
 def _slices(a: Analysis, objective: int) -> list[Figure]:
@@ -200,15 +195,11 @@ def _slices(a: Analysis, objective: int) -> list[Figure]:
         return []
     study, figures = _study(a, objective), []
     for key, parameter in _keyed(a, MAX_SLICES).items():
-        figure = visualization.plot_slice(study, [key])
-        _mark_plateau(a, figure.data[0], "%{y:.4g}")
-        axis = _value_axis(a, objective, figure.data[0].y)
-        figure.add_traces(_surface_line(a, parameter, objective))
-        figure.data = [*figure.data[1:], figure.data[0]]  # the dots over the line
-        chosen = [row for row in _chosen(a) if parameter.name in row.params]
-        stars = [_star(r, _place(parameter, r), r.values[objective]) for r in chosen]
-        figure.add_traces(stars)
-        figures.append(_dressed(figure, _axis(parameter), axis, showlegend=False, height=290))
+        (dots,) = _traces(visualization.plot_slice(study, [key]))
+        traces = [*_surface_line(a, parameter, objective), _by_plateau(a, dots, "%{y:.4g}")]
+        traces += _stars(a, partial(_place, parameter), lambda row: row.values[objective])
+        axes = _axis(parameter), _value_axis(a, objective, dots["y"])
+        figures.append(figure_of(traces, *axes, showlegend=False, height=290))
     return figures
 
 
@@ -225,50 +216,49 @@ def _parallel(a: Analysis) -> Figure | None:
     rows, shown = a.complete, _keyed(a, MAX_AXES)
     if len(rows) < FEWEST_POINTS or not shown:
         return None
-    score = np.array([row.values[0] for row in rows]) * a.signs[0]
-    limits = robust_range([row.values[0] for row in rows], a.signs[0])
-    study = _study(a, 0, limits=limits) if limits else _study(a, 0)
-    figure = visualization.plot_parallel_coordinate(study, list(shown))
+    values = np.array([row.values[0] for row in rows])
+    ranks = (values * a.signs[0]).argsort().argsort()
+    limits = robust_range(values.tolist(), a.signs[0]) or (-inf, inf)
+    drawn = visualization.plot_parallel_coordinate(_study(a, 0, limits=limits), list(shown))
     # The brightest yellow cannot be seen on white.
-    shades = sample_colorscale("Viridis", 0.93 * score.argsort().argsort() / (len(rows) - 1))
-    for row, trace, shade in zip(rows, figure.data, shades, strict=False):  # the last is a bar
-        best = row == a.recommended
-        line = {"color": ORANGE if best else shade, "width": 4 if best else 1.5}
-        trace.update(line=line, opacity=1.0 if best else 0.65, customdata=None)
-        trace.update(hovertemplate=f"{_label(row)}<extra></extra>")
-    figure.data = _layered(a, rows, figure.data)
-    figure.update_annotations(bgcolor="white", font={"size": 11, "color": None})
+    shades = sample_colorscale("Viridis", 0.93 * ranks / (len(rows) - 1))
+    traces = _traces(drawn)[:-1]  # the last is a bar of colours
+    for row, trace, shade in zip(rows, traces, shades, strict=True):
+        trace |= {"hovertemplate": f"{_label(row)}<extra></extra>"} | _curve(a, row, shade)
+    layout = json.loads(drawn.to_json())["layout"]
+    for note in layout["annotations"]:
+        note |= {"bgcolor": "white", "font": {"size": 11}}
     names = [a.objective_names[0], *(parameter.name for parameter in shown.values())]
     ticks = {"ticktext": list(map(_short, names)), "side": "top", "tickangle": 0}
-    ends = {"range": [-0.4, len(names) - 0.7]}
-    dressed = _dressed(figure, ticks | ends, {"visible": False}, showlegend=False)
-    return dressed | {"width_px": 118 * len(names)}
+    figure = figure_of(
+        _layered(a, rows, traces),
+        layout["xaxis"] | ticks | {"range": [-0.4, len(names) - 0.7]},
+        layout["yaxis"],
+        showlegend=False,
+        annotations=layout["annotations"],
+        shapes=layout["shapes"],
+    )
+    return figure | {"width_px": 118 * len(names)}
 
 
 def _pareto(a: Analysis) -> Figure | None:
-    """Draw the first two objectives against each other, the Pareto front ringed."""
+    """Draw the first two objectives against each other with the Pareto front."""
     if len(a.objective_names) < 2 or not a.complete:
         return None
-    names = [_short(name) for name in a.objective_names[:2]]
-    figure = visualization.plot_pareto_front(
-        _study(a, *range(len(a.objective_names))),
-        target_names=names,
-        targets=lambda trial: trial.values[:2],
+    study, names = _study(a, *range(len(a.objective_names))), a.objective_names[:2]
+    drawn = visualization.plot_pareto_front(
+        study, target_names=list(names), targets=lambda trial: trial.values[:2]
     )
-    for trace, name, ring in zip(
-        figure.data, ("other trials", "Pareto front"), (0, 2), strict=True
-    ):
-        _mark_plateau(a, trace, "%{x:.4g}, %{y:.4g}")
-        line = {"color": GREEN, "width": ring}
-        trace.update(name=name, marker={"line": line}, showlegend=True)
+    dots = [_by_plateau(a, trace, "%{x:.4g}, %{y:.4g}") for trace in _traces(drawn)]
+    x, y = zip(*sorted(zip(dots[1]["x"], dots[1]["y"], strict=True)), strict=True)
+    traces = [line_trace("Pareto front", x, y, {"color": GREEN, "width": 2}), *dots]
     broken = [row for row in a.rows if row.state == "infeasible"]
     if broken:
         x, y = zip(*(row.values[:2] for row in broken), strict=True)
-        texts = list(map(_label, broken))
-        figure.add_traces([dot_trace("infeasible", x, y, RED, "x", texts=texts)])
-    figure.add_traces([_star(row, *row.values[:2]) for row in _chosen(a)])
-    x_axis, y_axis = ({"title": {"text": name}} for name in names)
-    return _dressed(figure, x_axis, y_axis)
+        traces.append(dot_trace("infeasible", x, y, RED, "x", texts=list(map(_label, broken))))
+    traces += _stars(a, lambda row: row.values[0], lambda row: row.values[1])
+    x_axis, y_axis = ({"title": {"text": _short(name)}} for name in names)
+    return figure_of(traces, x_axis, y_axis)
 
 
 def _contour(
@@ -295,8 +285,7 @@ def _contour(
     dots = dot_trace("trials", x, y, "white", texts=list(map(_label, both)))
     seen = [1.0 if row.number in plateau.numbers else 0.3 for row in both]
     dots["marker"] |= {"opacity": seen, "line": {"color": "black", "width": 0.7}}
-    chosen = [row for row in both if row == a.recommended]
-    stars = [_star(row, _place(first, row), _place(second, row)) for row in chosen]
+    stars = _stars(a, partial(_place, first), partial(_place, second))
     axes = _axis(first), _axis(second)
     return figure_of([field, dots, *stars], *axes, showlegend=False, height=330)
 
@@ -332,21 +321,28 @@ def _other_states(rows: Sequence[TrialRow], values: Sequence[float]) -> list[Fig
     return traces
 
 
-def _chosen(a: Analysis) -> list[TrialRow]:
-    return [a.recommended] if a.recommended else []
+def _stars(a: Analysis, x: Callable[[TrialRow], Any], y: Callable[[TrialRow], Any]) -> list[Figure]:
+    """Return a star where the recommended trial lies; none where it has no such place."""
+    row = a.recommended
+    if row is None or None in (x(row), y(row)):
+        return []
+    return [dot_trace("recommended", [x(row)], [y(row)], ORANGE, "star", 14, [_label(row)])]
 
 
-def _star(row: TrialRow, x: Any, y: Any) -> Figure:
-    return dot_trace("recommended", [x], [y], ORANGE, "star", 14, [_label(row)])
+def _curve(a: Analysis, row: TrialRow, colour: str) -> Figure:
+    """Return how a line of one trial looks; the recommended one is orange and thick."""
+    best = row == a.recommended
+    line = {"color": ORANGE if best else colour, "width": 4 if best else 1.4}
+    return {"line": line, "marker": {"size": 4}, "opacity": 1.0 if best else 0.6}
 
 
-def _mark_plateau(a: Analysis, trace: Any, hover: str) -> None:
+def _by_plateau(a: Analysis, trace: Figure, hover: str) -> Figure:
     """Colour trials by the plateau where Optuna colours them by their number."""
-    inside = a.plateau.numbers if a.plateau else ()
-    numbers = list(trace.marker.color)
+    inside, numbers = a.plateau.numbers if a.plateau else (), trace["marker"]["color"]
     colours = [BLUE if number in inside else GREY for number in numbers]
-    trace.marker = {"color": colours, "size": 7}
-    trace.update(customdata=numbers, hovertemplate=f"trial %{{customdata}}: {hover}<extra></extra>")
+    template = f"trial %{{customdata}}: {hover}<extra></extra>"
+    marker = {"color": colours, "size": 7}
+    return trace | {"marker": marker, "customdata": numbers, "hovertemplate": template}
 
 
 def _layered(a: Analysis, rows: Sequence[TrialRow], traces: Sequence[Any]) -> list[Any]:
@@ -361,12 +357,10 @@ def _layered(a: Analysis, rows: Sequence[TrialRow], traces: Sequence[Any]) -> li
     return ordered[:: -ceil(len(ordered) / MAX_CURVES)][::-1]
 
 
-def _dressed(figure: Any, x: Figure, y: Figure, **layout: Any) -> Figure:
-    """Return a figure of Optuna's in the page's look."""
-    look = figure_of([], x, y, **layout)["layout"]
-    figure.update_layout(look | {"template": None, "title": None})
-    dressed: Figure = json.loads(figure.to_json())
-    return dressed
+def _traces(figure: Any) -> list[Figure]:
+    """Return what a figure of Optuna's draws as plain dictionaries."""
+    traces: list[Figure] = json.loads(figure.to_json())["data"]
+    return traces
 
 
 def _plain(parameter: Parameter, value: Any) -> Any:
@@ -393,8 +387,9 @@ def _axis(parameter: Parameter) -> Figure:
 
 
 def _place(parameter: Parameter, row: TrialRow) -> Any:
-    """Return where a trial stands on a parameter's axis."""
-    return _places(parameter, [row.params[parameter.name]])[0]
+    """Return where a trial stands on a parameter's axis, None where it has no value of it."""
+    name = parameter.name
+    return _places(parameter, [row.params[name]])[0] if name in row.params else None
 
 
 def _places(parameter: Parameter, values: Sequence[Any]) -> list[Any]:
