@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna import visualization
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import BaseImportanceEvaluator
 from optuna.trial import TrialState, create_trial
 from plotly.colors import sample_colorscale
@@ -85,14 +85,15 @@ def _study(a: Analysis, *objectives: int, limits: Sequence[float] = (-inf, inf))
     study = scratch_study([a.directions[k] for k in objectives])
     named = {f"{i:03}": p for i, p in enumerate(a.parameters)}
     for row in a.rows:
-        known = {key: p for key, p in named.items() if p.name in row.params}
+        given = {key: p for key, p in named.items() if p.name in row.params}
+        known = {key: _sampled(p, row.params[p.name]) for key, p in given.items()}
         counts = row.state == "complete"
         values = [min(max(row.values[k], limits[0]), limits[1]) for k in objectives if counts]
         trial = create_trial(
             state=TrialState.COMPLETE if counts else TrialState.PRUNED,
             values=values or None,
-            params={key: _plain(p, row.params[p.name]) for key, p in known.items()},
-            distributions={key: _distribution(p) for key, p in known.items()},
+            params={key: value for key, (value, _) in known.items()},
+            distributions={key: distribution for key, (_, distribution) in known.items()},
             intermediate_values=dict(row.intermediate),
         )
         study.add_trial(trial)
@@ -208,7 +209,7 @@ def _contours(a: Analysis, objective: int) -> list[Figure]:
     if a.plateau is None or len(a.complete) < FEWEST_FITTED:
         return []
     pairs = combinations(a.parameters[:MAX_CONTOURED], 2)
-    return [_contour(a, a.plateau, first, second, objective) for first, second in pairs]
+    return [_contour(a, a.plateau, *pair, objective) for pair in pairs]
 
 
 def _parallel(a: Analysis) -> Figure | None:
@@ -341,8 +342,8 @@ def _by_plateau(a: Analysis, trace: Figure, hover: str) -> Figure:
     inside, numbers = a.plateau.numbers if a.plateau else (), trace["marker"]["color"]
     colours = [BLUE if number in inside else GREY for number in numbers]
     template = f"trial %{{customdata}}: {hover}<extra></extra>"
-    marker = {"color": colours, "size": 7}
-    return trace | {"marker": marker, "customdata": numbers, "hovertemplate": template}
+    look = {"marker": {"color": colours, "size": 7}, "text": None}
+    return trace | look | {"customdata": numbers, "hovertemplate": template}
 
 
 def _layered(a: Analysis, rows: Sequence[TrialRow], traces: Sequence[Any]) -> list[Any]:
@@ -363,14 +364,15 @@ def _traces(figure: Any) -> list[Figure]:
     return traces
 
 
-def _plain(parameter: Parameter, value: Any) -> Any:
-    return html.escape(str(value)) if parameter.choices else value
-
-
-def _distribution(parameter: Parameter) -> CategoricalDistribution | FloatDistribution:
+def _sampled(parameter: Parameter, value: Any) -> tuple[Any, BaseDistribution]:
+    """Return a value as Optuna's figures show it, and what it was drawn from."""
     if parameter.choices:
-        return CategoricalDistribution(tuple(map(html.escape, parameter.choices)))
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        return html.escape(str(value)), CategoricalDistribution(_options(parameter))
+    return value, FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _options(parameter: Parameter) -> list[str]:
+    return [html.escape(choice) for choice in parameter.choices]
 
 
 def _axis(parameter: Parameter) -> Figure:
@@ -379,7 +381,7 @@ def _axis(parameter: Parameter) -> Figure:
     if parameter.choices:
         places = _places(parameter, parameter.choices)
         axis |= {"type": "category", "categoryarray": places, "categoryorder": "array"}
-        return axis | {"tickvals": places, "ticktext": list(map(html.escape, parameter.choices))}
+        return axis | {"tickvals": places, "ticktext": _options(parameter)}
     if parameter.log:
         steps = "D1" if parameter.high < 10 * parameter.low else 1
         return axis | {"type": "log", "exponentformat": "power", "dtick": steps}
@@ -394,8 +396,9 @@ def _place(parameter: Parameter, row: TrialRow) -> Any:
 
 def _places(parameter: Parameter, values: Sequence[Any]) -> list[Any]:
     """Return where values stand on the axis; Optuna's slices name options by their `repr`."""
-    plain = [_plain(parameter, value) for value in values]
-    return list(map(repr, plain)) if parameter.choices else list(map(float, plain))
+    if parameter.choices:
+        return [repr(html.escape(str(value))) for value in values]
+    return list(map(float, values))
 
 
 def _label(row: TrialRow) -> str:
