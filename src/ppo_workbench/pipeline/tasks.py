@@ -223,7 +223,7 @@ def analyse(config: Config, console: WorkbenchConsole | None = None) -> float:
     with console.waiting("analysing the study"):
         found = analyse_study(config.trial.storage, home, config.study, config.objective.metrics)
     console.show(f"analysis: {home / 'sweeps' / config.study / 'analysis.html'}", wrap=False)
-    return float("nan") if found.best_value is None else found.best_value
+    return found.best.values[0] if found.best else float("nan")
 
 
 def default_name(config: Config) -> str:

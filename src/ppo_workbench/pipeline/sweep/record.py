@@ -308,9 +308,7 @@ def analyse_study(
     found = load_study(open_storage(storage, home, study), study)
     check_folder(found, folder)
     # What trials return is not the figure of that name on the scorecard.
-    return analyse(
-        found, folder, objective_name=", ".join(f"bound of {spoken(name)}" for name in metrics)
-    )
+    return analyse(found, folder, objective_names=[f"bound of {spoken(name)}" for name in metrics])
 
 
 def _metrics_of(folder: Path) -> list[tuple[int, dict[str, float]]]:

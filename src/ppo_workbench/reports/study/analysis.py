@@ -7,8 +7,8 @@ forbids every request.  optuna, plotly and jinja2 are imported on first use.
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,38 +16,25 @@ from typing import TYPE_CHECKING, Any
 from ppo_workbench.config.files import write_whole
 from ppo_workbench.records.studies.candidates import research_alone
 from ppo_workbench.records.studies.session import SETTLED, SWEEP
-from ppo_workbench.reports.study.findings import Analysis, Recommendation
+from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.reports.study.importance import measure_importances
-from ppo_workbench.reports.study.plateau import Plateau, find_plateau
-from ppo_workbench.reports.study.trials import (
-    Parameter,
-    TrialRow,
-    count_states,
-    measure_cost,
-    read_parameters,
-    read_trials,
-)
+from ppo_workbench.reports.study.plateau import find_plateau
+from ppo_workbench.reports.study.trials import read_parameters, read_trials
 from ppo_workbench.reports.study.words import summarise
 
 if TYPE_CHECKING:
     import optuna
 
 COMMAND = "python -m ppo_workbench"
-Command = Callable[[Mapping[str, Any]], str] | str
 
 
-def analyse(
-    study: "optuna.Study", folder: Path, *, objective_name: str, command: Command = COMMAND
-) -> Analysis:
+def analyse(study: "optuna.Study", folder: Path, *, objective_names: Sequence[str]) -> Analysis:
     """Analyse a study and write `analysis.html` and `analysis.json`.
 
     Args:
         study: The study, finished or not; trials still running are only counted.
         folder: Where to write; earlier analyses there are replaced whole.
-        objective_name: What the trials return; for several objectives names separated by
-            commas, such as "sharpe_annual, max_drawdown_frac".
-        command: Makes the command that trains given parameters, or the text before (or, with
-            "{overrides}" in it, around) the `key=value`s.
+        objective_names: What the trials return, one an objective.
 
     Returns:
         What was found.  Studies without a complete trial have no recommendation.
@@ -58,43 +45,32 @@ def analyse(
     from ppo_workbench.reports.study.page import render_page
 
     rows, parameters = read_trials(study), read_parameters(study)
-    signs = [1 if d.name == "MAXIMIZE" else -1 for d in study.directions]
-    complete = [row for row in rows if row.state == "complete"]
-    names = [parameter.name for parameter in parameters]
-    importances = measure_importances(study, [row.number for row in complete], names)
+    usable = [row.number for row in rows if row.state == "complete"]
+    importances = measure_importances(study, usable, [parameter.name for parameter in parameters])
     rank = {importance.name: i for i, importance in enumerate(importances)}
     parameters.sort(key=lambda p: (rank.get(p.name, len(rank)), p.name))
-    plateau = find_plateau(rows, parameters, signs) if parameters or complete else None
-    best = max(complete, key=lambda row: signs[0] * row.values[0], default=None)
-    recommended = _recommendation(plateau, rows)
     draft = Analysis(
         study=study.study_name,
-        objective_names=_objective_names(objective_name, len(signs)),
+        objective_names=tuple(objective_names),
         directions=tuple(d.name.lower() for d in study.directions),
         written_utc=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        counts=count_states(rows),
-        best=best.number if best else None,
-        best_value=best.values[0] if best else None,
-        best_error=best.errors[0] if best else None,
-        pareto=_pareto(complete, signs),
+        rows=rows,
+        parameters=parameters,
         importances=importances,
-        plateau=plateau.numbers if plateau else (),
-        plateau_definition=plateau.definition if plateau else "",
-        recommended=recommended,
-        cost=measure_cost(rows),
-        summary=(),
-        command=_command(command, recommended.params, shared_overrides(study))
-        if recommended
-        else "",
+        plateau=None,
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
+    draft = replace(draft, plateau=find_plateau(rows, parameters, draft.signs))
+    if draft.recommended:
+        given = [*shared_overrides(study), *overrides_of(draft.setting)]
+        draft = replace(draft, command=shlex.join([*COMMAND.split(), *given]))
     mark = filter(None, [research_alone(study)])
-    analysis = replace(draft, summary=(*mark, *summarise(draft, plateau)))
+    analysis = replace(draft, summary=(*mark, *summarise(draft)))
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(analysis.html_path, render_page(analysis, rows, parameters, signs, plateau))
-    record = _finite(_record(analysis, rows, parameters, plateau))
-    write_whole(analysis.json_path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_whole(analysis.html_path, render_page(analysis))
+    text = json.dumps(_finite(_record(analysis)), indent=1, allow_nan=False)
+    write_whole(analysis.json_path, text + "\n")
     return analysis
 
 
@@ -126,15 +102,6 @@ def shared_overrides(study: "optuna.Study") -> list[str]:
     return [*given, *overrides_of({f"budget.{key}": value for key, value in budget.items()})]
 
 
-def _command(command: Command, params: Mapping[str, Any], shared: Sequence[str] = ()) -> str:
-    if not isinstance(command, str):
-        return command(params)
-    overrides = " ".join(shlex.quote(text) for text in [*shared, *overrides_of(params)])
-    if "{overrides}" in command:
-        return command.replace("{overrides}", overrides)
-    return f"{command} {overrides}".rstrip()
-
-
 def _hydra_value(value: Any) -> str:
     if value is None:
         return "null"
@@ -148,66 +115,54 @@ def _hydra_value(value: Any) -> str:
     return str(value)
 
 
-def _recommendation(plateau: Plateau | None, rows: Sequence[TrialRow]) -> Recommendation | None:
-    if plateau is None:
-        return None
-    row = next(row for row in rows if row.number == plateau.recommended)
-    return Recommendation(
-        number=row.number,
-        params=dict(row.params),
-        values=row.values,
-        expected=plateau.expected[row.number],
-        expected_sd=plateau.expected_sd[row.number],
-    )
-
-
-def _pareto(complete: Sequence[TrialRow], signs: Sequence[int]) -> tuple[int, ...]:
-    """Return the trials that no other beats or equals in everything and beats in something."""
-    if len(signs) == 1:
-        return ()
-    scores = {r.number: [s * v for s, v in zip(signs, r.values, strict=True)] for r in complete}
-    return tuple(
-        number
-        for number, mine in scores.items()
-        if not any(
-            other != mine and all(o >= m for o, m in zip(other, mine, strict=True))
-            for other in scores.values()
-        )
-    )
-
-
-def _objective_names(text: str, count: int) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()] if count > 1 else [text]
-    return tuple(names[k] if k < len(names) else f"objective {k + 1}" for k in range(count))
-
-
-def _record(
-    analysis: Analysis,
-    rows: Sequence[TrialRow],
-    parameters: Sequence[Parameter],
-    plateau: Plateau | None,
-) -> dict[str, Any]:
-    """Return everything as JSON values; the paths are left out, the files may move."""
-    record = asdict(analysis)
-    del record["html_path"], record["json_path"]
-    record["parameters"] = [asdict(parameter) for parameter in parameters]
-    record["plateau_region"] = [
-        {"name": e.parameter.name, "low": e.low, "high": e.high, "counts": dict(e.counts)}
-        | {"width_frac": e.width_frac, "at_border": e.at_border}
-        for e in (plateau.extents if plateau else ())
-    ]
-    record["fallback_error"] = plateau.fallback_error if plateau else None
-    record["trials"] = [
-        {name: value for name, value in vars(row).items() if name != "params"}
-        | {"params": dict(row.params)}
-        | {"expected": plateau.expected.get(row.number) if plateau else None}
-        for row in rows
-    ]
-    return record
+def _record(a: Analysis) -> dict[str, Any]:
+    """Return everything that was found; the paths are left out, the files may move."""
+    best, chosen, plateau = a.best, a.recommended, a.plateau
+    expected = plateau.expected if plateau else {}
+    return {
+        "study": a.study,
+        "objective_names": a.objective_names,
+        "directions": a.directions,
+        "written_utc": a.written_utc,
+        "counts": a.counts,
+        "best": best and best.number,
+        "best_value": best and best.values[0],
+        "best_error": best and best.errors[0],
+        "pareto": a.pareto,
+        "importances": a.importances,
+        "plateau": plateau.numbers if plateau else (),
+        "plateau_definition": plateau.definition if plateau else "",
+        "recommended": plateau
+        and chosen
+        and {
+            "number": chosen.number,
+            "params": chosen.params,
+            "values": chosen.values,
+            "expected": plateau.expected[chosen.number],
+            "expected_sd": plateau.expected_sd[chosen.number],
+        },
+        "cost": a.cost,
+        "summary": a.summary,
+        "command": a.command,
+        "parameters": a.parameters,
+        "plateau_region": [
+            {"name": e.parameter.name, "low": e.low, "high": e.high, "counts": e.counts}
+            | {"width_frac": e.width_frac, "at_border": e.at_border}
+            for e in (plateau.extents if plateau else ())
+        ],
+        "fallback_error": plateau and plateau.fallback_error,
+        "trials": [
+            {name: value for name, value in vars(row).items() if name != "params"}
+            | {"params": row.params, "expected": expected.get(row.number)}
+            for row in a.rows
+        ],
+    }
 
 
 def _finite(value: Any) -> Any:
     """Return a copy that JSON can hold: what is not finite becomes null."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

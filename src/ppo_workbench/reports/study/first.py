@@ -54,10 +54,11 @@ class Chosen:
 
 def verdict(analysis: Analysis, chosen: Chosen) -> str:
     """Return one sentence: what to train, or that nothing is better than doing nothing."""
-    best = analysis.recommended
-    if best is None:
+    best, plateau = analysis.recommended, analysis.plateau
+    if best is None or plateau is None:
         return "No trial completed, so nothing is recommended."
-    name, expected = analysis.objective_names[0].removeprefix("bound of "), best.expected[0]
+    expected = plateau.expected[best.number][0]
+    name = analysis.objective_names[0].removeprefix("bound of ")
     against_nothing = analysis.directions[0] == "maximize" and name.startswith(ZERO_IS_NOTHING)
     trial = f"trial {best.number}"
     if against_nothing and expected <= 0.0:
@@ -80,11 +81,15 @@ def verdict(analysis: Analysis, chosen: Chosen) -> str:
 
 def first_tiles(analysis: Analysis, chosen: Chosen) -> list[Tile]:
     """Return Sharpe ratio, drawdown and win rate of the recommended trial, mean over seeds."""
-    best = analysis.recommended
-    if best is None:
+    plateau = analysis.plateau
+    if plateau is None:
         return []
     if not chosen.cards:
-        pairs = zip(analysis.objective_names, best.expected, best.expected_sd, strict=True)
+        expected, sds = (
+            plateau.expected[plateau.recommended],
+            plateau.expected_sd[plateau.recommended],
+        )
+        pairs = zip(analysis.objective_names, expected, sds, strict=True)
         return [
             Tile(f"{name}, expected", f"{value:.3g}", f"standard deviation {sd:.1g}")
             for name, value, sd in pairs

@@ -4,10 +4,10 @@ PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255) as Optuna implements it.  The
 comes from a bootstrap over trials, the chance level from shuffling which trials were good.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def measure_importances(
     draws = max(50, min(RESAMPLES, RESAMPLED_TRIALS // len(trials)))
     rng = np.random.default_rng(seed)
     everything = np.arange(len(trials))
-    evaluate = _Evaluator(study, trials, len(usable), names)
+    evaluate = _evaluator(study, trials, len(usable), names)
     raw = evaluate(everything, everything)
     total = raw.sum()
     if not total > 0:
@@ -78,94 +78,56 @@ def measure_importances(
     boots = np.stack([_shares(evaluate(pick, pick)) for pick in picks])
     nulls = np.stack([evaluate(everything, rng.permutation(everything)) for _ in range(draws)])
     low, high = np.quantile(boots, (0.05, 0.95), axis=0)
-    chance = np.quantile(nulls, 0.95, axis=0) / total
     shares = _shares(raw)
+    found = np.stack([shares, np.minimum(low, shares), np.maximum(high, shares),
+                      np.quantile(nulls, 0.95, axis=0) / total], axis=1)  # fmt: skip
     order = np.argsort(-shares, kind="stable")
-    return tuple(
-        Importance(
-            name=names[i],
-            share=float(shares[i]),
-            low=float(min(low[i], shares[i])),
-            high=float(max(high[i], shares[i])),
-            chance=float(chance[i]),
-        )
-        for i in order
-    )
+    return tuple(Importance(names[i], *found[i].tolist()) for i in order)
 
 
-class _Evaluator:
-    """PED-ANOVA on resampled trials: whose parameters, whose values."""
+def _evaluator(
+    study: "optuna.Study", trials: "Sequence[FrozenTrial]", usable: int, names: Sequence[str]
+) -> Callable[[Ints, Ints], Floats]:
+    """Return PED-ANOVA on resampled trials: whose parameters, whose values."""
+    import warnings
 
-    def __init__(
-        self,
-        study: "optuna.Study",
-        trials: "Sequence[FrozenTrial]",
-        usable: int,
-        names: Sequence[str],
-    ) -> None:
-        import optuna
-        from optuna.importance import PedAnovaImportanceEvaluator
+    from optuna.importance import PedAnovaImportanceEvaluator
 
-        with _quiet():
-            self._study = optuna.create_study(directions=study.directions)
-        self._trials = trials
-        self._names = names
-        # Optuna asks for 5 trials at the top; more than half of the usable ones would be no top.
-        top = min(max(5, round(TOP_FRAC * len(trials))), max(1, usable // 2))
-        self._pedanova = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
+    scratch = scratch_study(study.directions)
+    # Optuna asks for 5 trials at the top; more than half of the usable ones would be no top.
+    top = min(max(5, round(TOP_FRAC * len(trials))), max(1, usable // 2))
+    pedanova = PedAnovaImportanceEvaluator(target_quantile=top / len(trials))
 
-    def __call__(self, settings: Ints, values: Ints) -> Floats:
-        import warnings
-
-        drawn = [self._mixed(*pair) for pair in enumerate(zip(settings, values, strict=True))]
+    def evaluate(settings: Ints, values: Ints) -> Floats:
+        drawn = [copy(trials[i]) for i in settings]
+        for number, (trial, i) in enumerate(zip(drawn, values, strict=True)):
+            trial.number = trial._trial_id = number  # the bootstrap draws a trial more than once
+            trial.values = trials[i].values
         # Adding trials to a study copies each deeply, which took four fifths of the time.
-        self._study.get_trials = lambda *_, **__: drawn  # type: ignore[method-assign]
+        scratch.get_trials = lambda *_, **__: drawn  # type: ignore[method-assign]
         present = {name for trial in drawn for name in trial.params}
-        names = [name for name in self._names if name in present]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # thin regimes are expected in resamples
-            found = self._pedanova.evaluate(self._study, params=names)
-        return np.array([found.get(name, 0.0) for name in self._names])
+            known = [name for name in names if name in present]
+            found = pedanova.evaluate(scratch, params=known)
+        return np.array([found.get(name, 0.0) for name in names])
 
-    def _mixed(self, number: int, pair: tuple[int, int]) -> "FrozenTrial":
-        """Return a trial with the parameters of one and the values of another."""
-        from optuna.trial import FrozenTrial, TrialState
-
-        setting, value = self._trials[pair[0]], self._trials[pair[1]]
-        return FrozenTrial(
-            number=number,
-            trial_id=number,
-            state=TrialState.COMPLETE,
-            value=None,
-            values=value.values,
-            datetime_start=None,
-            datetime_complete=None,
-            params=setting.params,
-            distributions=setting.distributions,
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-        )
+    return evaluate
 
 
 def _ranked_trials(study: "optuna.Study", usable: set[int]) -> "list[FrozenTrial]":
     """Return the usable trials, and pruned or infeasible ones with the worst value."""
-    import optuna
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState, create_trial
 
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     good = [trial for trial in ended if trial.number in usable]
     if not good:
         return []
-    columns = list(zip(*(trial.values for trial in good), strict=True))
-    worst = [
-        min(column) if direction == optuna.study.StudyDirection.MAXIMIZE else max(column)
-        for column, direction in zip(columns, study.directions, strict=True)
-    ]
+    columns = zip(*(trial.values for trial in good), strict=True)
+    ends = [min if direction.name == "MAXIMIZE" else max for direction in study.directions]
+    worst = [end(column) for end, column in zip(ends, columns, strict=True)]
     poor = [
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, values=worst
-        )
+        create_trial(params=trial.params, distributions=trial.distributions, values=worst)
         for trial in ended
         if trial.number not in usable
     ]
@@ -177,14 +139,13 @@ def _shares(raw: Floats) -> Floats:
     return raw / total if total > 0 else np.full(len(raw), 1.0 / len(raw))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna from announcing every resampled study."""
+def scratch_study(directions: "Sequence[Any]") -> "optuna.Study":
+    """Return an empty study in memory, which Optuna does not announce."""
     import optuna
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        return optuna.create_study(directions=directions)
     finally:
         optuna.logging.set_verbosity(before)

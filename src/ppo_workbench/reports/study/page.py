@@ -5,23 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ppo_workbench.reports.page import assemble_page
-from ppo_workbench.reports.strokes import Figure
-from ppo_workbench.reports.study.figures import (
-    FEWEST_FITTED,
-    FEWEST_POINTS,
-    Scene,
-    contour_figures,
-    history_figure,
-    importance_figure,
-    intermediate_figure,
-    parallel_figure,
-    pareto_figure,
-    slice_figures,
-)
+from ppo_workbench.reports.study.figures import FEWEST_FITTED, FEWEST_POINTS, draw_figures
 from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.reports.study.first import Chosen, equity_figure, first_tiles, verdict
-from ppo_workbench.reports.study.plateau import Extent, Plateau
-from ppo_workbench.reports.study.trials import Parameter, TrialRow
+from ppo_workbench.reports.study.plateau import Extent
+from ppo_workbench.reports.study.trials import TrialRow
 from ppo_workbench.reports.study.words import error_note
 
 BORDERS = {
@@ -33,56 +21,28 @@ BORDERS = {
 _TEMPLATE = Path(__file__).with_name("analysis.html.jinja")
 
 
-def render_page(
-    analysis: Analysis,
-    rows: Sequence[TrialRow],
-    parameters: Sequence[Parameter],
-    signs: Sequence[int],
-    plateau: Plateau | None,
-) -> str:
+def render_page(a: Analysis) -> str:
     """Return the page; it makes no request and needs nothing beside it."""
-    scene = Scene(
-        rows, parameters, analysis.objective_names, signs, analysis.importances, plateau,
-        analysis.pareto,
-    )  # fmt: skip
-    figures = _figures(scene)
-    chosen, equity = Chosen({}), None
-    if analysis.recommended is not None:
-        folder = analysis.html_path.parent / str(analysis.recommended.number)
+    figures, chosen, plateau = draw_figures(a), Chosen({}), a.plateau
+    if a.recommended:
+        folder = a.html_path.parent / str(a.recommended.number)
         chosen, equity = Chosen.read(folder), equity_figure(folder)
-    if equity is not None:
-        figures["equity"] = equity
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
+        figures |= {"equity": equity} if equity else {}
+    names = list(dict.fromkeys(name for row in a.rows for name in row.params))
     return assemble_page(
         _TEMPLATE,
         figures,
-        a=analysis,
-        plateau=plateau,
-        headline=verdict(analysis, chosen),
-        tiles=first_tiles(analysis, chosen),
-        told=_told(analysis),
-        undrawn=_undrawn(len(scene.complete), len(parameters)),
-        extents=[_extent_cells(e, scene.setting) for e in (plateau.extents if plateau else ())],
-        error_note=error_note(plateau, analysis.counts["complete"]) if plateau else "",
-        has_errors=any(row.errors[0] for row in rows),
+        a=a,
+        headline=verdict(a, chosen),
+        tiles=first_tiles(a, chosen),
+        told=_told(a),
+        undrawn=_undrawn(len(a.complete), len(a.parameters)),
+        extents=[_extent_cells(e, a.setting) for e in (plateau.extents if plateau else ())],
+        error_note=error_note(plateau, len(a.complete)) if plateau else "",
+        has_errors=any(row.errors[0] for row in a.rows),
         names=names,
-        trials=[_trial_cells(row, analysis, plateau, names) for row in rows],
+        trials=[_trial_cells(row, a, names) for row in a.rows],
     )
-
-
-def _figures(scene: Scene) -> dict[str, Figure]:
-    """Return all figures by element; slices and contours count those of each objective."""
-    found: dict[str, Figure | None] = {
-        "intermediate": intermediate_figure(scene),
-        "pareto": pareto_figure(scene),
-        "importance": importance_figure(scene),
-        "parallel": parallel_figure(scene),
-    }
-    for k in range(len(scene.objectives)):
-        found[f"history{k}"] = history_figure(scene, k)
-        found |= {f"slice{k}-{i}": made for i, made in enumerate(slice_figures(scene, k))}
-        found |= {f"contour{k}-{i}": made for i, made in enumerate(contour_figures(scene, k))}
-    return {name: figure for name, figure in found.items() if figure}
 
 
 def _told(analysis: Analysis) -> str:
@@ -128,28 +88,18 @@ def _extent_cells(extent: Extent, setting: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trial_cells(
-    row: TrialRow, analysis: Analysis, plateau: Plateau | None, names: Sequence[str]
-) -> dict[str, Any]:
+def _trial_cells(row: TrialRow, a: Analysis, names: Sequence[str]) -> dict[str, Any]:
     cells: list[str] = []
-    for k in range(len(analysis.objective_names)):
+    expected = a.plateau.expected.get(row.number) if a.plateau else None
+    for k in range(len(a.signs)):
         value = row.values[k] if row.values else (row.shown_value if k == 0 else None)
-        expected = plateau.expected.get(row.number) if plateau else None
-        cells += [_shown(value), _shown(row.errors[k]), _shown(expected[k] if expected else None)]
+        cells += map(_shown, (value, row.errors[k], expected[k] if expected else None))
     cells += [_shown(row.params[name]) if name in row.params else "" for name in names]
     cells.append("" if row.timesteps is None else f"{row.timesteps:,.0f}")
     cells.append("" if row.seconds is None else f"{row.seconds:.1f}")
-    chosen = analysis.recommended is not None and analysis.recommended.number == row.number
-    inside = plateau is not None and row.number in plateau.numbers
-    return {
-        "number": row.number,
-        "state": row.state,
-        "cells": cells,
-        "seeds": row.seeds,
-        "run_id": row.run_id,
-        "reason": row.reason,
-        "css": " ".join(name for name, on in (("chosen", chosen), ("inside", inside)) if on),
-    }
+    inside = a.plateau is not None and row.number in a.plateau.numbers
+    css = ("chosen", row is a.recommended), ("inside", inside)
+    return {"row": row, "cells": cells, "css": " ".join(name for name, on in css if on)}
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
+STATES = ("complete", "infeasible", "pruned", "failed", "running", "waiting")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrialRow:
     """One trial.
 
     Attributes:
-        state: One of `_STATES`.  Infeasible is a complete trial that breaks a constraint;
+        state: One of `STATES`.  Infeasible is a complete trial that breaks a constraint;
             a value that is not finite counts as failed.
         values: One finite value an objective; empty unless complete or infeasible.
         errors: The standard error of each value, None where the trial recorded none.
@@ -124,11 +124,6 @@ def read_parameters(study: "optuna.Study") -> list[Parameter]:
                 seen.append(distribution)
     parameters = [_parameter(name, seen) for name, seen in found.items()]
     return [p for p in parameters if p.high > p.low]
-
-
-def count_states(rows: Sequence[TrialRow]) -> dict[str, int]:
-    """Return how many trials are in each of `_STATES`; the counts add up to all trials."""
-    return {state: sum(row.state == state for row in rows) for state in _STATES}
 
 
 def measure_cost(rows: Sequence[TrialRow]) -> Cost | None:
@@ -225,12 +220,5 @@ def _parameter(name: str, seen: "Sequence[BaseDistribution]") -> Parameter:
         low = float(min(d.low for d in numbers))
         high = float(max(d.high for d in numbers))
         return Parameter(name, low, high, log=all(d.log for d in numbers))
-    options = [str(option) for d in seen for option in _options(d)]
-    choices = tuple(dict.fromkeys(options))
+    choices = tuple(dict.fromkeys(str(c) for d in seen for c in getattr(d, "choices", ())))
     return Parameter(name, 0.0, len(choices) - 1.0, log=False, choices=choices)
-
-
-def _options(distribution: "BaseDistribution") -> Sequence[object]:
-    from optuna.distributions import CategoricalDistribution
-
-    return distribution.choices if isinstance(distribution, CategoricalDistribution) else ()

@@ -2,21 +2,23 @@
 
 from ppo_workbench.reports.study.findings import Analysis
 from ppo_workbench.reports.study.plateau import Plateau
-from ppo_workbench.reports.study.trials import Cost
+from ppo_workbench.reports.study.trials import Cost, TrialRow
 
 FEW_TRIALS = 10
 
 
-def summarise(analysis: Analysis, plateau: Plateau | None) -> tuple[str, ...]:
+def summarise(analysis: Analysis) -> tuple[str, ...]:
     """Return what a person should know, the most important first."""
-    sentences = [_counts(analysis)]
-    if plateau is None or analysis.recommended is None:
+    sentences, plateau = [_counts(analysis)], analysis.plateau
+    best, chosen = analysis.best, analysis.recommended
+    if not (plateau and best and chosen):
         sentences.append(
             "No trial completed, so there is nothing to recommend; the reasons stand in the "
             "table of trials."
         )
         return (*sentences, *_cost(analysis.cost))
-    sentences += [_best(analysis), _recommended(analysis), _plateau(analysis)]
+    sentences += [_best(analysis, best), _recommended(analysis, plateau, best, chosen)]
+    sentences += [_plateau(analysis, plateau)]
     sentences += _importances(analysis)
     sentences += _borders(plateau)
     if analysis.counts["complete"] < FEW_TRIALS:
@@ -44,11 +46,11 @@ def _counts(analysis: Analysis) -> str:
     return f"The study holds {_many(total, 'trial')}: {', '.join(parts) or 'none started'}."
 
 
-def _best(analysis: Analysis) -> str:
-    error = "" if analysis.best_error is None else f" (standard error {analysis.best_error:.2g})"
+def _best(analysis: Analysis, best: TrialRow) -> str:
+    error = "" if best.errors[0] is None else f" (standard error {best.errors[0]:.2g})"
     text = (
-        f"The best single {analysis.objective_names[0]} is {analysis.best_value:.4g}{error}, of "
-        f"trial {analysis.best}"
+        f"The best single {analysis.objective_names[0]} is {best.values[0]:.4g}{error}, of "
+        f"trial {best.number}"
     )
     complete = analysis.counts["complete"]
     if complete == 1:
@@ -56,22 +58,20 @@ def _best(analysis: Analysis) -> str:
     return f"{text}; being the best of {complete} it is probably lucky, so expect less."
 
 
-def _recommended(analysis: Analysis) -> str:
-    chosen = analysis.recommended
-    assert chosen is not None
+def _recommended(analysis: Analysis, plateau: Plateau, best: TrialRow, chosen: TrialRow) -> str:
+    expected, sds = plateau.expected[chosen.number], plateau.expected_sd[chosen.number]
     parts = [
-        f"{name} {expected:.4g} ± {sd:.2g} (it reached {value:.4g} itself)"
-        for name, expected, sd, value in zip(
-            analysis.objective_names, chosen.expected, chosen.expected_sd, chosen.values,
-            strict=True,
+        f"{name} {mean:.4g} ± {sd:.2g} (it reached {value:.4g} itself)"
+        for name, mean, sd, value in zip(
+            analysis.objective_names, expected, sds, chosen.values, strict=True
         )
-    ]  # fmt: skip
-    same = " That is the same trial." if chosen.number == analysis.best else ""
+    ]
+    same = " That is the same trial." if chosen.number == best.number else ""
     return f"Recommended: the setting of trial {chosen.number}, expected {', '.join(parts)}.{same}"
 
 
-def _plateau(analysis: Analysis) -> str:
-    inside, complete = len(analysis.plateau), analysis.counts["complete"]
+def _plateau(analysis: Analysis, plateau: Plateau) -> str:
+    inside, complete = len(plateau.numbers), analysis.counts["complete"]
     if inside == 1:
         return f"No other of the {complete} complete trials comes close enough to equal it."
     if len(analysis.pareto):
