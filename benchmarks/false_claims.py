@@ -48,7 +48,7 @@ def run_market(market: int, learners: list[int], sessions: int, timesteps: int, 
     # The test of a market that only this benchmark knows: no model is chosen by it.
     experiment = prepare_with_test(config, *split_bars(config))
     for seed in missing:
-        own = replace(experiment, config=replace(config, seed=seed))
+        own = replace(experiment, config=replace(experiment.config, seed=seed))
         trace = backtest(trained(own), own.bars, own.market, own.splits["test"], own.config)
         write_path(SessionPath.from_trace(trace), work / f"{market}-{seed}.npz")
         harness.write(work / f"{market}-{seed}.json", scorecard(trace).to_dict())

@@ -88,7 +88,7 @@ KINDS = {
 }
 
 
-def promotion(home: Path, kind: Kind, seed: int, more: list[str]) -> dict[str, Any]:
+def promotion(home: Path, kind: Kind, seed: int, more: list[str]) -> Any:
     """Sweep and promote once, or return what an earlier start came to."""
     own = [each for each in more if each.startswith("promote.")]
     sweep = (*kind.sweep, f"data.synthetic.seed={seed}", *more)

@@ -82,7 +82,7 @@ ARM_SETTINGS = {
 }
 
 
-def gates(home: Path, overrides: Sequence[str], steps: int) -> dict[str, Any]:
+def gates(home: Path, overrides: Sequence[str], steps: int) -> Any:
     """Sweep and promote, or read the verdict of an earlier start."""
     budget = (f"budget.timesteps={steps}", "budget.minutes=null")
     sweep = (*overrides, "objective.seeds=[0]", "hydra.sweeper.n_trials=4", *budget)
