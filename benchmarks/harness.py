@@ -286,8 +286,10 @@ def silent_model(experiment: Any, config: Any) -> Any:
     from ppo_workbench.learning.budget import Budget
     from ppo_workbench.learning.models import build_model
     from ppo_workbench.learning.vec_env import TradingVecEnv
+    from ppo_workbench.market.horizons import derived
 
     torch.set_num_threads(1)
+    config = derived(config, experiment.bars)
     budget = Budget(BudgetConfig(timesteps=2**40))
     model = build_model(config.model, TradingVecEnv(experiment.batch()), budget, config.seed)
     model.set_logger(Logger(folder=None, output_formats=[]))
