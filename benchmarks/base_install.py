@@ -13,21 +13,20 @@ and fastest of the repeats, and CPU time, which compares between machines under 
 exit code 1 if a claim does not hold.
 """
 
-import argparse
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import harness
 from decider_parity import HEAVY, compare
+from harness import ROOT
 
-ROOT = Path(__file__).parents[1]
 WEEK = 5 * 390
 START_SECONDS = 5.0
 IMPORTS = """
@@ -122,8 +121,6 @@ def install(folder: Path) -> Path:
 
 def _base_pins() -> list[str]:
     """Return the direct dependencies of the base install as requirements.lock pins them."""
-    import tomllib
-
     with (ROOT / "pyproject.toml").open("rb") as file:
         needed = tomllib.load(file)["project"]["dependencies"]
     names = {text.partition(">")[0].replace("_", "-") for text in needed}
@@ -137,30 +134,20 @@ def base_environment(**changes: str) -> dict[str, str]:
     return kept | changes
 
 
-def imports(python: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [str(python), "-I", "-c", IMPORTS, ",".join(HEAVY)],
-        env=base_environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
+def imports(python: Path) -> Any:
+    command = [str(python), "-I", "-c", IMPORTS, ",".join(HEAVY)]
+    return harness.answer(command, env=base_environment())
 
 
-def start(
-    python: Path, models: Path, read_only: bool, cache: Path, until: str = "decision"
-) -> dict[str, Any]:
+def start(python: Path, models: Path, read_only: bool, cache: Path, until: str = "decision") -> Any:
     """Start one process, up to its first decision; its times are since it was called."""
     facts_of = str(time.time()), str(models), str(ROOT / "benchmarks"), until
-    command = [str(python), "-c", START, *facts_of]
-    done = subprocess.run(
-        [*(READ_ONLY if read_only else []), *command],
-        env=base_environment(PPO_WORKBENCH_CACHE=str(cache)), cwd=models, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"the start failed (read_only={read_only}):\n{done.stderr}")
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
+    command = [*(READ_ONLY if read_only else []), str(python), "-c", START, *facts_of]
+    environment = base_environment(PPO_WORKBENCH_CACHE=str(cache))
+    try:
+        return harness.answer(command, env=environment, cwd=models)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"the start failed (read_only={read_only}):\n{error.stderr}")
 
 
 def starts(
@@ -177,12 +164,9 @@ def starts(
 
 
 def _times(marks: list[dict[str, float]]) -> dict[str, float]:
-    wall, cpu = ([mark[clock] for mark in marks] for clock in ("wall_seconds", "cpu_seconds"))
-    return {
-        "wall_seconds": round(statistics.median(wall), 2),
-        "fastest_wall_seconds": round(min(wall), 2),
-        "cpu_seconds": round(statistics.median(cpu), 2),
-    }
+    wall, cpu = harness.medians(marks, 2).values()
+    fastest = round(min(mark["wall_seconds"] for mark in marks), 2)
+    return {"wall_seconds": wall, "fastest_wall_seconds": fastest, "cpu_seconds": cpu}
 
 
 def measure(python: Path, scratch: Path, repeats: int) -> dict[str, Any]:
@@ -242,18 +226,14 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", type=Path, help="interpreter of an environment that is there")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    python = Path, "interpreter of an environment that is there"
+    arguments = harness.parser(__doc__, python=python, repeats=9, json=Path).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        python = arguments.python.absolute() if arguments.python else install(scratch)
-        result = measure(python, scratch, arguments.repeats)
+        own = arguments.python.absolute() if arguments.python else install(scratch)
+        result = measure(own, scratch, arguments.repeats)
     show(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    harness.write(arguments.json, result)
     if wrong := failures(result):
         sys.exit(f"does not hold: {'; '.join(wrong)}")
 

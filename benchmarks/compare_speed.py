@@ -7,23 +7,20 @@ Without --home it runs `task=compare` in a new home (jit cache warm) and times t
 then, and for a finished comparison alone, the statistics and the page.
 """
 
-import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import harness
+
 
 def run_quick(home: Path) -> float:
     """Run the quick preset; return seconds."""
-    command = [sys.executable, "-m", "ppo_workbench", "task=compare", "output=quick"]
     began = monotonic()
-    subprocess.run(command, env=os.environ | {"PPO_WORKBENCH_HOME": str(home)}, check=True)
+    assert harness.start(home, "task=compare", "output=quick").wait() == 0
     return monotonic() - began
 
 
@@ -51,23 +48,17 @@ def parts(home: Path, name: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--home", type=Path)
-    parser.add_argument("--name", default="quick")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    flags = {"home": Path, "name": "quick", "repeats": 3, "json": Path}
+    args = harness.parser(__doc__, **flags).parse_args()
     result: dict[str, Any] = {"comparison": args.name}
-    if args.home is None:
-        with tempfile.TemporaryDirectory() as folder:
-            result["command_seconds"] = run_quick(Path(folder))
-            result |= parts(Path(folder), args.name, args.repeats)
-    else:
-        result |= parts(args.home.absolute(), args.name, args.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        home = (args.home or Path(folder)).absolute()
+        if args.home is None:
+            result["command_seconds"] = run_quick(home)
+        result |= parts(home, args.name, args.repeats)
     for key, value in result.items():
         print(f"{key}: {value if isinstance(value, str | int) else f'{value:.2f}'}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(args.json, result, indent=2)
 
 
 if __name__ == "__main__":

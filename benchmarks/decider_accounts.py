@@ -7,14 +7,14 @@ exchanged models, on minutes of four calendars over a change of the clocks, half
 breaks, and on S&P 500 days.  Ends with exit code 1 if a value differs.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
+
+sys.path.insert(0, str(harness.ROOT))
 
 from tests.delivery.builders import experiment_of, small_config, store_model
 from tests.delivery.followed import differing, write_minutes
@@ -45,10 +45,8 @@ MARKETS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Live accounts against the batch kernels.")
-    parser.add_argument("--bars", type=int, default=6000, help="decisions at most, each market")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    bars = 6000, "decisions at most, each market"
+    arguments = harness.parser(__doc__, bars=bars, json=Path).parse_args()
     results = {}
     for name in (*MARKETS, "sp500, daily"):
         began = time.perf_counter()
@@ -65,8 +63,7 @@ def main() -> None:
             found = differing(experiment, (models[0], models[1]), part, seed=1)
         results[name] = found | {"seconds": round(time.perf_counter() - began, 1)}
         print(name, found, flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    harness.write(arguments.json, results, indent=2)
     sys.exit(any(row[key] for row in results.values() for key in NAMES))
 
 

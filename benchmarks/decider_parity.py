@@ -13,11 +13,8 @@ interpreter of the fresh process: of an environment with the base install alone 
 one (`benchmarks/base_install.py` makes such an environment).
 """
 
-import argparse
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,20 +22,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 YEAR = 252 * 390
 HEAVY = ("mlflow", "hydra", "omegaconf", "optuna", "stable_baselines3", "sb3_contrib", "gymnasium")
 OUTCOMES = ("fill_quantity", "fill_price", "cost", "carry", "equity", "exposure")
-QUICK = ("budget.timesteps=16384", "tracking=none", "output=m")  # little: it still tries all
 MARKETS: dict[str, tuple[str, ...]] = {
     "synthetic minutes, 1 year": ("data.synthetic.sessions=440",),
     "synthetic, next close, 5 levels": (
-        "data.synthetic.sessions=440",
-        "env.fill=next_close",
+        *("data.synthetic.sessions=440", "env.fill=next_close", "risk=conservative", "seed=1"),
         "env.exposure_levels=[-1,-0.5,0,0.5,1]",
-        "risk=conservative",
-        "seed=1",
     ),
     "sp500, daily": ("experiment=sp500",),
 }
@@ -88,14 +82,9 @@ def decide(folder: Path, start: int, stop: int) -> None:
         for name in names:
             rows[name].append(getattr(decider, name).copy())
     np.savez(folder / "found.npz", **{name: np.array(values) for name, values in rows.items()})
-    print(
-        json.dumps(
-            {
-                "loaded": [name for name in HEAVY if name in sys.modules],
-                "installed": [name for name in HEAVY if importlib.util.find_spec(name)],
-            }
-        )
-    )
+    loaded = [name for name in HEAVY if name in sys.modules]
+    installed = [name for name in HEAVY if importlib.util.find_spec(name)]
+    print(json.dumps({"loaded": loaded, "installed": installed}))
 
 
 def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
@@ -132,47 +121,34 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
 
 def fresh(python: Path | None, *arguments: str) -> list[str]:
     """Return the command of a process of its own; another interpreter has its own packages."""
-    return [str(python), "-I", *arguments] if python else [sys.executable, *arguments]
+    return [str(python), "-E", "-s", *arguments] if python else [sys.executable, *arguments]
 
 
 def compare(
-    name: str,
-    overrides: tuple[str, ...],
-    folder: Path,
-    python: Path | None = None,
-    bars: int = YEAR,
+    name: str, overrides: tuple[str, ...], folder: Path, python: Path | None, bars: int
 ) -> dict[str, Any]:
     """Train, decide twice on `bars` bars or fewer, and count the differing values of each array.
 
     What was compared stays in `folder`/trained_models: the model `m`, bars.npz, found.npz.
     """
-    from ppo_workbench import compose, train
-    from ppo_workbench.delivery.artifact import load_artifact
-    from ppo_workbench.learning.progress import WorkbenchConsole
     from ppo_workbench.market.splits import Split
     from ppo_workbench.pipeline.models.stored import rescaled, stored_policy
     from ppo_workbench.scoring.backtest import backtest
-    from ppo_workbench.trading.experiment import prepare, split_bars
 
-    os.environ["PPO_WORKBENCH_HOME"] = str(folder)
-    config = compose([*QUICK, *overrides])
-    with Path(os.devnull).open("w") as silence:
-        train(config, console=WorkbenchConsole(silence))
+    artifact, experiment = harness.quick_model(folder, *overrides)
     models = folder / "trained_models"
-    artifact = load_artifact(models, "m")
-    experiment = prepare(config, *split_bars(config))
     start = experiment.splits["train"].start
     split = Split("part", start, min(start + bars + 1, experiment.splits["validation"].stop))
     expected = reference(experiment, artifact, split)
     market = rescaled(experiment, artifact.tensors)
     policy = stored_policy(artifact.metadata, artifact.tensors, replace(experiment, market=market))
-    trace = backtest(policy, experiment.bars, market, split, config)
+    trace = backtest(policy, experiment.bars, market, split, experiment.config)
     assert np.array_equal(trace.action, expected["action"])
     assert np.array_equal(trace.equity_usd, expected["equity"])
     write_bars(experiment.bars.slice(0, split.stop), models / "bars.npz")
     began = time.perf_counter()
     command = fresh(python, __file__, "--decide", str(models), str(start), str(split.stop))
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    research = harness.answer(command)
     seconds = time.perf_counter() - began
     with np.load(models / "found.npz") as stored:
         found = {key: stored[key] for key in stored.files}
@@ -184,7 +160,6 @@ def compare(
         found[key].astype(value.dtype).tobytes() == value.tobytes()
         for key, value in expected.items()
     )
-    research = json.loads(done.stdout)
     return {
         "market": name,
         "decisions": len(expected["action"]),
@@ -199,12 +174,10 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Decider against backtest, bit for bit.")
-    parser.add_argument("--spy", type=Path, help="minute bars, for example SPY")
-    parser.add_argument("--python", type=Path, help="interpreter that decides")
-    parser.add_argument("--bars", type=int, default=YEAR, help="at most, on each market")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--decide", nargs=3, help=argparse.SUPPRESS)
+    flags = {"bars": (YEAR, "at most, on each market"), "json": Path}
+    files = {"spy": (Path, "minute bars, for example SPY"), "python": (Path, "that decides")}
+    parser = harness.parser(__doc__, **files, **flags)
+    parser.add_argument("--decide", nargs=3, help=harness.HIDDEN)
     arguments = parser.parse_args()
     if arguments.decide:
         folder, start, stop = arguments.decide
@@ -226,8 +199,7 @@ def main() -> None:
             f"{row['same_bytes']}, research packages: {row['research_packages_loaded'] or 'none'}",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    harness.write(arguments.json, results, indent=2)
     wrong = [r for r in results if not r["same_bytes"] or r["research_packages_loaded"]]
     sys.exit(1 if wrong else 0)
 

@@ -12,20 +12,18 @@ what can be compared on a machine that has other work.
 """
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
+import harness
 
-import numpy as np  # noqa: E402 - after the number of threads is set
+os.environ.update(harness.ONE_THREAD)
+
+import numpy as np
 
 LOAD = """
 import json, sys, time
@@ -73,12 +71,8 @@ def passes(decide: Any, count: int, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of a decision.")
-    parser.add_argument("--decisions", type=int, default=3900)
-    parser.add_argument("--passes", type=int, default=7)
-    parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    flags = {"decisions": 3900, "passes": 7, "starts": 5, "json": Path}
+    arguments = harness.parser(__doc__, **flags).parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
@@ -90,17 +84,10 @@ def main() -> None:
             print(f"{what + ', ' + kind:30s}" + "".join(f"{x:9.1f}" for x in row))
     print(f"sb3 predict / decider, p50: {result['ratio_p50']:.1f}")
     print(f"load and warm-up ({result['start']['warm_up_bars']} bars), median of fresh processes:")
-    for key in (
-        "imports",
-        "load",
-        "warm_up",
-        "first_decision",
-        "load_and_warm_up",
-        "load_and_warm_up_cpu",
-    ):
-        print(f"  {key:22s}{result['start'][key]:7.2f} s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    for key, value in result["start"].items():
+        if key not in ("warm_up_bars", "status"):
+            print(f"  {key:22s}{value:7.2f} s")
+    harness.write(arguments.json, result, indent=2)
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -108,25 +95,15 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
     from sb3_contrib import MaskablePPO
 
-    from ppo_workbench import compose, train
-    from ppo_workbench.delivery.artifact import load_artifact
     from ppo_workbench.delivery.decider import Decider
     from ppo_workbench.delivery.golden import POLICY_PREFIX
     from ppo_workbench.delivery.live.account import SimulatedAccount
     from ppo_workbench.delivery.messages import bar_messages
-    from ppo_workbench.learning.progress import WorkbenchConsole
     from ppo_workbench.learning.vec_env import TradingVecEnv
-    from ppo_workbench.trading.experiment import prepare, split_bars
 
     torch.set_num_threads(1)
-    os.environ["PPO_WORKBENCH_HOME"] = str(folder)
-    overrides = ["data.synthetic.sessions=60", "budget.timesteps=16384", "tracking=none"]
-    config = compose([*overrides, "output=m"])
-    with Path(os.devnull).open("w") as silence:
-        train(config, console=WorkbenchConsole(silence))
-    models = folder / "trained_models"
-    artifact = load_artifact(models, "m")
-    experiment = prepare(config, *split_bars(config))
+    artifact, experiment = harness.quick_model(folder, "data.synthetic.sessions=60")
+    config, models = experiment.config, folder / "trained_models"
     start = experiment.splits["train"].start
     history = list(bar_messages(experiment.bars.slice(0, start)))
     bars = list(bar_messages(experiment.bars.slice(start, start + arguments.decisions)))
@@ -157,7 +134,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "\n".join(bar.model_dump_json() for bar in [*history[-artifact.metadata.warmup_bars :],
                                                     bars[0]])
     )  # fmt: skip
-    starts = [load_once(models) for _ in range(arguments.starts + 1)][1:]  # the first fills caches
+    load = [sys.executable, "-c", LOAD, str(models)]
+    starts = [harness.answer(load) for _ in range(arguments.starts + 1)][1:]  # the first: caches
+    statuses = [row.pop("status") for row in starts]
     return {
         "cpu": artifact.metadata.cpu,
         "net_arch": list(config.model.net_arch),
@@ -168,12 +147,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "sb3_predict": sb3,
         "sb3_same_actions": f"{same} of {len(rows)}",
         "ratio_p50": round(sb3["fastest"]["p50"] / found["fastest"]["p50"], 1),
-        "start": {
-            key: round(statistics.median(row[key] for row in starts), 3)
-            for key in starts[0]
-            if key != "status"
-        }
-        | {"status": starts[0]["status"]},
+        "start": harness.medians(starts, 3) | {"status": statuses[0]},
         "load_average": os.getloadavg()[0],
     }
 
@@ -188,14 +162,6 @@ def accounts(decider: Any, simulated: Any, history: Any, bars: Any) -> tuple[Any
         account.take(decision)
         rows.append((decider.observation.copy(), decider.mask.copy(), decision.action_index))
     return reports, rows
-
-
-def load_once(models: Path) -> dict[str, Any]:
-    """Load and warm up in a fresh process."""
-    command = [sys.executable, "-c", LOAD, str(models)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ file written, manifest.json, has the SHA-256 of every delivered file.
 
 import csv
 import hashlib
+import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import deliverable_tables as tables
-
-from ppo_workbench.config import files
+from harness import read, write_whole
 
 CHAMPION, BASELINE = "maskable_production_final", "ppo_baseline_final"
 FOLDERS = {CHAMPION: "trained_models", BASELINE: "baselines"}
@@ -22,28 +23,10 @@ EVIDENCE = Path("docs/deliverables")
 MANIFEST = "manifest.json"
 MOST_BYTES = 2_000_000
 FILES = (
-    "analysis.json",
-    "analysis.md",
-    "comparison.json",
-    "comparison.md",
-    "promotion.json",
-    "scores.json",
-    f"training/{CHAMPION}.log",
-    f"training/{CHAMPION}.csv",
-    f"training/{BASELINE}.log",
-    f"training/{BASELINE}.csv",
+    *("analysis.json", "analysis.md", "comparison.json", "comparison.md"),
+    *("promotion.json", "scores.json"),
+    *(f"training/{name}.{kind}" for name in FOLDERS for kind in ("log", "csv")),
 )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_whole(path, text)
-
-
-def read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
 
 
 def delivered() -> list[str]:
@@ -107,10 +90,8 @@ def collect(home: Path, study: str, comparison: str, training: str) -> None:
     if judged.is_dir():
         seed = baseline_seed(home, promotion)
         _same_weights(home / "baselines", BASELINE, judged, f"seed_{seed}")
-    analysis, compared = (
-        read(home / "sweeps" / study / "analysis.json"),
-        read(comparison_file(home, comparison)),
-    )
+    analysis = read(home / "sweeps" / study / "analysis.json")
+    compared = read(comparison_file(home, comparison))
     scores = {
         name: {
             split: read(steps / f"{name}-{split}.json")["scorecards"][name][split]
@@ -174,9 +155,6 @@ def _same_weights(folder: Path, name: str, other_folder: Path, other: str) -> No
 
 def _metrics(home: Path, run_id: str) -> str:
     """Return every metric of a run as CSV, one row for each number of timesteps."""
-    import io
-    import os
-
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 

@@ -7,12 +7,13 @@ Everything is made from docs/deliverables/ and the metadata of the two models, s
 `make verify-deliverables` can make it again and compare.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import harness
 
 Document = Mapping[str, Any]
 
@@ -270,15 +271,10 @@ def _arm(document: Document, arm: str) -> list[str]:
 
 def _difference(row: Document) -> list[str]:
     unit = UNITS[row["figure"]]
-    return [
-        row["first"],
-        row["second"],
-        TITLES[row["figure"]],
-        shown(row["estimate"], unit, signed=True),
-        interval(row["low"], row["high"], unit, signed=True),
-        "yes" if row["decided"] else "no",
-        f"{row['better_in']} of {row['runs']}",
-    ]
+    span = interval(row["low"], row["high"], unit, signed=True)
+    found = [shown(row["estimate"], unit, signed=True), span, "yes" if row["decided"] else "no"]
+    better = f"{row['better_in']} of {row['runs']}"
+    return [row["first"], row["second"], TITLES[row["figure"]], *found, better]
 
 
 def _seeds(found: Document) -> list[list[str]]:
@@ -287,9 +283,8 @@ def _seeds(found: Document) -> list[list[str]]:
         for split in ("validation", "test"):
             figures = [shown(run[split][name], unit) for name, _, unit in SHOWN]
             held = "held" if run[f"meets_on_{split}"] else "missed"
-            rows.append(
-                [str(run["seed"]), split, *figures, held, ", ".join(run["diverged"]) or "-"]
-            )
+            diverged = ", ".join(run["diverged"]) or "-"
+            rows.append([str(run["seed"]), split, *figures, held, diverged])
     return rows
 
 
@@ -302,10 +297,7 @@ def criteria_of(home: Path) -> str:
         home / "trained_models" / "maskable_production_final-metadata.json",
         home / "baselines" / "ppo_baseline_final-metadata.json",
     )
-    compared, promotion, champion, baseline = (
-        json.loads(path.read_text(encoding="utf-8")) for path in sources
-    )
-    return criteria(compared, promotion, champion, baseline, refusal(home))
+    return criteria(*map(harness.read, sources), refused=refusal(home))
 
 
 def refusal(home: Path) -> str | None:
@@ -331,20 +323,14 @@ def between_markers(text: str) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="into docs/asked.md of the home")
-    arguments = parser.parse_args()
+    write = False, "into docs/asked.md of the home"
+    arguments = harness.parser(__doc__, write=write).parse_args()
     home = Path(os.environ.get("PPO_WORKBENCH_HOME") or ".")
     rows = criteria_of(home)
     if not arguments.write:
         print(rows, end="")
         return
-    page = home / PAGE
-    text = page.read_text(encoding="utf-8")
-    if between_markers(text) is None:
-        raise SystemExit(f"{page}: has no lines {BEGIN} and {END}; add them where the rows go")
-    head, _, rest = text.partition(BEGIN)
-    page.write_text(f"{head}{BEGIN}\n{rows}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    harness.put_between(home / PAGE, f"{BEGIN}\n", END, rows)
 
 
 if __name__ == "__main__":

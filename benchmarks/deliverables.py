@@ -26,14 +26,13 @@ import argparse
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import deliverable_evidence as evidence
+import harness
 
 CHAMPION, BASELINE = evidence.CHAMPION, evidence.BASELINE
 STUDY, EXPERIMENT = "deliverables", "experiment=deliverables"
@@ -108,13 +107,10 @@ class Home:
             ) from None
 
     def _call(self, step: str, arguments: Sequence[str]) -> int:
-        environment = {**os.environ, "PPO_WORKBENCH_HOME": str(self.path), "COLUMNS": "100"}
+        shared, wide = (self._descriptor,), {"COLUMNS": "100"}
         with (self.steps / f"{step}.log").open("a", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "ppo_workbench", *arguments]
-            shared = (self._descriptor,)
-            return subprocess.run(
-                command, env=environment, stdout=log, stderr=log, pass_fds=shared
-            ).returncode
+            files: dict[str, Any] = {"stdout": log, "stderr": log, "pass_fds": shared}
+            return harness.start(self.path, *arguments, changes=wide, **files).wait()
 
 
 def train(home: Home, step: str, folder: str, name: str, settings: Sequence[str]) -> None:
@@ -182,22 +178,14 @@ def make(home: Home, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=16, help="of the sweep")
-    parser.add_argument(
-        "--comparison",
-        default="reporting",
-        help="name in comparisons/ of a finished one",
-    )
-    for what in ("market", "sweep", "promote"):
-        parser.add_argument(
-            f"--{what}-set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help=f"further override of {'all trainings' if what == 'market' else what}",
-        )
-    options = parser.parse_args()
+    options = harness.parser(
+        __doc__,
+        trials=(16, "of the sweep"),
+        comparison=("reporting", "name in comparisons/ of a finished one"),
+        market_set=([], "further override of all trainings"),
+        sweep_set=([], "further override of sweep"),
+        promote_set=([], "further override of promote"),
+    ).parse_args()
     home = Home(Path(os.environ.get("PPO_WORKBENCH_HOME") or ".").absolute())
     if not evidence.comparison_file(home.path, options.comparison).is_file():
         raise SystemExit(

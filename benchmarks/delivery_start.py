@@ -8,23 +8,20 @@ folder that cannot be made, as on a read-only disk).  Figures are medians of the
 time is what an application waits on this machine as loaded as it was, CPU time what compares.
 """
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import harness
+
 MODELS = 100
 SMALL = [
-    "data.synthetic.sessions=70",
-    "budget.timesteps=8192",
-    "budget.evaluations=1",
-    "tracking.enabled=false",
-    "output=model",
+    *("data.synthetic.sessions=70", "budget.timesteps=8192", "budget.evaluations=1"),
+    *("tracking.enabled=false", "output=model"),
 ]
 COPY = """
 import sys
@@ -57,20 +54,14 @@ manager.activate("model", any_status=True, level=level)
 mark("activate")
 print(json.dumps(marks))
 """
-
-
 Times = dict[str, dict[str, float]]
 
 
-def start(folder: Path, level: str, cache: str | None) -> Times:
+def start(folder: Path, level: str, cache: str | None) -> Any:
     """Start a process that discovers and activates; return its own times."""
     changed = {} if cache is None else {"PPO_WORKBENCH_CACHE": cache}
     command = [sys.executable, "-c", START, str(folder), str(MODELS), level]
-    done = subprocess.run(
-        command, env=os.environ | changed, check=True, capture_output=True, text=True
-    )
-    times: Times = json.loads(done.stdout)
-    return times
+    return harness.answer(command, env=os.environ | changed)
 
 
 def median_start(folder: Path, repeats: int, level: str, cache: str | None) -> Times:
@@ -79,19 +70,14 @@ def median_start(folder: Path, repeats: int, level: str, cache: str | None) -> T
     clocks = ("wall_seconds", "cpu_seconds")
     for run in runs:
         run["all"] = {clock: sum(part[clock] for part in run.values()) for clock in clocks}
-    return {
-        part: {clock: round(statistics.median(r[part][clock] for r in runs), 4) for clock in clocks}
-        for part in runs[0]
-    }
+    return {part: harness.medians([run[part] for run in runs], 4) for part in runs[0]}
 
 
 def measure(repeats: int) -> dict[str, Any]:
     """Train, copy, start."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "trained_models"
-        command = [sys.executable, "-m", "ppo_workbench", *SMALL]
-        environment = os.environ | {"PPO_WORKBENCH_HOME": home}
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        assert harness.start(home, *SMALL, stdout=subprocess.DEVNULL).wait() == 0
         subprocess.run([sys.executable, "-c", COPY, str(folder), str(MODELS)], check=True)
         start(folder, "step", None)  # fills the cache
         nowhere = os.devnull + "/cache"
@@ -110,14 +96,10 @@ def measure(repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    text = json.dumps(measure(options.repeats), indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+    options = harness.parser(__doc__, json=Path, repeats=5).parse_args()
+    result = measure(options.repeats)
+    print(json.dumps(result, indent=1))
+    harness.write(options.json, result)
 
 
 if __name__ == "__main__":

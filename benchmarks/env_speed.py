@@ -6,32 +6,24 @@ Prints the batch of 256 environments, a plain Gymnasium loop over one environmen
 memory of a fresh process that holds the bars and steps the batch.
 """
 
-import argparse
 import json
 import math
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import numpy.typing as npt
 
 from ppo_workbench.cli.main import compose
-from ppo_workbench.config import Config, settled
 from ppo_workbench.jit import kernel
-from ppo_workbench.market.features import compute_market
-from ppo_workbench.market.horizons import derived
-from ppo_workbench.market.sources import load_bars
-from ppo_workbench.market.splits import Split, legal_starts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.env import MaskableTradingEnv
-from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.table import TradingMarket, trading_market
 
 BARS_PER_SESSION = 390
 TARGETS = {
@@ -41,28 +33,11 @@ TARGETS = {
 }
 
 
-def every_rule_on(bars: int) -> Config:
+def prepare_market(bars: int) -> tuple[Any, Any, int]:
     """Return the default market with every rule switched on and margin to trade both sides."""
     sessions = math.ceil(bars / BARS_PER_SESSION)
     config = compose([f"data.synthetic.sessions={sessions}", "risk=conservative", "tracking=none"])
-    for rule in config.risk.rules().values():
-        rule.enabled = True
-    config.risk.halt.market_wide = True
-    config.risk.regime.blocked = ["trend_high_volatility"]
-    return config
-
-
-def prepare_market(bars_wanted: int) -> tuple[TradingMarket, npt.NDArray[np.int64], int]:
-    """Return the market, its legal starts and the length of an episode."""
-    config = every_rule_on(bars_wanted)
-    bars = load_bars(config.data)
-    config = derived(config, bars)
-    table = compute_market(bars, config.features)
-    scaler = Scaler.fit(table.features[table.warmup_bars :], config.features.clip)
-    market = trading_market(bars, table, config, scaler)
-    split = Split("all", table.warmup_bars, len(bars))
-    length = settled(config.env.episode_bars)
-    return market, legal_starts(bars, split, length), length
+    return harness.whole_market(harness.every_rule(config))
 
 
 @kernel
@@ -113,8 +88,7 @@ def measured(rate: Callable[[], float], repeats: int) -> float:
 def memory_gb(bars: int) -> float:
     """Return the peak resident memory of a fresh process that steps 256 environments."""
     command = [sys.executable, __file__, "--memory-only", "--bars", str(bars)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output)["peak_memory_gb"])
+    return float(harness.answer(command)["peak_memory_gb"])
 
 
 def _memory_only(bars: int) -> None:
@@ -149,19 +123,15 @@ def _print_table(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bars", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    hidden = False, harness.HIDDEN
+    flags = {"bars": 1_000_000, "repeats": 5, "json": Path, "memory_only": hidden}
+    arguments = harness.parser(__doc__, **flags).parse_args()
     if arguments.memory_only:
         _memory_only(arguments.bars)
         return
     result = run(arguments.bars, arguments.repeats)
     _print_table(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(arguments.json, result, indent=2)
 
 
 if __name__ == "__main__":

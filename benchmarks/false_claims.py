@@ -12,12 +12,11 @@ A claim is a 95 % interval that excludes 0.  Of 100 comparisons 5 are expected, 
 bound of that count.  Finished markets are kept in --work and not repeated.
 """
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 from ppo_workbench import compose
@@ -43,24 +42,16 @@ def run_market(market: int, learners: list[int], sessions: int, timesteps: int, 
     missing = [seed for seed in learners if not (work / f"{market}-{seed}.json").exists()]
     if not missing:
         return
-    config = compose(
-        [
-            "tracking=none",
-            f"data.synthetic.seed={market}",
-            f"data.synthetic.sessions={sessions}",
-            f"budget.timesteps={timesteps}",
-            "budget.evaluations=3",
-            "checkpoint.every_seconds=null",
-        ]
-    )
+    size = f"data.synthetic.sessions={sessions}", f"budget.timesteps={timesteps}"
+    rest = "tracking=none", "budget.evaluations=3", "checkpoint.every_seconds=null"
+    config = compose([f"data.synthetic.seed={market}", *size, *rest])
     # The test of a market that only this benchmark knows: no model is chosen by it.
     experiment = prepare_with_test(config, *split_bars(config))
     for seed in missing:
-        own = replace(experiment, config=replace(config, seed=seed))
+        own = replace(experiment, config=replace(experiment.config, seed=seed))
         trace = backtest(trained(own), own.bars, own.market, own.splits["test"], own.config)
         write_path(SessionPath.from_trace(trace), work / f"{market}-{seed}.npz")
-        card = json.dumps(scorecard(trace).to_dict())
-        (work / f"{market}-{seed}.json").write_text(card)
+        harness.write(work / f"{market}-{seed}.json", scorecard(trace).to_dict())
 
 
 def trained(experiment: Any) -> Any:
@@ -79,7 +70,7 @@ def trained(experiment: Any) -> Any:
 def arm_run(arm: str, number: int, market: int, learner: int, work: Path) -> ArmRun:
     """Read a finished run."""
     stem = work / f"{market}-{learner}"
-    card = json.loads(stem.with_suffix(".json").read_text())
+    card = harness.read(stem.with_suffix(".json"))
     return ArmRun(arm, number, card, read_path(stem.with_suffix(".npz")))
 
 
@@ -89,47 +80,30 @@ def claims(comparison: MarketComparison) -> dict[str, bool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--comparisons", type=int, default=100)
-    parser.add_argument("--sessions", type=int, default=300)
-    parser.add_argument("--timesteps", type=int, default=65_536)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/false_claims"))
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    size = {"comparisons": 100, "sessions": 300, "timesteps": 65_536}
+    work = harness.WORK / "false_claims"
+    args = harness.parser(__doc__, **size, work=work, json=Path).parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, bool]]] = {"worlds": [], "days and seeds": []}
     for k in range(args.comparisons):
         # Markets 1000..: no other benchmark reports on them.
         markets = [1000 + SEEDS * k + j for j in range(SEEDS)]
         for market in markets:
-            first = market == markets[0]
-            learners = list(range(2 * SEEDS)) if first else [0, SEEDS]
+            learners = list(range(2 * SEEDS)) if market == markets[0] else [0, SEEDS]
             run_market(market, learners, args.sessions, args.timesteps, args.work)
-        runs = [
-            arm_run(arm, market, market, learner, args.work)
-            for arm, learner in (("a", 0), ("b", SEEDS))
-            for market in markets
-        ]
+        arms = (("a", 0), ("b", SEEDS))
+        runs = [arm_run(arm, m, m, seed, args.work) for arm, seed in arms for m in markets]
         found["worlds"].append(claims(MarketComparison(runs, worlds=True)))
-        runs = [
-            arm_run(arm, j, markets[0], offset + j, args.work)
-            for arm, offset in (("a", 0), ("b", SEEDS))
-            for j in range(SEEDS)
-        ]
+        one = markets[0]
+        runs = [arm_run(a, j, one, k + j, args.work) for a, k in arms for j in range(SEEDS)]
         found["days and seeds"].append(claims(MarketComparison(runs, worlds=False)))
         if (k + 1) % 10 == 0:
             print(k + 1, summary(found), flush=True)
-    result = {
-        "comparisons": args.comparisons,
-        "sessions": args.sessions,
-        "timesteps": args.timesteps,
-        "seeds": SEEDS,
-        "claims": summary(found),
-    }
+    own = {name: getattr(args, name) for name in size}
+    result = {**own, "seeds": SEEDS, "claims": summary(found)}
     for design, counts in result["claims"].items():
         print(design, counts)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(args.json, result, indent=2)
 
 
 def summary(found: dict[str, list[dict[str, bool]]]) -> dict[str, dict[str, int]]:

@@ -6,11 +6,11 @@ Between the lines `<!-- headline -->` and `<!-- /headline -->`; sentences around
 by hand and compared with the same file by tests/test_pages.py.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import harness
+from harness import ROOT
+
 BEGIN, END = "<!-- headline -->\n", "<!-- /headline -->"
 Figures = dict[str, Any]
 
@@ -38,60 +38,51 @@ def span(figure: Figures, scale: float, digits: int) -> str:
 
 def readme(found: Figures) -> str:
     """Return the README's table: the agent, and what it is compared with."""
-    lines = [
-        "| policy | annual Sharpe | max drawdown | win rate | broken rules |",
-        "|---|---|---|---|---|",
-    ]
+    head = ("policy", "annual Sharpe", "max drawdown", "win rate", "broken rules")
+    rows = []
     for arm in FIRST:
         figures, broken = found["figures"][arm], found["audit"][arm]["violations"]
-        lines.append(
-            f"| {ARMS[arm]} | {span(figures['sharpe_annual'], 1.0, 2)} "
-            f"| {span(figures['max_drawdown_frac'], 100.0, 1)} "
-            f"| {span(figures['win_rate_frac'], 100.0, 0)} | {broken:,} |"
-        )
-    return "\n".join(lines) + "\n"
+        shown = (("sharpe_annual", 1.0, 2), ("max_drawdown_frac", 100.0, 1))
+        spans = [span(figures[key], *how) for key, *how in (*shown, ("win_rate_frac", 100.0, 0))]
+        rows.append([ARMS[arm], *spans, f"{broken:,}"])
+    return harness.table(head, rows) + "\n"
 
 
 def results(found: Figures) -> str:
     """Return the tables of docs/results.md: every policy, and the paired differences."""
-    lines = [
-        "| policy | Sharpe | max drawdown | at 10 % volatility | win rate | round trips | exposure "
-        "| audit's violations |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("policy", "Sharpe", "max drawdown", "at 10 % volatility", "win rate", "round trips")
+    rows = []
     for arm, title in ARMS.items():
         broken = f"{found['audit'][arm]['violations']:,}"
-        lines.append(_results_row(title, found["figures"][arm], broken))
+        rows.append(_results_row(title, found["figures"][arm], broken))
     other = found["other_markets"]["no_edge"]["figures"]["masked"]
-    lines.append(_results_row("MaskablePPO, market without an edge", other, "0"))
-    lines += [
-        "",
+    rows.append(_results_row("MaskablePPO, market without an edge", other, "0"))
+    parts = [
+        harness.table((*head, "exposure", "audit's violations"), rows),
         "Paired by market (mean, 95 % interval; Holm over all pairs of a figure):",
-        "",
-        "| difference | Sharpe | better in | drawdown | better in | decided |",
-        "|---|---|---|---|---|---|",
-        *(_difference_row(found, rival) for rival in RIVALS),
+        harness.table(
+            ("difference", "Sharpe", "better in", "drawdown", "better in", "decided"),
+            [_difference_row(found, rival) for rival in RIVALS],
+        ),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def _results_row(title: str, figures: Figures, broken: str) -> str:
+def _results_row(title: str, figures: Figures, broken: str) -> list[str]:
     trades = figures["n_trades"]["median"]
     wins = span(figures["win_rate_frac"], 100.0, 1) if trades else "-"
-    cells = [
+    return [
         title,
         span(figures["sharpe_annual"], 1.0, 2),
-        span(figures["max_drawdown_frac"], 100.0, 1),
-        span(figures["max_drawdown_at_10pct_vol_frac"], 100.0, 1),
+        *(span(figures[f"max_drawdown_{name}frac"], 100.0, 1) for name in ("", "at_10pct_vol_")),
         wins,
         f"{trades:,.0f}",
         f"{figures['exposure_mean_abs']['median']:.2f}",
         broken,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _difference_row(found: Figures, rival: str) -> str:
+def _difference_row(found: Figures, rival: str) -> list[str]:
     cells, decided = [f"masked - {ARMS[rival]}"], []
     for figure, scale, digits in (("sharpe_annual", 1.0, 2), ("max_drawdown_frac", 100.0, 1)):
         row = next(
@@ -104,23 +95,14 @@ def _difference_row(found: Figures, rival: str) -> str:
         cells.append(f"{estimate:+.{digits}f}{unit} [{low:+.{digits}f}, {high:+.{digits}f}]")
         cells.append(f"{row['better_in']} of {row['runs']}")
         decided += [figure.split("_")[0].replace("max", "drawdown")] if row["decided"] else []
-    return f"| {' | '.join([*cells, ' and '.join(decided) or 'neither'])} |"
-
-
-def write(page: Path, table: str) -> None:
-    """Replace what stands between the markers of a page."""
-    head, marked, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    if not marked or END not in rest:
-        raise SystemExit(f"{page}: has no lines {BEGIN.strip()} and {END}; add them")
-    page.write_text(head + BEGIN + table + END + rest.partition(END)[2], encoding="utf-8")
+    return [*cells, " and ".join(decided) or "neither"]
 
 
 def main() -> None:
     """Write both pages from the committed comparison."""
-    path = ROOT / "docs" / "deliverables" / "comparison.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
-    write(ROOT / "README.md", readme(found))
-    write(ROOT / "docs" / "results.md", results(found))
+    found = harness.read(ROOT / "docs" / "deliverables" / "comparison.json")
+    harness.put_between(ROOT / "README.md", BEGIN, END, readme(found))
+    harness.put_between(ROOT / "docs" / "results.md", BEGIN, END, results(found))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,11 @@ Sharpe ratio of the kept checkpoint on validation, by action set, number of leve
 strength of the edge; no test is opened.  Finished trainings are kept in --work and not repeated.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import harness
 import numpy as np
 
 UNIFORM = 0.0  # no bias: each action alike
@@ -30,24 +26,15 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {  # first seed, overrides
     ),
     "step, 600,000 timesteps": (520, (f"budget.timesteps={SHORT}",)),
     "step, 3,000,000 timesteps": (520, (f"budget.timesteps={LONG}",)),
-    **{
-        f"target, {2 * steps + 1} levels": (
-            500,
-            (
-                f"budget.timesteps={LONG}",
-                "env.action_set=target",
-                f"env.exposure_levels={[k / steps for k in range(-steps, steps + 1)]}".replace(
-                    " ", ""
-                ),
-            ),
-        )
-        for steps in (1, 2, 5)
-    },
 }
+for steps in (1, 2, 5):
+    levels = f"env.exposure_levels={[k / steps for k in range(-steps, steps + 1)]}".replace(" ", "")
+    changes = (f"budget.timesteps={LONG}", "env.action_set=target", levels)
+    CASES[f"target, {2 * steps + 1} levels"] = (500, changes)
 
 
-def run_cell(case: str, start: float, seed: int, path: Path) -> None:
-    """Train once and write the figures of its kept checkpoint on validation."""
+def run_cell(case: str, start: float, seed: int, name: str) -> dict[str, float]:
+    """Train once and return the figures of its kept checkpoint on validation."""
     from ppo_workbench import compose
     from ppo_workbench.learning import training
     from ppo_workbench.pipeline.tasks import train
@@ -61,82 +48,52 @@ def run_cell(case: str, start: float, seed: int, path: Path) -> None:
         bias.data[env.batch.market.space.hold] = 0.0 if start == UNIFORM else np.log(odds)
         return model
 
-    training.build_model = build_model  # type: ignore[assignment]
     config = compose(
         [
             *("tracking=none", f"seed={seed}", f"data.synthetic.seed={seed}"),
-            *(f"output={path.stem}", "overwrite=true", *CASES[case][1]),
+            *(f"output={name}", "overwrite=true", *CASES[case][1]),
         ]
     )
-    cards = train(config).scorecards
+    with mock.patch.object(training, "build_model", build_model):
+        cards = train(config).scorecards
     card = next(iter(cards.values()))["validation"].to_dict()
-    figures = {key: card[key] for key in ("sharpe_annual", "exposure_mean_abs", "n_trades")}
-    path.write_text(json.dumps(figures), encoding="utf-8")
+    return {key: card[key] for key in ("sharpe_annual", "exposure_mean_abs", "n_trades")}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return means over seeds, and differences to the uniform start paired by seed."""
-    lines = ["| start | " + " | ".join(CASES) + " |", "|---" * (len(CASES) + 1) + "|"]
-    known = {(row["case"], row["start"]): np.array(row["sharpes"]) for row in rows}
+    known = {(row["case"], row["start"]): row["sharpes"] for row in rows}
+    lines = []
     for start in STARTS:
-        cells = []
+        cells = ["uniform" if start == UNIFORM else f"HOLD {start:g}"]
         for case in CASES:
             own, base = known[case, start], known[case, UNIFORM]
-            apart = own - base
-            error = apart.std(ddof=1) / np.sqrt(len(apart))
-            against = "" if start == UNIFORM else f", {apart.mean():+.2f} ({error:.2f})"
-            cells.append(f"{own.mean():.2f}{against}")
-        name = "uniform" if start == UNIFORM else f"HOLD {start:g}"
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            against = "" if start == UNIFORM else f", {harness.paired(own, base)}"
+            cells.append(f"{np.mean(own):.2f}{against}")
+        lines.append(cells)
+    return harness.table(("start", *CASES), lines)
 
 
 def main() -> None:
     """Run the missing trainings, then print the table and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/hold_at_first"))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=3, metavar=("CASE", "START", "SEED"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    work = options.work.absolute()
-    work.mkdir(parents=True, exist_ok=True)
-    os.environ["PPO_WORKBENCH_HOME"] = str(work)
-
-    def path_of(case: str, start: float, seed: int) -> Path:
-        return work / f"{list(CASES).index(case)}_{round(start * 100)}_{seed}.json"
-
-    if options.one:
-        case, start, seed = options.one[0], float(options.one[1]), int(options.one[2])
-        run_cell(case, start, seed, path_of(case, start, seed))
-        return
-    cells = [
-        (case, start, CASES[case][0] + k)
-        for case in CASES
-        for start in STARTS
-        for k in range(SEEDS)
-    ]
-
-    def begin(cell: tuple[str, float, int]) -> None:
-        if not path_of(*cell).exists():
-            command = [sys.executable, __file__, "--work", str(work), "--one", *map(str, cell)]
-            threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            subprocess.run(command, check=True, env=os.environ | threads, stdout=subprocess.DEVNULL)
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(begin, cells))
-    rows = []
-    for case, (first, _) in CASES.items():
+    work = harness.WORK / "hold_at_first"
+    options = harness.parser(__doc__, jobs=2, work=work, json=Path).parse_args()
+    work = harness.home(options.work)
+    cells = {}
+    for number, (case, (first, _)) in enumerate(CASES.items()):
         for start in STARTS:
-            found = [
-                json.loads(path_of(case, start, first + k).read_text(encoding="utf-8"))
-                for k in range(SEEDS)
-            ]
-            sharpes = [one["sharpe_annual"] for one in found]
-            rows.append({"case": case, "start": start, "sharpes": sharpes, "cells": found})
+            for seed in range(first, first + SEEDS):
+                name = f"{number}_{round(start * 100)}_{seed}"
+                cells[work / f"{name}.json"] = (case, start, seed, name)
+    found = harness.kept(run_cell, cells, options.jobs)
+    rows = []
+    for case in CASES:
+        for start in STARTS:
+            own, found = found[:SEEDS], found[SEEDS:]
+            sharpes = [one["sharpe_annual"] for one in own]
+            rows.append({"case": case, "start": start, "sharpes": sharpes, "cells": own})
     print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    harness.write(options.json, rows)
 
 
 if __name__ == "__main__":

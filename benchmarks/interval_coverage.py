@@ -7,13 +7,12 @@ annual Sharpe ratio of 1.5, so every difference that is claimed is false.  A dra
 known answers: the median of the law, and the drawdown of another, independent series.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from math import sqrt
 from pathlib import Path
 
+import harness
 import numpy as np
 
 from ppo_workbench.config.arrays import Floats
@@ -104,13 +103,9 @@ def measure(name: str, series: int, resamples: int, seed: int) -> dict[str, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--series", type=int, default=2000)
-    parser.add_argument("--resamples", type=int, default=600)
     # Variants of the interval were compared on seed 0: report another one.
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    flags = {"series": 2000, "resamples": 600, "seed": 2, "json": Path}
+    arguments = harness.parser(__doc__, **flags).parse_args()
     results = {}
     for name in LAWS:
         begun = time.perf_counter()
@@ -118,9 +113,8 @@ def main() -> None:
         print(f"{name} ({time.perf_counter() - begun:.0f} s)")
         for key, value in results[name].items():
             print(f"  {key:<48}{value:8.4f}", flush=True)
-    if arguments.json:
-        setup = {"days": DAYS, **{k: v for k, v in vars(arguments).items() if k != "json"}}
-        arguments.json.write_text(json.dumps({"setup": setup} | results, indent=2) + "\n")
+    setup = {"days": DAYS, **{k: v for k, v in vars(arguments).items() if k != "json"}}
+    harness.write(arguments.json, {"setup": setup, **results}, indent=2)
 
 
 if __name__ == "__main__":

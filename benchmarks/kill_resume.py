@@ -8,13 +8,10 @@ the weights, the evaluations and the MLflow metrics of the uninterrupted one, bi
 clock readings (time/*) are left out.
 """
 
-import argparse
 import hashlib
 import itertools
 import json
-import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,25 +20,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import harness
+
 OVERRIDES = [
-    "budget.timesteps=400000",
-    "budget.evaluations=5",
-    "data.synthetic.sessions=200",
-    "checkpoint.every_seconds=0",
-    "tracking.plots=false",
+    *("budget.timesteps=400000", "budget.evaluations=5", "data.synthetic.sessions=200"),
+    *("checkpoint.every_seconds=0", "tracking.plots=false"),
 ]
 
 
 def run(home: Path, overrides: list[str], kill_after: float | None) -> bool:
     """Run one process; return whether it ended by itself."""
-    command = [sys.executable, "-m", "ppo_workbench", *overrides]
-    environment = os.environ | {"PPO_WORKBENCH_HOME": str(home), "OPENBLAS_NUM_THREADS": "1"}
+    home.mkdir(exist_ok=True)
     with (home / "console.log").open("a") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = harness.start(
+            home, *overrides, changes={"OPENBLAS_NUM_THREADS": "1"}, stdout=log, stderr=log
+        )
         try:
             code = process.wait(timeout=kill_after)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
             return False
     if code:
@@ -75,12 +72,6 @@ def fingerprint(home: Path, name: str) -> dict[str, Any]:
     }
 
 
-def new(home: Path) -> Path:
-    """Create a home folder."""
-    home.mkdir()
-    return home
-
-
 def kill_until_done(
     home: Path, overrides: list[str], whole: float, rng: random.Random, kills: int
 ) -> int:
@@ -100,33 +91,27 @@ def kill_until_done(
 
 def main() -> None:
     """Print one line for each kill and the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    args, extra = parser.parse_known_args()
+    args, extra = harness.parser(__doc__, kills=20, seed=0, out=Path).parse_known_args()
     overrides = [*OVERRIDES, "output=killed", *extra]
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         homes = (Path(folder) / str(k) for k in itertools.count())
-        run(new(next(homes)), overrides, None)  # compiles, so that the next one tells the time
-        calm = new(next(homes))
+        run(next(homes), overrides, None)  # compiles, so that the next one tells the time
+        calm = next(homes)
         started = time.monotonic()
         run(calm, overrides, None)
         whole = time.monotonic() - started
         reference = fingerprint(calm, "killed")
         kills, rounds, differing = 0, 0, 0
         while kills < args.kills:
-            rough = new(next(homes))
+            rough = next(homes)
             kills += kill_until_done(rough, overrides, whole, rng, args.kills - kills)
             rounds += 1
             differing += fingerprint(rough, "killed") != reference
             print(f"{kills} kills, {rounds} runs, {differing} of them differ", flush=True)
     result = {"kills": kills, "runs": rounds, "differing": differing, "reference": reference}
     print(json.dumps(result, indent=1))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(args.out, result)
     sys.exit(1 if differing else 0)
 
 

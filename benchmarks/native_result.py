@@ -8,14 +8,9 @@ random numbers, so single pairs differ; their mean difference must not.  What th
 holds already is not trained again; `--again native` trains that learner anew.
 """
 
-import argparse
-import json
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
+import harness
 
 FIRST_SEED = 200
 LEARNERS = ("native", "sb3")
@@ -24,39 +19,23 @@ LEARNERS = ("native", "sb3")
 def sharpe(seed: int, learner: str, timesteps: int) -> float:
     """Train one learner on one market and return the validation Sharpe of its last weights."""
     from ppo_workbench import compose
-    from ppo_workbench.delivery.network import policy_weights
-    from ppo_workbench.learning.training import Hooks, Validation, train_model
-    from ppo_workbench.learning.vec_env import TradingVecEnv
-    from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
+    from ppo_workbench.pipeline.models.stored import run_on_split
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare, split_bars
 
-    config = compose(
-        [
-            f"seed={seed}",
-            f"data.synthetic.seed={seed}",
-            f"budget.timesteps={timesteps}",
-            "budget.evaluations=1",
-            f"model.learner={learner}",
-            "checkpoint.every_seconds=null",
-        ]
-    )
+    own = f"seed={seed}", f"data.synthetic.seed={seed}", f"model.learner={learner}"
+    budget = f"budget.timesteps={timesteps}", "budget.evaluations=1"
+    config = compose([*own, *budget, "checkpoint.every_seconds=null"])
     experiment = prepare(config, *split_bars(config))
-    hooks = Hooks(
-        evaluate=lambda weights: Validation(0.0, {}), clearly_better=lambda earlier, last: False
-    )
-    result = train_model(config, TradingVecEnv(experiment.batch()), 1, hooks)
-    policy = Policy("last", NETWORK, policy_weights(result.last_tensors, config.model.activation))
-    split = experiment.splits["validation"]
-    trace = backtest(policy, experiment.bars, experiment.market, split, config)
-    return scorecard(trace).sharpe_annual
+    policy = harness.last_policy(experiment)
+    return scorecard(run_on_split(experiment, policy, "validation")).sharpe_annual
 
 
 def load_rows(path: Path | None, timesteps: int, again: str | None) -> dict[int, dict[str, float]]:
     """Return the Sharpe ratios that an earlier run wrote, by seed and learner."""
     if path is None or not path.exists():
         return {}
-    document = json.loads(path.read_text())
+    document = harness.read(path)
     if document["timesteps"] != timesteps:
         return {}
     return {
@@ -81,27 +60,20 @@ def summary(rows: dict[int, dict[str, float]], timesteps: int) -> dict[str, obje
 
 def main() -> None:
     """Print one line for each training and the interval of the mean difference."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=24)
-    parser.add_argument("--timesteps", type=int, default=1_000_000)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser = harness.parser(__doc__, seeds=24, timesteps=1_000_000, jobs=2, json=Path)
     parser.add_argument("--again", choices=LEARNERS, help="train this learner anew")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = load_rows(args.json, args.timesteps, args.again)
-    with ProcessPoolExecutor(args.jobs) as pool:
-        waiting = {
-            pool.submit(sharpe, seed, learner, args.timesteps): (seed, learner)
-            for seed in range(FIRST_SEED, FIRST_SEED + args.seeds)
-            for learner in LEARNERS
-            if learner not in rows.setdefault(seed, {})
-        }
-        for future in as_completed(waiting):
-            seed, learner = waiting[future]
-            rows[seed][learner] = future.result()
-            print(f"seed {seed}: {learner} {rows[seed][learner]:+.2f}", flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(summary(rows, args.timesteps), indent=1) + "\n")
+    missing = [
+        (seed, learner, args.timesteps)
+        for seed in range(FIRST_SEED, FIRST_SEED + args.seeds)
+        for learner in LEARNERS
+        if learner not in rows.setdefault(seed, {})
+    ]
+    for (seed, learner, _), found in harness.computed(sharpe, missing, args.jobs):
+        rows[seed][learner] = found
+        print(f"seed {seed}: {learner} {found:+.2f}", flush=True)
+        harness.write(args.json, summary(rows, args.timesteps))
     document = summary(rows, args.timesteps)
     low, high = document["interval_90"]  # type: ignore[misc]
     verdict = "within" if low >= -0.5 and high <= 0.5 else "not within"

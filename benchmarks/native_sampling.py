@@ -7,12 +7,11 @@ ends of the uniform numbers (0 and 1 - 2^-53) are among the draws.  Ends with ex
 if any masked action was drawn.
 """
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
+import harness
 import numpy as np
 import numpy.typing as npt
 
@@ -47,23 +46,15 @@ def masked_draws(rows: int, generator: npt.NDArray[np.void], counts: npt.NDArray
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw actions; a masked one must never come.")
-    parser.add_argument("--draws", type=int, default=100_000_000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, draws=100_000_000, json=Path).parse_args()
     rows = -(-arguments.draws // DRAWS_PER_ROW)
     counts = np.zeros(1, dtype=np.int64)
     begun = time.perf_counter()
     masked_draws(rows, seed_accounts(1, 1), counts)
     seconds = time.perf_counter() - begun
-    result = {
-        "draws": rows * DRAWS_PER_ROW,
-        "masked": int(counts[0]),
-        "seconds": seconds,
-    }
+    result = {"draws": rows * DRAWS_PER_ROW, "masked": int(counts[0]), "seconds": seconds}
     print(", ".join(f"{key}: {value:,}" for key, value in result.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(arguments.json, result, indent=2)
     sys.exit(1 if counts[0] else 0)
 
 

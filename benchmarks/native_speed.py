@@ -10,32 +10,25 @@ of a square product and of the products that the network really needs.
 
 import os
 
-from ppo_workbench.config.arrays import Singles
+import harness
 
 # One thread, before numpy, scipy and torch load.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["MKL_NUM_THREADS"] = "1"
+os.environ.update(harness.ONE_THREAD)
 
-import argparse
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from stable_baselines3.common.logger import Logger
 
 from ppo_workbench.cli.main import compose
-from ppo_workbench.config import BudgetConfig, Config
+from ppo_workbench.config import Config
+from ppo_workbench.config.arrays import Singles
 from ppo_workbench.jit import kernel
-from ppo_workbench.learning.budget import Budget
-from ppo_workbench.learning.models import Algorithm, build_model
-from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
+from ppo_workbench.trading.experiment import prepare, split_bars
 
 SHARE_AT_BATCH_64 = 0.40
 
@@ -106,17 +99,11 @@ def sgemm_gflops(m: int, n: int, k: int) -> float:
     return statistics.median(rates)
 
 
-def layer_pairs(config: Config, inputs: int, outputs: int) -> list[tuple[int, int]]:
-    """Return (inputs, outputs) of each layer of one perceptron."""
-    widths = [inputs, *config.model.net_arch, outputs]
-    return list(pairwise(widths))
-
-
 def flop_per_step(config: Config, inputs: int, actions: int) -> float:
     """Return the FLOP that one environment step costs: its forward pass and all its epochs."""
     total = 0.0
     for outputs in (actions, 1):
-        pairs = layer_pairs(config, inputs, outputs)
+        pairs = list(pairwise([inputs, *config.model.net_arch, outputs]))
         forward = sum(a * b for a, b in pairs)
         backward = 2 * forward - pairs[0][0] * pairs[0][1]  # no gradient by the observation
         total += forward + config.model.n_epochs * (forward + backward)
@@ -124,41 +111,16 @@ def flop_per_step(config: Config, inputs: int, actions: int) -> float:
 
 
 def configure(case: Case, learner: str) -> Config:
-    return compose(
-        [
-            f"model={case.model}",
-            f"model.learner={learner}",
-            f"model.n_envs={case.n_envs}",
-            f"model.n_steps={case.n_steps}",
-            f"model.batch_size={case.batch_size}",
-            f"model.n_epochs={N_EPOCHS}",
-            "model.learning_rate_schedule=constant",
-            "data.synthetic.sessions=120",
-            "tracking=none",
-        ]
-    )
+    shape = {key: getattr(case, key) for key in ("n_envs", "n_steps", "batch_size")}
+    shape |= {"learner": learner, "n_epochs": N_EPOCHS, "learning_rate_schedule": "constant"}
+    changes = [f"model.{key}={value}" for key, value in shape.items()]
+    data = "data.synthetic.sessions=120", "tracking=none"
+    return compose([f"model={case.model}", *changes, *data])
 
 
-def build(experiment: Experiment, config: Config) -> Algorithm:
-    batch = Experiment(
-        config,
-        experiment.bars,
-        experiment.table,
-        experiment.splits,
-        experiment.market,
-        experiment.test_range,
-    ).batch()
-    budget = Budget(BudgetConfig(timesteps=2**40))
-    model = build_model(config.model, TradingVecEnv(batch), budget, config.seed)
-    model.set_logger(Logger(folder=None, output_formats=[]))
-    return model
-
-
-def time_rollouts(model: Algorithm, rollouts: int) -> tuple[float, float]:
+def time_rollouts(model: Any, rollouts: int) -> tuple[float, float]:
     """Return (CPU, wall) seconds per environment step over whole rollouts and updates."""
-    env = model.get_env()
-    assert env is not None
-    steps = rollouts * model.n_steps * env.num_envs
+    steps = rollouts * model.n_steps * model.get_env().num_envs
     cpu, wall = time.process_time(), time.perf_counter()
     model.learn(steps, reset_num_timesteps=False)
     return (time.process_time() - cpu) / steps, (time.perf_counter() - wall) / steps
@@ -169,7 +131,7 @@ def core_gflops(batch: int) -> float:
     return max(sgemm_gflops(1024, 1024, 1024), sgemm_gflops(batch, 64, 64))
 
 
-def floor_and_native(batch: int, native: Algorithm) -> tuple[float, tuple[float, float]]:
+def floor_and_native(batch: int, native: Any) -> tuple[float, tuple[float, float]]:
     """Return the core's sgemm rate, measured before and after the rollouts, and their time."""
     before = core_gflops(batch)
     seconds = time_rollouts(native, 5)
@@ -179,9 +141,9 @@ def floor_and_native(batch: int, native: Algorithm) -> tuple[float, tuple[float,
 def measure(case: Case, repeats: int) -> Measured:
     """Alternate floor and learners `repeats` times after one rollout of warm-up each."""
     config = configure(case, "native")
-    bars, splits = split_bars(config)
-    experiment = prepare(config, bars, splits)
-    native, sb3 = build(experiment, config), build(experiment, configure(case, "sb3"))
+    experiment = prepare(config, *split_bars(config))
+    native = harness.silent_model(experiment, config)
+    sb3 = harness.silent_model(experiment, configure(case, "sb3"))
     time_rollouts(native, 1)
     time_rollouts(sb3, 1)
     rounds = [
@@ -189,16 +151,15 @@ def measure(case: Case, repeats: int) -> Measured:
     ]
     market = experiment.market
     gflop = flop_per_step(config, market.observation_size, market.space.size) / 1e9
-    return Measured(
-        case=case,
-        native_rate=1.0 / statistics.median(fast[0] for _, fast, _ in rounds),
-        sb3_rate=1.0 / statistics.median(slow[0] for _, _, slow in rounds),
-        ratio=statistics.median(slow[0] / fast[0] for _, fast, slow in rounds),
-        ratio_wall=statistics.median(slow[1] / fast[1] for _, fast, slow in rounds),
-        gflops=statistics.median(rate for rate, _, _ in rounds),
-        floor_rate=statistics.median(rate / gflop for rate, _, _ in rounds),
-        share=statistics.median(gflop / fast[0] / rate for rate, fast, _ in rounds),
-    )
+    rows = [
+        {"native": fast[0], "sb3": slow[0], "ratio": slow[0] / fast[0], "gflops": rate}
+        | {"ratio_wall": slow[1] / fast[1], "floor_rate": rate / gflop}
+        | {"share": gflop / fast[0] / rate}
+        for rate, fast, slow in rounds
+    ]
+    found = harness.medians(rows)
+    rates = {f"{name}_rate": 1.0 / found.pop(name) for name in ("native", "sb3")}
+    return Measured(case=case, **rates, **found)
 
 
 def print_table(rows: list[Measured]) -> None:
@@ -217,18 +178,12 @@ def print_table(rows: list[Measured]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The native learner beside stable-baselines3.")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", help="MODEL,N_ENVS: one case")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    flags = {"repeats": 5, "only": (str, "MODEL,N_ENVS: one case"), "json": Path}
+    arguments = harness.parser(__doc__, **flags).parse_args()
     cases = [c for c in CASES if arguments.only in (None, f"{c.model},{c.n_envs}")]
     rows = [measure(case, arguments.repeats) for case in cases]
     print_table(rows)
-    if arguments.json:
-        document = {"cases": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    harness.write(arguments.json, {"cases": [asdict(row) for row in rows]}, indent=2)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@
 for each policy a list by seed.  Several seeds are drawn as their median with the quartiles.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
+from harness import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CURVES, PICTURE = ROOT / "docs" / "results" / "curves.json", ROOT / "docs" / "equity.svg"
 EVERY = 5  # sessions
 SESSIONS_A_YEAR = 252  # of the synthetic market
@@ -31,7 +31,7 @@ def collected(comparison: Path) -> dict[str, Any]:
     """Return the curves of a finished comparison, from the sessions that its cells kept."""
     from ppo_workbench.scoring.session_path import read_path
 
-    seeds = json.loads((comparison / "comparison.json").read_text("utf-8"))["setup"]["seeds"]
+    seeds = harness.read(comparison / "comparison.json")["setup"]["seeds"]
     curves: dict[str, Any] = {}
     for policy in POLICIES:
         growth, falls = [], []
@@ -86,14 +86,13 @@ def _caption(seeds: list[int]) -> str:
 
 def main() -> None:
     """Collect if asked to, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--comparison", help="name in comparisons/ of a finished one")
-    options = parser.parse_args()
+    comparison = str, "name in comparisons/ of a finished one"
+    options = harness.parser(__doc__, comparison=comparison).parse_args()
     if options.comparison:
         home = Path(os.environ.get("PPO_WORKBENCH_HOME") or ".")
         curves = collected(home / "comparisons" / options.comparison)
         CURVES.write_text(json.dumps(curves, separators=(",", ":")) + "\n", encoding="utf-8")
-    draw(json.loads(CURVES.read_text("utf-8")), PICTURE)
+    draw(harness.read(CURVES), PICTURE)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,14 @@ further overrides to sweep and promotion, for a look whether it works:
     python benchmarks/promotion_gates.py null --promotions 1 --set budget.timesteps=20000
 """
 
-import argparse
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
+
+import harness
 
 
 @dataclass(frozen=True)
@@ -91,39 +88,11 @@ KINDS = {
 }
 
 
-def run(home: Path, *arguments: str) -> int:
-    """Run one command; its output goes to `log.txt` of the home."""
-    environment = {**os.environ, "PPO_WORKBENCH_HOME": str(home)}
-    with (home / "log.txt").open("a", encoding="utf-8") as log:
-        script = [sys.executable, "-m", "ppo_workbench", *arguments]
-        return subprocess.run(script, env=environment, stdout=log, stderr=log).returncode
-
-
-def verdict(home: Path) -> dict[str, Any] | None:
-    """Return the newest verdict of a home, None if there is none yet."""
-    found = sorted((home / "promotions").glob("*/promotion.json"))
-    if not found:
-        return None
-    document: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
-    return document
-
-
-def promotion(home: Path, kind: Kind, seed: int, more: list[str]) -> dict[str, Any]:
+def promotion(home: Path, kind: Kind, seed: int, more: list[str]) -> Any:
     """Sweep and promote once, or return what an earlier start came to."""
-    home.mkdir(parents=True, exist_ok=True)
-    known = verdict(home)
-    if known is not None:
-        return known
-    sweep = ("--multirun", "sweep=lr_entropy", "hydra.sweeper.study_name=study", "tracking=none")
-    market = f"data.synthetic.seed={seed}"
-    assert run(home, *sweep, *kind.sweep, market, *more) == 0, f"see {home / 'log.txt'}"
     own = [each for each in more if each.startswith("promote.")]
-    code = run(home, "task=promote", "promote.study=study", "tracking=none", *kind.promote, *own)
-    assert code in (0, 3), f"see {home / 'log.txt'}"
-    document = verdict(home)
-    assert document is not None
-    assert document["promoted"] == (code == 0)
-    return document
+    sweep = (*kind.sweep, f"data.synthetic.seed={seed}", *more)
+    return harness.promotion(home, sweep, (*kind.promote, *own))
 
 
 def summary(documents: list[dict[str, Any]], kind: Kind) -> dict[str, Any]:
@@ -159,34 +128,23 @@ def curve(points: dict[str, dict[str, Any]]) -> str:
     """Return the share that was promoted by true Sharpe ratio, with what refused the others."""
     from statsmodels.stats.proportion import proportion_confint
 
-    lines = [
-        "| edge | true Sharpe ratio (standard error) | promoted | 95 % interval | refused by |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for strength, point in sorted(points.items(), key=lambda item: float(item[0])):
-        ratios, count = point["test_sharpes"], point["promotions"]
-        error = stdev(ratios) / count**0.5 if count > 1 else float("nan")
-        low, high = proportion_confint(point["promoted"], count, alpha=0.05, method="wilson")
+        good, count = point["promoted"], point["promotions"]
+        low, high = proportion_confint(good, count, alpha=0.05, method="wilson")
         refusing = ", ".join(f"`{name}` {n}" for name, n in point["refusing_gates"].items())
-        lines.append(
-            f"| {strength} | {fmean(ratios):.2f} ({error:.2f}) | {point['promoted']} of {count} "
-            f"| {low:.0%} to {high:.0%} | {refusing or '-'} |"
-        )
-    return "\n".join(lines)
+        share = f"{good} of {count}", f"{low:.0%} to {high:.0%}"
+        rows.append((strength, harness.shown(point["test_sharpes"]), *share, refusing or "-"))
+    ratio = "true Sharpe ratio (standard error)"
+    return harness.table(("edge", ratio, "promoted", "95 % interval", "refused by"), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    size = {"promotions": 10, "first_seed": 0, "edge": (0.3, "of curve"), "jobs": 1, "set": []}
+    parser = harness.parser(__doc__, **size, folder=Path("promotion_gates"), json=Path)
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--promotions", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--edge", type=float, default=0.3, help="of curve")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path("promotion_gates"))
-    parser.add_argument("--set", action="append", default=[], dest="more")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kind, label, more = KINDS[arguments.kind], arguments.kind, arguments.more
+    kind, label, more = KINDS[arguments.kind], arguments.kind, arguments.set
     if label == "curve":
         label, more = f"curve_{arguments.edge:g}", [*edge_of(arguments.edge), *more]
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.promotions)
@@ -205,11 +163,10 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if arguments.kind == "curve":
         known = arguments.json and arguments.json.exists()
-        points = json.loads(arguments.json.read_text()) if known else {}
+        points = harness.read(arguments.json) if known else {}
         result = points | {f"{arguments.edge:g}": result}
         print(curve(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(arguments.json, result, indent=2)
 
 
 if __name__ == "__main__":

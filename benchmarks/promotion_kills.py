@@ -9,9 +9,6 @@ anything is repaired, the champion has to load and verify; after `recover` nothi
 the exchange, and the former champion has to load too.
 """
 
-import argparse
-import json
-import os
 import random
 import subprocess
 import sys
@@ -19,7 +16,8 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+
+import harness
 
 from ppo_workbench.delivery.artifact import exchange_folder, load_artifact
 from ppo_workbench.delivery.champions import install_champion, previous_name, recover
@@ -55,19 +53,14 @@ def check(folder: Path, counts: Counter[str]) -> None:
     recover(folder, NAME)
     assert load_artifact(folder, NAME).metadata.status is Status.champion
     assert load_artifact(folder, previous_name(NAME)).metadata.status is Status.previous
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"{name}{ending}"
-        for name in (NAME, previous_name(NAME))
-        for ending in (".pth", "-metadata.json")
-    )
+    names, endings = (NAME, previous_name(NAME)), (".pth", "-metadata.json")
+    whole = {f"{name}{ending}" for name in names for ending in endings}
+    assert {path.name for path in folder.iterdir()} == whole
 
 
 def command(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PPO_WORKBENCH_HOME": str(home)}
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ppo_workbench", *arguments], env=environment, text=True, **quiet
-    )
+    nowhere = subprocess.DEVNULL
+    return harness.start(home, *arguments, stdout=nowhere, stderr=nowhere)
 
 
 def prepare(home: Path) -> float:
@@ -108,13 +101,9 @@ def killed_commands(home: Path, kills: int, seconds: float, rng: random.Random) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--exchanges", type=int, default=20)
-    parser.add_argument("--commands", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    flags = {"exchanges": 20, "commands": 20, "seed": 0, "json": Path}
+    child = Path, harness.HIDDEN
+    arguments = harness.parser(__doc__, **flags, child=child).parse_args()
     if arguments.child:
         exchange_for_ever(arguments.child)
     rng, result = random.Random(arguments.seed), {}
@@ -129,8 +118,7 @@ def main() -> None:
             kills = getattr(arguments, kind)
             result[kind] = {"kills": kills, "champion_whole": kills, **counts}
             print(f"{kind}: {kills} kills, champion whole every time; {dict(counts)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(arguments.json, result, indent=2)
 
 
 if __name__ == "__main__":

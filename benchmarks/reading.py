@@ -12,18 +12,18 @@ are found.  The S&P 500 and the Nasdaq index come with `arch`, shares with `skfo
 installed.
 """
 
-import argparse
 import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import pandas as pd
 
@@ -69,21 +69,18 @@ def minutes(rows: int) -> pd.DataFrame:
 
 def speed(before: Path, pairs: int, rows: int) -> dict[str, Any]:
     """Read the same file with both trees in turn."""
-    found: dict[str, list[float]] = {"before": [], "now": []}
-    here = Path(__file__).parents[1] / "src"
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{name}.csv" for name in ("small", "large")]
         for path, count in zip(paths, (2000, rows), strict=True):
             minutes(count).to_csv(path, index=False)
-        for k in range(pairs):
-            both = [("before", before), ("now", here)]
-            for name, tree in both if k % 2 else both[::-1]:
-                environment = {**os.environ, "PYTHONPATH": str(tree.absolute())}
-                done = subprocess.run(
-                    [sys.executable, "-c", READ, *paths],
-                    env=environment, capture_output=True, text=True, check=True,
-                )  # fmt: skip
-                found[name].append(float(done.stdout))
+        command = [sys.executable, "-c", READ, *paths]
+
+        def once(tree: Path) -> float:
+            environment = {**os.environ, "PYTHONPATH": str(tree.absolute())}
+            return float(harness.answer(command, env=environment))
+
+        sides = {"before": partial(once, before), "now": partial(once, harness.ROOT / "src")}
+        found = harness.alternated(sides, pairs)
     ratios = [now / old for old, now in zip(found["before"], found["now"], strict=True)]
     return {"rows": rows, "cpu_seconds": found, "median_ratio": statistics.median(ratios)}
 
@@ -189,17 +186,9 @@ def planted(table: pd.DataFrame, folder: Path, count: int) -> dict[str, str]:
 
 def main() -> None:
     """Measure and write the result."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--hourly", type=Path)
-    parser.add_argument("--minute", type=Path)
-    parser.add_argument("--before", type=Path, help="src of the other tree")
-    parser.add_argument("--plants", type=int, default=20, help="of each fault in each series")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args()
+    files = {"hourly": Path, "minute": Path, "before": (Path, "src of the other tree")}
+    size = {"plants": (20, "of each fault in each series"), "pairs": 5, "rows": 1_000_000}
+    options = harness.parser(__doc__, **files, **size, json=Path).parse_args()
     tables = series(options.hourly, options.minute)
     flags = {name: doubts(name, table) for name, table in tables.items()}
     bars = sum(map(len, tables.values()))
@@ -216,7 +205,7 @@ def main() -> None:
     }
     if options.before is not None:
         document["speed"] = speed(options.before, options.pairs, options.rows)
-    options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    harness.write(options.json, document, indent=2)
     print(json.dumps(document, indent=2))
 
 

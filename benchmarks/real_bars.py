@@ -17,17 +17,13 @@ The S&P 500 and the Nasdaq index come with the `arch` package; the other two fil
 and without them their rows are left out.  Finished parts are kept in --work and not repeated.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import harness
 import numpy as np
 
 COMPOSING = Lock()  # Hydra composes one configuration at a time
@@ -47,14 +43,10 @@ def series(hourly: Path | None) -> dict[str, list[str]]:
 
 def command(home: Path, *arguments: str) -> int:
     """Run one command of the workbench; its output goes to `log.txt` of the home."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    environment = {**os.environ, **threads, "PPO_WORKBENCH_HOME": str(home)}
-    with (home / "log.txt").open("a", encoding="utf-8") as log:
-        script = [sys.executable, "-m", "ppo_workbench", *arguments, "tracking=none"]
-        return subprocess.run(script, env=environment, stdout=log, stderr=log).returncode
+    return harness.workbench(home, *arguments, "tracking=none", changes=harness.ONE_THREAD)
 
 
-def comparison(home: Path, overrides: Sequence[str], steps: int) -> dict[str, Any]:
+def comparison(home: Path, overrides: Sequence[str], steps: int) -> Any:
     """Compare the arms walk-forward, or read what was compared before."""
     path = home / "comparisons" / "forward" / "comparison.json"
     if not path.exists():
@@ -63,17 +55,15 @@ def comparison(home: Path, overrides: Sequence[str], steps: int) -> dict[str, An
         control = "~compare.arms.all_true"
         code = command(home, "task=compare", *own, seeds, control, "output=forward")
         assert code == 0, f"see {home / 'log.txt'}"
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return harness.read(path)
 
 
 def break_even(home: Path, overrides: Sequence[str], arm: str, seed: int) -> Any:
     """Return the break-even cost of one arm and seed over its joined tests."""
-
     from ppo_workbench import compose
     from ppo_workbench.pipeline.compare.stressing import stressed
 
-    plan = json.loads((home / "comparisons" / "forward" / "plan.json").read_text(encoding="utf-8"))
+    plan = harness.read(home / "comparisons" / "forward" / "plan.json")
     chosen = [
         *("task=compare", *overrides, *FORWARD, f"seed={seed}", "tracking=none"),
         *("compare.cell.comparison=forward", f"compare.cell.look={plan['look']}"),
@@ -92,21 +82,12 @@ ARM_SETTINGS = {
 }
 
 
-def gates(home: Path, overrides: Sequence[str], steps: int) -> dict[str, Any]:
+def gates(home: Path, overrides: Sequence[str], steps: int) -> Any:
     """Sweep and promote, or read the verdict of an earlier start."""
-    found = sorted((home / "promotions").glob("*/promotion.json"))
-    if not found:
-        budget = (f"budget.timesteps={steps}", "budget.minutes=null")
-        sweep = ("--multirun", "sweep=lr_entropy", "hydra.sweeper.study_name=study")
-        trials = ("objective.seeds=[0]", "hydra.sweeper.n_trials=4")
-        code = command(home, *sweep, *overrides, *trials, *budget)
-        assert code == 0, f"see {home / 'log.txt'}"
-        chosen = ("promote.top_k=1", "promote.seeds=[1001,1002]")
-        code = command(home, "task=promote", "promote.study=study", *chosen)
-        assert code in (0, 3), f"see {home / 'log.txt'}"
-        found = sorted((home / "promotions").glob("*/promotion.json"))
-    document: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
-    return document
+    budget = (f"budget.timesteps={steps}", "budget.minutes=null")
+    sweep = (*overrides, "objective.seeds=[0]", "hydra.sweeper.n_trials=4", *budget)
+    chosen = ("promote.top_k=1", "promote.seeds=[1001,1002]")
+    return harness.promotion(home, sweep, chosen, changes=harness.ONE_THREAD)
 
 
 def one(work: Path, name: str, overrides: list[str], steps: int) -> dict[str, Any]:
@@ -158,7 +139,7 @@ def week(work: Path, minute: Path, steps: int) -> dict[str, Any]:
                 assert command(home, *own, *budget, f"output={name}", "overwrite=true") == 0
                 scored = ("task=evaluate", f"artifact={name}", "split=test", f"result_json={path}")
                 assert command(home, *scored) == 0
-            card = json.loads(path.read_text(encoding="utf-8"))["scorecards"][name]["test"]
+            card = harness.read(path)["scorecards"][name]["test"]
             returns.setdefault(arm, []).append(card["total_return_frac"])
     sweep = ("--multirun", "sweep=lr_entropy", "hydra.sweeper.study_name=study")
     asked = {
@@ -189,10 +170,7 @@ def cost(found: Sequence[Mapping[str, Any]]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return everything as Markdown tables."""
-    lines = [
-        "| series | policy | Sharpe | max drawdown | round trips | exposure | break-even, bps |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    cells, judged = [], []
     long = [row for row in rows if "figures" in row]
     for row in long:
         for arm in SHOWN:
@@ -201,17 +179,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             apart = sharpe["low"] != sharpe["high"]
             span = f" [{sharpe['low']:.2f}, {sharpe['high']:.2f}]" if apart else ""
             even = cost(row["break_even"][arm]) if arm in row["break_even"] else "-"
-            lines.append(
-                f"| {row['series']} | {arm} | {sharpe['mean']:.2f}{span} | {drawdown['mean']:.1%} "
-                f"| {np.median(figures['n_trades']['values']):,.0f} "
-                f"| {figures['exposure_mean_abs']['mean']:.2f} | {even} |"
-            )
-    lines += ["", "| series | gates that refuse | gates that pass |", "|---|---|---|"]
-    for row in long:
+            trades = f"{np.median(figures['n_trades']['values']):,.0f}"
+            held = f"{figures['exposure_mean_abs']['mean']:.2f}"
+            shown = (f"{sharpe['mean']:.2f}{span}", f"{drawdown['mean']:.1%}", trades, held, even)
+            cells.append((row["series"], arm, *shown))
         verdicts = row["promotion"]["gates"]
         refusing = ", ".join(gate["name"] for gate in verdicts if not gate["passed"])
         passing = ", ".join(gate["name"] for gate in verdicts if gate["passed"])
-        lines.append(f"| {row['series']} | {refusing or 'none: promoted'} | {passing} |")
+        judged.append((row["series"], refusing or "none: promoted", passing))
+    head = ("series", "policy", "Sharpe", "max drawdown", "round trips", "exposure")
+    lines = [harness.table((*head, "break-even, bps"), cells), ""]
+    lines.append(harness.table(("series", "gates that refuse", "gates that pass"), judged))
     for row in rows:
         if "refusals" in row:
             for arm, returns in row["test_returns"].items():
@@ -223,14 +201,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing, print the tables and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--hourly", type=Path, help="hourly bars of a US share")
-    parser.add_argument("--minute", type=Path, help="a week of minute bars of a US fund")
-    parser.add_argument("--timesteps", type=int, default=3_000_000, help="of every training")
-    parser.add_argument("--jobs", type=int, default=1, help="series side by side")
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/real_bars"))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    hourly, minute = "hourly bars of a US share", "a week of minute bars of a US fund"
+    files = {"hourly": (Path, hourly), "minute": (Path, minute), "json": Path}
+    size = {"timesteps": (3_000_000, "of every training"), "jobs": (1, "series side by side")}
+    work = harness.WORK / "real_bars"
+    options = harness.parser(__doc__, **files, **size, work=work).parse_args()
     work = options.work.absolute()
 
     def start(entry: tuple[str, list[str]]) -> dict[str, Any]:
@@ -241,8 +216,7 @@ def main() -> None:
     if options.minute is not None:
         rows.append(week(work, options.minute, options.timesteps))
     print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    harness.write(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,11 @@ ratio on train, validation and test; of a choosing market the test is only a thi
 by.  Finished cells are kept in --work and not repeated.
 """
 
-import argparse
-import json
-import os
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 from ppo_workbench.scoring.targets import meets_targets
@@ -58,16 +53,14 @@ ARMS: dict[str, list[str]] = {
 FIGURES = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac", "n_trades", "exposure_mean_abs")
 
 
-def run_cell(arm: str, seed: int, path: Path) -> None:
-    """Train one arm on one market and write its figures on the three splits."""
+def run_cell(arm: str, seed: int, name: str) -> dict[str, dict[str, float]]:
+    """Train one arm on one market and return its figures on the three splits."""
     from ppo_workbench import compose
     from ppo_workbench.delivery.artifact import load_artifact
-    from ppo_workbench.pipeline.models.stored import open_with_test, stored_policy
+    from ppo_workbench.pipeline.models.stored import open_with_test, run_on_split, stored_policy
     from ppo_workbench.pipeline.tasks import train
-    from ppo_workbench.scoring.backtest import backtest
     from ppo_workbench.scoring.metrics import scorecard
 
-    name = path.stem
     config = compose(
         [
             *("tracking=none", f"seed={seed}", f"data.synthetic.seed={seed}"),
@@ -80,13 +73,10 @@ def run_cell(arm: str, seed: int, path: Path) -> None:
     experiment = open_with_test(config, f"benchmarks/recipe.py, {arm}, seed {seed}")
     policy = stored_policy(stored.metadata, stored.tensors, experiment)
     cards = {
-        split: scorecard(
-            backtest(policy, experiment.bars, experiment.market, experiment.splits[split], config)
-        ).to_dict()
+        split: scorecard(run_on_split(experiment, policy, split)).to_dict()
         for split in ("train", "validation", "test")
     }
-    figures = {split: {key: card[key] for key in FIGURES} for split, card in cards.items()}
-    path.write_text(json.dumps(figures))
+    return {split: {key: card[key] for key in FIGURES} for split, card in cards.items()}
 
 
 def row(arm: str, cells: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -107,20 +97,15 @@ def row(arm: str, cells: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table; differences are paired by seed with the default."""
     base = rows[0]["test_sharpes"]
-    lines = [
-        "| change | train | validation | test | paired difference | lowest | drawdown | met |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("change", "train", "validation", "test", "paired difference", "lowest", "drawdown")
+    lines = []
     for one in rows:
-        apart = np.array(one["test_sharpes"]) - np.array(base[: one["seeds"]])
-        error = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else float("nan")
-        lines.append(
-            f"| {one['arm']} | {one['train_sharpe']:.2f} | {one['validation_sharpe']:.2f} | "
-            f"{one['test_sharpe']:.2f} | {apart.mean():+.2f} ({error:.2f}) | "
-            f"{one['lowest_test_sharpe']:.2f} | {one['test_max_drawdown_frac']:.1%} | "
-            f"{one['seeds_at_all_targets']} of {one['seeds']} |"
-        )
-    return "\n".join(lines)
+        means = [f"{one[f'{split}_sharpe']:.2f}" for split in ("train", "validation", "test")]
+        apart = harness.paired(one["test_sharpes"], base[: one["seeds"]])
+        worst = f"{one['lowest_test_sharpe']:.2f}", f"{one['test_max_drawdown_frac']:.1%}"
+        met = f"{one['seeds_at_all_targets']} of {one['seeds']}"
+        lines.append((one["arm"], *means, apart, *worst, met))
+    return harness.table((*head, "met"), lines)
 
 
 def cell_path(work: Path, arm: str, seed: int) -> Path:
@@ -130,44 +115,22 @@ def cell_path(work: Path, arm: str, seed: int) -> Path:
 
 def main() -> None:
     """Run the missing cells, then print the table and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/recipe"))
-    parser.add_argument("--arms", help="numbers of the rows to train, such as 0,1,5")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    work = args.work.absolute()
-    work.mkdir(parents=True, exist_ok=True)
-    os.environ["PPO_WORKBENCH_HOME"] = str(work)
-    if args.one:
-        arm, seed = args.one[0], int(args.one[1])
-        run_cell(arm, seed, cell_path(work, arm, seed))
-        return
+    numbers = str, "numbers of the rows to train, such as 0,1,5"
+    size = {"seeds": 5, "jobs": 2, "work": harness.WORK / "recipe", "arms": numbers}
+    args = harness.parser(__doc__, **size, json=Path).parse_args()
+    work = harness.home(args.work)
     arms = list(ARMS) if args.arms is None else [list(ARMS)[int(n)] for n in args.arms.split(",")]
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-
-    def start(cell: tuple[str, int]) -> None:
-        path = cell_path(work, *cell)
-        if path.exists():
-            return
-        command = [sys.executable, __file__, "--one", cell[0], str(cell[1]), "--work", str(work)]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        with path.with_suffix(".log").open("w") as log:
-            subprocess.run(command, stdout=log, stderr=log, env=os.environ | threads, check=True)
-        print(f"{cell[0]} {cell[1]}: done", flush=True)
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(start, [(arm, seed) for arm in arms for seed in seeds]))
+    paths = {(arm, seed): cell_path(work, arm, seed) for arm in ARMS for seed in seeds}
+    asked = {path: (*cell, path.stem) for cell, path in paths.items() if cell[0] in arms}
+    harness.kept(run_cell, asked, args.jobs)
     rows = []
     for arm in ARMS:
-        paths = [path for seed in seeds if (path := cell_path(work, arm, seed)).exists()]
-        if paths:
-            rows.append(row(arm, [json.loads(path.read_text()) for path in paths]))
+        there = [paths[arm, seed] for seed in seeds if paths[arm, seed].exists()]
+        if there:
+            rows.append(row(arm, [harness.read(path) for path in there]))
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    harness.write(args.json, rows)
 
 
 if __name__ == "__main__":

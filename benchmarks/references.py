@@ -8,23 +8,15 @@ stays closed.  `reference, fine grid` is the filter on twice as many values of t
 Finished seeds are kept in --work.
 """
 
-import argparse
-import json
-import os
-import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-
-import numpy as np  # noqa: E402
+import harness
 
 Row = dict[str, float]
 POLICIES = ("threshold", "ridge", "boosting", "reference", "reference, fine grid", "oracle")
 
 
-def run_seed(seed: int, changes: list[str], path: Path) -> None:
+def run_seed(seed: int, changes: list[str]) -> Row:
     """Score the reference policies on one market."""
     from ppo_workbench import compose
     from ppo_workbench.market.synthetic import generate
@@ -46,52 +38,32 @@ def run_seed(seed: int, changes: list[str], path: Path) -> None:
         *(reference_filter(experiment, nodes) for nodes in (NODES, 2 * NODES)),
         Policy("oracle", SERIES, series=exposure),
     ]
-    row = {
+    return {
         title: scorecard(run_on_split(experiment, policy, "validation")).sharpe_annual
         for title, policy in zip(POLICIES, found, strict=True)
         if policy is not None
     }
-    path.write_text(json.dumps(row), encoding="utf-8")
 
 
 def table(rows: dict[str, Row]) -> str:
     """Return seeds as a Markdown table, and the mean with its standard error over seeds."""
-    lines = [f"| seed | {' | '.join(POLICIES)} |", f"|---|{'---:|' * len(POLICIES)}"]
-    for seed, row in rows.items():
-        lines.append(f"| {seed} | {' | '.join(f'{row[name]:.2f}' for name in POLICIES)} |")
-    values = np.array([[row[name] for name in POLICIES] for row in rows.values()])
-    errors = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    means = zip(values.mean(axis=0), errors, strict=True)
-    lines.append(f"| mean | {' | '.join(f'{mean:.2f} ({error:.2f})' for mean, error in means)} |")
-    return "\n".join(lines)
+    lines = [[seed, *(f"{row[name]:.2f}" for name in POLICIES)] for seed, row in rows.items()]
+    means = [harness.shown(row[name] for row in rows.values()) for name in POLICIES]
+    return harness.table(("seed", *POLICIES), [*lines, ["mean", *means]], rule="---:")
 
 
 def main() -> None:
     """Run the missing seeds, then print the table and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--first-seed", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/references"))
-    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    named = "".join(each if each.isalnum() else "_" for each in "-".join(args.changes))
-    paths = {
-        seed: args.work / f"{named or 'default'}_{seed}.json"
-        for seed in range(args.first_seed, args.first_seed + args.seeds)
-    }
-    missing = {seed: path for seed, path in paths.items() if not path.exists()}
-    with ProcessPoolExecutor(args.jobs) as pool:
-        starts = [pool.submit(run_seed, seed, args.changes, at) for seed, at in missing.items()]
-        for start in starts:
-            start.result()
-    rows = {str(seed): json.loads(path.read_text()) for seed, path in paths.items()}
+    flags = {"first_seed": 500, "seeds": 10, "jobs": 1, "set": [], "json": Path}
+    args = harness.parser(__doc__, **flags, work=harness.WORK / "references").parse_args()
+    named = "".join(each if each.isalnum() else "_" for each in "-".join(args.set))
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    cells = {args.work / f"{named or 'default'}_{seed}.json": (seed, args.set) for seed in seeds}
+    found = harness.kept(run_seed, cells, args.jobs)
+    rows = {str(seed): row for seed, row in zip(seeds, found, strict=True)}
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    harness.write(args.json, rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,8 +11,6 @@ time of the page's main thread is comparable.  Every request is counted; there m
 beside the page.
 """
 
-import argparse
-import base64
 import fcntl
 import json
 import os
@@ -26,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import harness
 import numpy as np
 
 from ppo_workbench.cli.main import compose
@@ -91,19 +90,11 @@ def stand_in_document(traces: dict[str, Trace]) -> dict[str, Any]:
         for name, card in cards.items()
     }
     own = figures["masked"]
-    goals = (
-        ("sharpe_annual", 1.5, "above"),
-        ("max_drawdown_frac", 0.08, "below"),
-        ("win_rate_frac", 0.6, "above"),
-    )
+    sharpe, fall = ("sharpe_annual", 1.5, "above"), ("max_drawdown_frac", 0.08, "below")
+    goals = (sharpe, fall, ("win_rate_frac", 0.6, "above"))
     return {
-        "format_version": 1,
-        "name": "stand-in",
-        "created_utc": "2026-01-01T00:00:00Z",
-        "git_commit": None,
-        "preset": "full",
-        "protocol": "holdout",
-        "method": "worlds",
+        "format_version": 1, "name": "stand-in", "created_utc": "2026-01-01T00:00:00Z",
+        "git_commit": None, "preset": "full", "protocol": "holdout", "method": "worlds",
         "setup": {
             "timesteps": 2_000_000,
             "seeds": list(range(SEEDS)),
@@ -174,10 +165,8 @@ def _summary(values: np.ndarray[Any, Any]) -> dict[str, Any]:
 def _verdict(figure: dict[str, Any], goal: float, sense: str) -> dict[str, Any]:
     sign = 1 if sense == "above" else -1
     low, high = sorted(sign * (figure[key] - goal) for key in ("median_low", "median_high"))
-    if low > 0:
-        return {"verdict": "met", "years_to_decide": None}
-    if high < 0:
-        return {"verdict": "missed", "years_to_decide": None}
+    if low > 0 or high < 0:
+        return {"verdict": "met" if low > 0 else "missed", "years_to_decide": None}
     return {"verdict": "not decidable", "years_to_decide": 11.0}
 
 
@@ -216,7 +205,6 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         to_read, to_write = os.pipe(), os.pipe()  # ours to the browser, the browser's to us
-
         ends = to_read[0], to_write[1]
 
         def place() -> None:
@@ -239,10 +227,8 @@ class Browser:
         self._buffer, self._count, self.events = b"", 0, list[dict[str, Any]]()
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
-        self._session = None
-        self._session = self.call(
-            "Target.attachToTarget", targetId=page["targetId"], flatten=True
-        )["sessionId"]  # fmt: skip
+        attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+        self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime"):
             self.call(f"{domain}.enable")
 
@@ -260,20 +246,16 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self) -> Any:
         while b"\0" not in self._buffer:
             self._buffer += self._out.read(1 << 20)
         head, self._buffer = self._buffer.split(b"\0", 1)
-        found: dict[str, Any] = json.loads(head)
-        return found
+        return json.loads(head)
 
-    def size(self, width: int, height: int, *, dark: bool = False) -> None:
-        mobile = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=mobile,
-        )  # fmt: skip
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    def size(self, width: int, height: int) -> None:
+        shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **shape)
+        scheme = {"name": "prefers-color-scheme", "value": "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, path: Path) -> None:
@@ -301,10 +283,6 @@ class Browser:
     def complaints(self) -> list[str]:
         kinds = ("Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(e["params"])[:400] for e in self.events if e.get("method") in kinds]
-
-    def picture(self, path: Path) -> None:
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
 
 
 @contextmanager
@@ -352,12 +330,8 @@ def measure(page: Path, width: int, loads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--loads", type=int, default=5)
-    parser.add_argument("--sessions", type=int, default=2520)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    flags = {"loads": 5, "sessions": 2520, "folder": Path, "json": Path}
+    options = harness.parser(__doc__, **flags).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         traces, bars = test_traces(options.sessions)
@@ -372,8 +346,7 @@ def main() -> None:
             "widths": [measure(files.page, width, options.loads) for width in (1440, 390)],
         }
     print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(options.json, result)
 
 
 if __name__ == "__main__":

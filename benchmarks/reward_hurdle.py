@@ -16,18 +16,12 @@ over the hurdle, below .1 under it.
 Finished cells are kept in --work; --known takes those of an earlier JSON as they stand.
 """
 
-import argparse
 import itertools
-import json
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-
-import numpy as np  # noqa: E402
+import harness
+import numpy as np
 
 YEARS = {"day": 800, "four hours": 1_600, "hour": 1_600}
 FIRST_SEED = 510
@@ -123,24 +117,17 @@ def drift_bars(cell: Cell) -> Any:
 def run_cell(cell: Cell) -> dict[str, float]:
     """Train one cell; return the mean exposure and the sample's Sharpe ratio on validation."""
     from ppo_workbench import compose
-    from ppo_workbench.delivery.network import policy_weights
-    from ppo_workbench.learning.training import Hooks, Validation, train_model
-    from ppo_workbench.learning.vec_env import TradingVecEnv
     from ppo_workbench.market.horizons import derived
     from ppo_workbench.market.splits import time_splits
-    from ppo_workbench.scoring.backtest import NETWORK, Policy, backtest
+    from ppo_workbench.scoring.backtest import backtest
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare
 
     bars = drift_bars(cell)
     config = compose(
         [
-            *(
-                "risk=unconstrained",
-                "market.lot=0",
-                "market.minimum_order=0",
-                "env.allow_short=false",
-            ),
+            *("risk=unconstrained", "market.lot=0", "market.minimum_order=0"),
+            "env.allow_short=false",
             *("env.exposure_levels=[0.0,1.0]", "env.flat_last_bars=0", "env.no_open_last_bars=0"),
             *(f"reward.variance={cell.kappa}", "costs.half_spread_bps=0.0", f"seed={cell.seed}"),
             *(f"budget.timesteps={timesteps(cell)}", "budget.evaluations=1"),
@@ -152,15 +139,9 @@ def run_cell(cell: Cell) -> dict[str, float]:
     warmup = len(bars) // 10
     config = derived(config, bars)
     experiment = prepare(config, bars, time_splits(bars, config.splits, warmup))
-    config = experiment.config
-    hooks = Hooks(
-        evaluate=lambda weights: Validation(0.0, {}), clearly_better=lambda earlier, last: False
-    )
-    result = train_model(config, TradingVecEnv(experiment.batch()), 1, hooks)
-    policy = Policy("last", NETWORK, policy_weights(result.last_tensors, config.model.activation))
-    found = {}
+    policy, found = harness.last_policy(experiment), {}
     for name, split in experiment.splits.items():
-        trace = backtest(policy, bars, experiment.market, split, config)
+        trace = backtest(policy, bars, experiment.market, split, experiment.config)
         moves = np.diff(np.log(bars.close[split.start : split.stop]))
         found[f"{name}_exposure"] = scorecard(trace).exposure_mean_abs
         found[f"{name}_sharpe"] = float(
@@ -170,18 +151,9 @@ def run_cell(cell: Cell) -> dict[str, float]:
     return found
 
 
-def kept(cell: Cell, work: Path) -> dict[str, Any]:
-    """Run a cell, or read what it gave before."""
-    path = work / cell.file
-    if not path.exists():
-        path.write_text(json.dumps(run_cell(cell)))
-    return {**cell._asdict(), "pays": cell.pays, **json.loads(path.read_text())}
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Return lowest and highest exposure on validation by bar length, Sharpe ratio and k."""
-    lines = ["| bar | Sharpe | k | holding | exposure, lowest and highest | cells | as asked |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = []
     for length, (sharpe, kappa) in itertools.product(LENGTHS, CHOICES):
         key = (length, sharpe, kappa)
         found = [row for row in rows if (row["length"], row["sharpe"], row["kappa"]) == key]
@@ -190,36 +162,35 @@ def table(rows: list[dict[str, Any]]) -> str:
             right = sum(row["validation_exposure"] > HIGH for row in found)
             if sharpe <= kappa:
                 right = sum(row["validation_exposure"] < LOW for row in found)
-            lines.append(
-                f"| {length} | {sharpe:g} | {kappa:g} | {'pays' if sharpe > kappa else 'costs'} "
-                f"| {min(seen):.2f}, {max(seen):.2f} | {len(found)} | {right} of {len(found)} |"
-            )
-    return "\n".join(lines)
+            told = f"{sharpe:g}", f"{kappa:g}", "pays" if sharpe > kappa else "costs"
+            exposures = f"{min(seen):.2f}, {max(seen):.2f}"
+            lines.append((length, *told, exposures, f"{len(found)}", f"{right} of {len(found)}"))
+    exposure = "exposure, lowest and highest"
+    return harness.table(("bar", "Sharpe", "k", "holding", exposure, "cells", "as asked"), lines)
 
 
 def main() -> None:
     """Run the missing cells, the middle volatility first, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/reward_hurdle"))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--known", type=Path, help="a JSON whose cells are not run again")
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    for row in json.loads(options.known.read_text()) if options.known else ():
+    known = Path, "a JSON whose cells are not run again"
+    work = harness.WORK / "reward_hurdle"
+    options = harness.parser(__doc__, jobs=2, work=work, json=Path, known=known).parse_args()
+    for row in harness.read(options.known) if options.known else ():
         found = {key: row.pop(key) for key in list(row) if key.endswith(("_exposure", "_sharpe"))}
         row.pop("pays")
-        (options.work / Cell(**row).file).write_text(json.dumps(found))
+        harness.write(options.work / Cell(**row).file, found)
     cells = [
         Cell(length, volatility, sharpe, kappa, FIRST_SEED + seed)
         for volatility, seed, length in itertools.product(VOLATILITIES, range(SEEDS), LENGTHS)
         for sharpe, kappa in CHOICES
     ]
-    with ProcessPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(kept, cells, itertools.repeat(options.work)))
+    calls = {options.work / cell.file: (cell,) for cell in cells}
+    results = harness.kept(run_cell, calls, options.jobs)
+    rows = [
+        {**cell._asdict(), "pays": cell.pays, **found}
+        for cell, found in zip(cells, results, strict=True)
+    ]
     print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    harness.write(options.json, rows)
 
 
 if __name__ == "__main__":

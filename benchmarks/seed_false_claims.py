@@ -7,11 +7,10 @@ of the variance), and its true annual Sharpe ratio differs from seed to seed by 
 have one law, so every difference that is claimed is false: 5 % is the level.
 """
 
-import argparse
-import json
 from math import sqrt
 from pathlib import Path
 
+import harness
 import numpy as np
 
 from ppo_workbench.config.arrays import Floats
@@ -43,20 +42,16 @@ def share_of_claims(seeds: int, own: float, comparisons: int, resamples: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparisons", type=int, default=1000)
-    parser.add_argument("--resamples", type=int, default=500)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    size = {"comparisons": 1000, "resamples": 500}
+    arguments = harness.parser(__doc__, **size, json=Path).parse_args()
     results = {}
     for own in (0.4, 0.0):
         for seeds in (3, 5, 10):
             share = share_of_claims(seeds, own, arguments.comparisons, arguments.resamples)
             results[f"own {own}, {seeds} seeds"] = share
             print(f"own {own}, {seeds:2} seeds: {share:.3f}", flush=True)
-    if arguments.json:
-        setup = {"comparisons": arguments.comparisons, "resamples": arguments.resamples}
-        arguments.json.write_text(json.dumps({"setup": setup} | results, indent=2) + "\n")
+    setup = {name: getattr(arguments, name) for name in size}
+    harness.write(arguments.json, {"setup": setup, **results}, indent=2)
 
 
 if __name__ == "__main__":

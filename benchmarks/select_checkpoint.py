@@ -12,19 +12,14 @@ for the truth.  Regret of a rule: the true ratio of what it keeps below that of 
 no reported figure has them.  Finished trainings are kept in --work.
 """
 
-import argparse
+import io
 import itertools
-import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-
-import numpy as np  # noqa: E402
+import harness
+import numpy as np
 
 FIRST_SEED = 520
 EDGES = (0.0, 0.05, 0.06, 0.07)
@@ -34,8 +29,8 @@ SPLITS = (1_008, 504, 1_512)  # sessions of train, validation and what stands fo
 Values = Any
 
 
-def run_cell(edge: float, seed: int, timesteps: int, path: Path) -> None:
-    """Train once; write validation returns and the long Sharpe ratio of every evaluation."""
+def run_cell(edge: float, seed: int, timesteps: int) -> bytes:
+    """Train once; return validation returns and the long Sharpe ratio of every evaluation."""
     from ppo_workbench import compose
     from ppo_workbench.learning.training import Hooks, Validation, train_model
     from ppo_workbench.learning.vec_env import TradingVecEnv
@@ -47,21 +42,16 @@ def run_cell(edge: float, seed: int, timesteps: int, path: Path) -> None:
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare_with_test
 
+    names = ("train", "validation", "test")
     shares = [length / sum(SPLITS) for length in SPLITS]
+    nothing = ["data.synthetic.trend_drift=0.0", "data.synthetic.jump_shift=0.0"]
     config = compose(
         [
             *(f"data.synthetic.sessions={sum(SPLITS)}", f"data.synthetic.seed={seed}"),
             *(f"data.synthetic.edge={edge}", f"seed={seed}", f"budget.timesteps={timesteps}"),
             *(f"budget.evaluations={EVALUATIONS}", "checkpoint.every_seconds=null"),
-            *(
-                f"splits.{name}_frac={share!r}"
-                for name, share in zip(("train", "validation", "test"), shares, strict=True)
-            ),
-            *(
-                ["data.synthetic.trend_drift=0.0", "data.synthetic.jump_shift=0.0"]
-                if not edge
-                else []
-            ),
+            *(f"splits.{name}_frac={share!r}" for name, share in zip(names, shares, strict=True)),
+            *([] if edge else nothing),
         ]
     )
     bars = load_bars(config.data)
@@ -81,15 +71,13 @@ def run_cell(edge: float, seed: int, timesteps: int, path: Path) -> None:
         return validated(trace, scorecard(trace))
 
     train_model(config, TradingVecEnv(experiment.batch()), 1, Hooks(evaluate, clearly_better))
-    with path.open("wb") as file:
-        np.savez(file, excess=np.array(excess), truth=np.array(truth))
+    file = io.BytesIO()
+    np.savez(file, excess=np.array(excess), truth=np.array(truth))
+    return file.getvalue()
 
 
-def kept(cell: tuple[float, int, int], work: Path) -> tuple[Values, Values]:
-    """Run a cell, or read what it gave before: validation excess (E, T), true ratio (E,)."""
-    path = work / f"{'_'.join(map(str, cell))}.npz"
-    if not path.exists():
-        run_cell(*cell, path)
+def load(path: Path) -> tuple[Values, Values]:
+    """Return what a training gave: validation excess (E, T), true ratio (E,)."""
     with np.load(path) as found:
         return found["excess"], found["truth"]
 
@@ -160,10 +148,10 @@ def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
         chosen = [rule(ratios, parts) for ratios, parts in measures]
         true = truth[np.arange(len(cells)), chosen]
         shown = np.array([ratios[k] for (ratios, _), k in zip(measures, chosen, strict=True)])
-        regret = truth[:, fixed] - true
+        regret, error = harness.spread(truth[:, fixed] - true)
         rows[name] = {
-            "regret": float(regret.mean()),
-            "standard_error": float(regret.std(ddof=1) / np.sqrt(len(cells))),
+            "regret": regret,
+            "standard_error": error,
             "truth": [round(float(x), 6) for x in true],
             "shown_above_truth": float((shown - true).mean()),
             "evaluation": float(np.mean(chosen)) + 1,
@@ -180,10 +168,7 @@ def judged(cells: list[tuple[Values, Values]]) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Return regrets by rule and strength, and what each rule gains on the present one, paired."""
     heads = [f"{row['truth_of_best_fixed']:.2f}" for row in found.values()]
-    lines = [
-        f"| rule, by true ratio | {' | '.join(heads)} | against the present one |",
-        "|---" * (len(heads) + 2) + "|",
-    ]
+    lines = []
     true = {
         name: np.concatenate([row["rules"][name]["truth"] for row in found.values()])
         for name in RULES
@@ -191,31 +176,24 @@ def table(found: dict[str, Any]) -> str:
     for name in RULES:
         rows = [row["rules"][name] for row in found.values()]
         cells = [f"{row['regret']:+.2f} ({row['standard_error']:.2f})" for row in rows]
-        gain = true[name] - true[PRESENT]
-        error = gain.std(ddof=1) / np.sqrt(len(gain))
-        last = "" if name == PRESENT else f"{gain.mean():+.2f} ({error:.2f})"
-        lines.append(f"| {name} | {' | '.join(cells)} | {last} |")
-    return "\n".join(lines)
+        last = "" if name == PRESENT else harness.paired(true[name], true[PRESENT])
+        lines.append((name, *cells, last))
+    return harness.table(("rule, by true ratio", *heads, "against the present one"), lines)
 
 
 def main() -> None:
     """Run the missing trainings, then judge the rules."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    size = {"seeds": 12, "first_seed": FIRST_SEED, "timesteps": TIMESTEPS, "jobs": 2}
+    work = harness.WORK / "select_checkpoint"
+    parser = harness.parser(__doc__, **size, work=work, json=Path)
     parser.add_argument("--edges", type=float, nargs="+", default=EDGES)
-    parser.add_argument("--timesteps", type=int, default=TIMESTEPS)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/select_checkpoint"))
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
     cells = [
         (edge, options.first_seed + k, options.timesteps)
         for k, edge in itertools.product(range(options.seeds), options.edges)
     ]
-    with ProcessPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(kept, cells, itertools.repeat(options.work)))
+    calls = {options.work / f"{'_'.join(map(str, cell))}.npz": cell for cell in cells}
+    results = harness.kept(run_cell, calls, options.jobs, load)
     found = {
         f"{edge:g}": judged([r for cell, r in zip(cells, results, strict=True) if cell[0] == edge])
         for edge in options.edges
@@ -224,8 +202,7 @@ def main() -> None:
     for edge, row in found.items():
         count = row["effective_evaluations"]
         print(f"edge {edge}: {count:.1f} effective evaluations of {EVALUATIONS}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    harness.write(options.json, found)
 
 
 if __name__ == "__main__":

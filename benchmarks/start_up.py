@@ -9,19 +9,19 @@ a machine that has other work.  The parts are those of one more run in which the
 start are timed; what mlflow's import takes in its own thread is not part of them.
 """
 
-import argparse
 import json
 import os
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import harness
 
 COMMAND = ["model=maskable_ppo", "budget.minutes=30"]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -34,45 +34,34 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def environment(source: Path | None, home: str, cache: str | None = None) -> dict[str, str]:
-    """Return the environment of a run: one thread, its own home, perhaps other sources."""
-    changed = {"PPO_WORKBENCH_HOME": home, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    changed |= {"PYTHONPATH": str(source.resolve())} if source else {}
-    changed |= {"PPO_WORKBENCH_CACHE": cache} if cache else {}
-    return os.environ | changed
-
-
-def start(command: list[str], env: dict[str, str]) -> tuple[float, float, list[str]]:
+def start(
+    arguments: list[str], source: Path | None, cache: str | None = None
+) -> tuple[float, float, list[str]]:
     """Run until training begins; return wall and CPU seconds and the lines until then."""
-    began, lines = time.monotonic(), []
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("training:"):
-                break
-        else:
-            raise SystemExit(f"did not train: exit code {process.wait()}")
-        wall, cpu = time.monotonic() - began, cpu_seconds(process.pid)
-        process.send_signal(signal.SIGKILL)
+    changes = harness.ONE_THREAD | ({"PYTHONPATH": str(source.resolve())} if source else {})
+    changes |= {"PPO_WORKBENCH_CACHE": cache} if cache else {}
+    command = [sys.executable, "-u", *arguments]
+    with tempfile.TemporaryDirectory() as home:
+        env, began = os.environ | changes | {"PPO_WORKBENCH_HOME": home}, time.monotonic()
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+            lines = harness.said(process, "\ntraining:")
+            if not lines or not lines[-1].startswith("training:"):
+                raise SystemExit(f"did not train: exit code {process.wait()}")
+            wall, cpu = time.monotonic() - began, cpu_seconds(process.pid)
+            process.kill()
     return wall, cpu, lines
 
 
 def run(source: Path | None, cache: str | None = None) -> tuple[float, float, list[str]]:
     """Start the command as a user does."""
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-u", "-m", "ppo_workbench", *COMMAND]
-        return start(command, environment(source, home, cache))
+    return start(["-m", "ppo_workbench", *COMMAND], source, cache)
 
 
-def parts(source: Path | None) -> dict[str, float]:
+def parts(source: Path | None) -> Any:
     """Start the command with its steps timed; return seconds of wall time by step."""
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-u", __file__, "--timed"]
-        _, _, lines = start(command, environment(source, home))
+    _, _, lines = start([__file__, "--timed"], source)
     text = next(line for line in lines if line.startswith(PARTS))
-    found: dict[str, float] = json.loads(text.removeprefix(PARTS))
-    return found
+    return json.loads(text.removeprefix(PARTS))
 
 
 def timed() -> None:
@@ -132,21 +121,17 @@ def timed() -> None:
 
 def compare(sources: dict[str, Path | None], repeats: int) -> dict[str, dict[str, float]]:
     """Alternate the checkouts; return medians of wall and CPU seconds."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sources}
+
+    def once(source: Path | None) -> dict[str, float]:
+        wall, cpu, _ = run(source)
+        print(f"training after {wall:.2f} s, {cpu:.2f} s of CPU", flush=True)
+        return {"wall_seconds": wall, "cpu_seconds": cpu}
+
     for source in sources.values():
         run(source)  # fills the cache
-    for _ in range(repeats):
-        for name, source in sources.items():
-            wall, cpu, _ = run(source)
-            times[name].append((wall, cpu))
-            print(f"{name}: training after {wall:.2f} s, {cpu:.2f} s of CPU", flush=True)
-    return {
-        name: {
-            "wall_seconds": statistics.median(wall for wall, _ in rows),
-            "cpu_seconds": statistics.median(cpu for _, cpu in rows),
-        }
-        for name, rows in times.items()
-    }
+    sides = {name: partial(once, source) for name, source in sources.items()}
+    found = harness.alternated(sides, repeats)
+    return {name: harness.medians(rows) for name, rows in found.items()}
 
 
 def first_compile() -> dict[str, Any]:
@@ -159,13 +144,9 @@ def first_compile() -> dict[str, Any]:
 
 def main() -> None:
     """Print medians, parts and the first compile."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--against", type=Path, help="src folder of another checkout")
-    parser.add_argument("--no-compile", action="store_true", help="leave out the first compile")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    against, less = (Path, "src folder of another checkout"), (False, "leave out the first compile")
+    flags = {"repeats": 5, "against": against, "no_compile": less, "json": Path}
+    args = harness.parser(__doc__, **flags, timed=(False, harness.HIDDEN)).parse_args()
     if args.timed:
         timed()
     sources: dict[str, Path | None] = {"warm": None}
@@ -174,8 +155,7 @@ def main() -> None:
     if not args.no_compile:
         document["first_compile"] = first_compile()
     print(json.dumps(document, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    harness.write(args.json, document)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ Takes about ten seconds.  The target column holds minimum, median and maximum ov
 504 sessions of the pilot that fixed the model; the reached column those of this run.
 """
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
+import harness
 import numpy as np
 import numpy.typing as npt
 
@@ -160,11 +159,7 @@ def _row(name: str, reached: tuple[float, float, float], target: str = "") -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--sessions", type=int, default=504)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = harness.parser(__doc__, seeds=30, sessions=504, json=Path).parse_args()
     facts, sharpes = [], []
     for seed in range(options.seeds):
         market = generate(SyntheticConfig(sessions=options.sessions, seed=seed))
@@ -178,11 +173,10 @@ def main() -> None:
     print("\nannual Sharpe ratio")
     for name in sharpes[0]:
         values = [row[name] for row in sharpes]
-        error = np.std(values, ddof=1) / np.sqrt(len(values))
-        print(_row(name, _spread(values), f"mean {np.mean(values):+.2f} +- {error:.2f}"))
-    if options.json:
-        result = {"sessions": options.sessions, "facts": facts, "sharpe_annual": sharpes}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        mean, error = harness.spread(values)
+        print(_row(name, _spread(values), f"mean {mean:+.2f} +- {error:.2f}"))
+    result = {"sessions": options.sessions, "facts": facts, "sharpe_annual": sharpes}
+    harness.write(options.json, result)
 
 
 if __name__ == "__main__":

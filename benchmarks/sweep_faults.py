@@ -6,10 +6,7 @@ Prints one line a case; any line that does not hold ends the program with code 1
 PostgreSQL give the address of an empty database; without it the case is skipped.
 """
 
-import argparse
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,34 +14,22 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import harness
 import psutil
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-
-from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 X, N_TRIALS, KILLED_TRIALS = "x=interval(0,1)", 16, 40
 
 
 def start(home: Path, *overrides: str) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     fixed = ["hydra.launcher.preload=[]", "mode=session", f"hydra.sweeper.n_trials={N_TRIALS}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.sweeps.toy", "--multirun", X, *fixed, *overrides],
-        env={**os.environ, "PYTHONPATH": path, "PPO_WORKBENCH_HOME": str(home)},
-        cwd=home,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    arguments, toy = ("--multirun", X, *fixed, *overrides), "tests.sweeps.toy"
+    return harness.piped(home, *arguments, module=toy, stderr=subprocess.STDOUT)
 
 
 def verdict(
     case: str, home: Path, name: str, uri: str | None, began: float, wanted: int = N_TRIALS
 ) -> bool:
-    trials = load_study(open_storage(uri, home, name), name).trials
+    trials = harness.trials(home, name, uri)
     states = Counter(trial.state.name for trial in trials)
     finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
     distinct = len({trial.params["x"] for trial in finished})
@@ -67,12 +52,11 @@ def kills(home: Path, count: int, seed: int) -> bool:
         sweep.stdout.readline()
         time.sleep(rng.uniform(0.0, 4.0))
         family = psutil.Process(sweep.pid).children(recursive=True) if sweep.poll() is None else []
-        sweep.send_signal(signal.SIGKILL)
+        sweep.kill()
         sweep.communicate()
         _, alive = psutil.wait_procs(family, timeout=30)
         orphans += len(alive)
-        trials = load_study(open_storage(None, home, "killed"), "killed").trials
-        hits += any(trial.state.name == "RUNNING" for trial in trials)
+        hits += any(trial.state.name == "RUNNING" for trial in harness.trials(home, "killed"))
     start(home, *arguments).communicate(timeout=600)
     print(
         f"{'holds' if not orphans else 'FAILS'}  {count} kills, {hits} while trials ran: "
@@ -99,11 +83,8 @@ def together(home: Path, case: str, uri: str | None, count: int = 4) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--storage", help="postgresql://... of an empty database")
-    options = parser.parse_args()
+    storage = str, "postgresql://... of an empty database"
+    options = harness.parser(__doc__, kills=10, seed=0, storage=storage).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         results = [

@@ -20,7 +20,6 @@ is the share of the time, from the first start to the last trial's start, in whi
 two trials ran.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -28,33 +27,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
+import harness
 import psutil
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-
-from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 PAUSES = 0.3  # seconds that a trial of sweep_task.py sleeps
 BARS = {"journal": 0.250, "sqlite": 0.500}
+TASK: dict[str, Any] = {"module": "benchmarks.sweep_task", "stderr": subprocess.DEVNULL}
 ONE = ["hydra.launcher.n_jobs=1", "sweep=smoke", "hydra.sweeper.pruner.name=none"]
-
-
-def program(module: str, home: Path, *arguments: str) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "PYTHONPATH": path, "PPO_WORKBENCH_HOME": str(home)},
-        cwd=home,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def ours(home: Path, uri: str | None, trials: int, *overrides: str) -> dict[str, float]:
@@ -62,7 +46,7 @@ def ours(home: Path, uri: str | None, trials: int, *overrides: str) -> dict[str,
     arguments = [*ONE, f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.study_name=o", *overrides]
     if uri is not None:
         arguments.append(f"hydra.sweeper.storage='{uri}'")
-    sweep = program("benchmarks.sweep_task", home, "--multirun", *arguments)
+    sweep = harness.piped(home, "--multirun", *arguments, **TASK)
     parent, spent = psutil.Process(sweep.pid), list[float]()
     assert sweep.stdout is not None
     for line in sweep.stdout:
@@ -70,7 +54,7 @@ def ours(home: Path, uri: str | None, trials: int, *overrides: str) -> dict[str,
             spent.append(sum(parent.cpu_times()[:2]))
     ended = time.time()
     assert sweep.wait() == 0
-    found = load_study(open_storage(uri, home, "o"), "o").trials
+    found = harness.trials(home, "o", uri)
     starts = [one.datetime_start.timestamp() for one in found if one.datetime_start]
     ends = [one.datetime_complete.timestamp() for one in found if one.datetime_complete]
     facts = [one.user_attrs for one in found]
@@ -97,31 +81,29 @@ def stock(home: Path, trials: int) -> dict[str, float]:
     points = ",".join(f"{1e-4 * (k + 1):.4f}" for k in range(trials))
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
     arguments = ["stock", "--multirun", *launcher, f"model.learning_rate={points}"]
-    sweep = program("benchmarks.sweep_task", home, *arguments)
+    sweep = harness.piped(home, *arguments, **TASK)
     sweep.communicate()
     assert sweep.returncode == 0
-    rows = [json.loads(line) for line in (home / "stock.jsonl").read_text().splitlines()]
+    rows = list(map(json.loads, (home / "stock.jsonl").read_text().splitlines()))
     (first, cpu_first), (last, cpu_last) = rows[0], rows[-1]
     per = trials - 1
     return {"wall": (last - first - per * PAUSES) / per, "cpu": (cpu_last - cpu_first) / per}
 
 
 def overhead(trials: int, rounds: int) -> dict[str, Any]:
-    seen: dict[str, list[dict[str, float]]] = {}
-    for _ in range(rounds):
-        for case in ("journal", "sqlite", "journal, no MLflow", "stock"):
-            with tempfile.TemporaryDirectory() as folder:
-                home = Path(folder)
-                if case == "stock":
-                    figures = stock(home, trials)
-                else:
-                    uri = f"sqlite:///{home}/s.db" if case == "sqlite" else None
-                    quiet = ["tracking=none"] if "no MLflow" in case else []
-                    figures = ours(home, uri, trials, *quiet)
-            seen.setdefault(case, []).append(figures)
+    def once(case: str) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            if case == "stock":
+                return stock(home, trials)
+            uri = f"sqlite:///{home}/s.db" if case == "sqlite" else None
+            return ours(home, uri, trials, *["tracking=none"] * ("no MLflow" in case))
+
+    cases = ("journal", "sqlite", "journal, no MLflow", "stock")
     result: dict[str, Any] = {}
-    for case, rows in seen.items():
-        middle = {key: round(median(row[key] for row in rows), 4) for key in rows[0]}
+    sides = {case: partial(once, case) for case in cases}
+    for case, rows in harness.alternated(sides, rounds).items():
+        middle = harness.medians(rows, 4)
         walls = [round(row["wall"], 4) for row in rows]
         result[case] = {**middle, "wall_of_each_round": walls}
         bar = BARS.get(case)
@@ -144,15 +126,14 @@ def cores(home: Path) -> dict[str, Any]:
     for jobs in (1, 2):
         began = time.monotonic()
         grid = ["mode=doze", "x=range(0.5,4.5,0.25)", "hydra.sweeper.sampler.name=grid"]
-        settings = ["n_trials=16", f"study_name=cores_{jobs}"]
-        fixed = [f"hydra.sweeper.{text}" for text in settings]
+        fixed = ["hydra.sweeper.n_trials=16", f"hydra.sweeper.study_name=cores_{jobs}"]
         fixed += [f"hydra.launcher.n_jobs={jobs}", "hydra.launcher.preload=[]"]
-        sweep = program("tests.sweeps.toy", home, "--multirun", *fixed, *grid)
+        toy = TASK | {"module": "tests.sweeps.toy"}
+        sweep = harness.piped(home, "--multirun", *fixed, *grid, **toy)
         sweep.communicate()
         assert sweep.returncode == 0
         times.append(time.monotonic() - began)
-        name = f"cores_{jobs}"
-        found = load_study(open_storage(None, home, name), name).trials
+        found = harness.trials(home, f"cores_{jobs}")
         first = min(one.datetime_start for one in found if one.datetime_start)
         last = max(one.datetime_complete for one in found if one.datetime_complete)
         spans.append((last - first).total_seconds())
@@ -180,11 +161,7 @@ def _idle(trials: list[Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = harness.parser(__doc__, trials=16, rounds=3, json=Path).parse_args()
     load = os.getloadavg()[0]
     print(f"load {load:.1f} on {len(os.sched_getaffinity(0))} cores")
     with tempfile.TemporaryDirectory() as folder:
@@ -195,8 +172,7 @@ def main() -> None:
             "overhead_seconds_a_trial": overhead(options.trials, options.rounds),
             "cores": cores(Path(folder)),
         }
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(options.json, result)
     costs = result["overhead_seconds_a_trial"]
     missed = [case for case, bar in BARS.items() if costs[case]["wall"] > bar]
     sys.exit(bool(missed) or result["cores"]["ratio"] < 1.8)

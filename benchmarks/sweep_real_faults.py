@@ -16,7 +16,6 @@ Each case prints one line: what holds, what does not; any that fails ends it wit
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -31,16 +30,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import harness
 import psutil
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
-from ppo_workbench.records.storage import open_storage  # noqa: E402
-from ppo_workbench.records.studies.session import load_study  # noqa: E402
 
 TINY = ["sweep=smoke", "budget.timesteps=2048", "hydra.sweeper.study_name=real"]
 DONE = ("COMPLETE", "PRUNED")
@@ -65,16 +60,8 @@ class Case:
             arguments.append(f"hydra.sweeper.storage='{self.storage}'")
         if self.tracking is not None:
             arguments.append(f"tracking.uri={self.tracking}")
-        path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-        return subprocess.Popen(
-            [sys.executable, "-m", "ppo_workbench", "--multirun", *arguments],
-            env={**os.environ, "PYTHONPATH": path, "PPO_WORKBENCH_HOME": str(self.home)},
-            cwd=self.home,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        apart: dict[str, Any] = {"stderr": subprocess.STDOUT, "start_new_session": True}
+        return harness.piped(self.home, "--multirun", *arguments, **apart)
 
     def finish(self, *overrides: str) -> tuple[int, str]:
         sweep = self.start(*overrides)
@@ -82,7 +69,7 @@ class Case:
         return sweep.returncode, output
 
     def trials(self) -> list[Any]:
-        return load_study(open_storage(self.storage, self.home, "real"), "real").trials
+        return harness.trials(self.home, "real", self.storage)
 
     def problems(self) -> list[str]:
         """List what is wrong with the study, its folders and its runs."""
@@ -150,21 +137,11 @@ def jobs_of(sweep: "subprocess.Popen[str]") -> list[psutil.Process]:
     return [one for one in family_of(sweep) if os.getpgid(one.pid) == one.pid]
 
 
-def say_until(sweep: "subprocess.Popen[str]", words: str) -> str:
-    assert sweep.stdout is not None
-    told = ""
-    for line in sweep.stdout:
-        told += line
-        if words in line:
-            break
-    return told
-
-
 def kills(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     rng, orphans, hits, ended_before = random.Random(options.seed), 0, 0, 0
     for position in range(options.kills):
         sweep = case.start()
-        say_until(sweep, "study real:")
+        harness.said(sweep, "study real:")
         time.sleep(rng.uniform(0.0, 8.0))
         family = family_of(sweep)
         ended_before += sweep.poll() is not None
@@ -182,17 +159,13 @@ def kills(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str,
     found += [f"{orphans} orphan processes"] * bool(orphans)
     found += [f"the last start ended with code {code}: {output[-500:]}"] * bool(code)
     states = Counter(trial.state.name for trial in case.trials())
-    return found, {
-        "kills": options.kills,
-        "while_trials_ran": hits,
-        "after_the_end": ended_before,
-        "states": states,
-    }
+    told = {"kills": options.kills, "while_trials_ran": hits, "after_the_end": ended_before}
+    return found, {**told, "states": states}
 
 
 def worker(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     sweep = case.start()
-    say_until(sweep, "trial 0 ")
+    harness.said(sweep, "trial 0 ")
     wait_until(lambda: bool(jobs_of(sweep)))
     time.sleep(1.0)
     jobs_of(sweep)[0].kill()
@@ -222,14 +195,14 @@ def ray(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, A
     """Two Ray workers: one is killed, then the sweep, then the same command ends it."""
     launcher = ["hydra/launcher=ray_pool", "hydra.launcher.n_jobs=2"]
     sweep = case.start(*launcher)
-    say_until(sweep, "trial 0 ")
+    harness.said(sweep, "trial 0 ")
 
     def workers() -> list[psutil.Process]:
         return [p for p in family_of(sweep) if "".join(p.cmdline()[:1]).startswith("ray::_work")]
 
     wait_until(lambda: bool(workers()))
     workers()[0].kill()
-    say_until(sweep, "was killed")
+    harness.said(sweep, "was killed")
     family = family_of(sweep)
     sweep.kill()
     sweep.communicate()
@@ -258,7 +231,7 @@ def server(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str
     first = _mlflow_server(case.home, port)
     try:
         sweep = case.start()
-        told = say_until(sweep, "trial 0 ")
+        told = "".join(harness.said(sweep, "trial 0 "))
     finally:
         _end(first)
     began = time.monotonic()
@@ -282,7 +255,7 @@ def disk(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, 
     """Run inside the namespace that `main` has made: fill a small file system on the way."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(case.home)], check=True)
     sweep = case.start()
-    told = say_until(sweep, "trial 0 ")
+    told = "".join(harness.said(sweep, "trial 0 "))
     ballast = case.home / "ballast"
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
@@ -307,17 +280,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _mlflow_server(home: Path, port: int) -> "subprocess.Popen[bytes]":
+def _mlflow_server(home: Path, port: int) -> "subprocess.Popen[str]":
     store = f"sqlite:///{home}/server.db"
     arguments = ["--backend-store-uri", store, "--artifacts-destination", str(home / "artifacts")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", f"--port={port}", "--workers=1", *arguments],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    arguments += [f"--port={port}", "--workers=1"]
+    apart: dict[str, Any] = {"module": "mlflow", "cwd": home, "start_new_session": True}
+    apart |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    changes = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = harness.start(home, "server", *arguments, changes=changes, **apart)
 
     def up() -> bool:
         with socket.socket() as probe:
@@ -327,7 +297,7 @@ def _mlflow_server(home: Path, port: int) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[str]") -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -349,7 +319,7 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     function, n_trials = CASES[name]
     home = Path(tempfile.mkdtemp(prefix=f"sweep_{name}_"))
     storage = {"sqlite": f"sqlite:///{home}/s.db", "postgresql": options.postgresql}.get(name)
-    if name == "ray" and importlib.util.find_spec("ray") is None:
+    if name == "ray" and find_spec("ray") is None:
         return {"skipped": "ray is not installed"}
     if name == "postgresql" and storage is None:
         return {"skipped": "no --postgresql address given"}
@@ -363,7 +333,7 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"problems": problems, **facts, "wall_seconds": round(time.monotonic() - began)}
 
 
-def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_apart(name: str, options: argparse.Namespace) -> Any:
     """Run a case in a user namespace, where a file system may be mounted."""
     if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
         return {"skipped": "this machine allows no user namespace that mounts"}
@@ -371,19 +341,16 @@ def run_apart(name: str, options: argparse.Namespace) -> dict[str, Any]:
         arguments = ["--cases", name, "--inside", "--json", file.name]
         inside = [sys.executable, str(Path(__file__).absolute()), *arguments]
         subprocess.run(["unshare", "-Urm", *inside], stdout=subprocess.DEVNULL)
-        result: dict[str, Any] = json.loads(Path(file.name).read_text())[name]
-        return result
+        return harness.read(Path(file.name))[name]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--postgresql", help="address of an empty database")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    flags = {"cases": ",".join(CASES), "kills": 10, "seed": 0, "json": Path}
+    hidden = {
+        "postgresql": (str, "address of an empty database"),
+        "inside": (False, harness.HIDDEN),
+    }
+    options = harness.parser(__doc__, **flags, **hidden).parse_args()
     kept = options.json is not None and options.json.is_file() and options.json.stat().st_size
     results = json.loads(options.json.read_text()) if kept else {}
     for name in options.cases.split(","):
@@ -392,8 +359,7 @@ def main() -> None:
         verdict = "skipped" if "skipped" in results[name] else "holds"
         verdict = "FAILS" if results[name].get("problems") else verdict
         print(f"{verdict}  {name}: {json.dumps(results[name])}", flush=True)
-        if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
+        harness.write(options.json, results)
     sys.exit(any(one.get("problems") for one in results.values()))
 
 

@@ -10,17 +10,14 @@ learners are equal in what they learn, so the native one stands for both.  Finis
 kept in --work and not repeated.
 """
 
-import argparse
-import json
-import os
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import harness
 from time_to_target import evaluations, reached
 
 from ppo_workbench.learning.budget import early_evaluations
@@ -37,16 +34,14 @@ SPACINGS = (16_384, 32_768, 65_536, 131_072)
 Rows = list[tuple[int, float, dict[str, float]]]
 
 
-def train(setting: str, seed: int, path: Path) -> None:
-    """Train one setting on one market and write its looks."""
+def train(setting: str, seed: int) -> list[tuple[int, dict[str, float]]]:
+    """Train one setting on one market and return its looks."""
+    seeds = f"seed={seed}", f"data.synthetic.seed={seed}", "model.learning_rate_schedule=constant"
+    looks = f"budget.evaluations={-(-TIMESTEPS // LOOK_EVERY)}"
+    command = [*seeds, f"budget.timesteps={TIMESTEPS}", looks, *SETTINGS[setting]]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ppo_workbench", f"seed={seed}"]
-        command += [f"data.synthetic.seed={seed}", "model.learning_rate_schedule=constant"]
-        command += [f"budget.timesteps={TIMESTEPS}"]
-        command += [f"budget.evaluations={-(-TIMESTEPS // LOOK_EVERY)}", *SETTINGS[setting]]
-        environment = os.environ | {"PPO_WORKBENCH_HOME": folder, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-        path.write_text(json.dumps([(step, row) for step, _, row in evaluations(Path(folder))]))
+        assert harness.start(folder, *command, stdout=subprocess.DEVNULL).wait() == 0
+        return [(step, row) for step, _, row in evaluations(Path(folder))]
 
 
 def seen(rows: Rows, spacing: int | None) -> Rows:
@@ -63,23 +58,16 @@ def timesteps_to_target(rows: Rows, spacing: int | None) -> int | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/.work/target_timesteps"))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = harness.WORK / "target_timesteps"
+    flags = {"seeds": 5, "first_seed": 100, "work": work, "json": Path}
+    arguments = harness.parser(__doc__, **flags).parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     result: list[dict[str, Any]] = []
     for setting in SETTINGS:
-        looks: list[Rows] = []
-        for seed in seeds:
-            name = re.sub(r"\W+", "_", setting)
-            path = arguments.work / f"{name}_{seed}.json"
-            if not path.exists():
-                train(setting, seed, path)
-            looks.append([(step, 0.0, row) for step, row in json.loads(path.read_text())])
+        name = re.sub(r"\W+", "_", setting)
+        cells = {arguments.work / f"{name}_{seed}.json": (setting, seed) for seed in seeds}
+        kept = harness.kept(train, cells, 1)
+        looks: list[Rows] = [[(step, 0.0, row) for step, row in found] for found in kept]
         line: dict[str, Any] = {"setting": setting, "seeds": list(seeds)}
         for spacing in (*SPACINGS, None):
             found = [timesteps_to_target(rows, spacing) for rows in looks]
@@ -89,13 +77,11 @@ def main() -> None:
             line[label] = {"timesteps": found, "median": middle}
         result.append(line)
     labels = [key for key in result[0] if key not in ("setting", "seeds")]
-    print("| setting | " + " | ".join(labels) + " |")
-    print("|---" * (len(labels) + 1) + "|")
-    for line in result:
-        medians = [f"{line[label]['median']:,}" for label in labels]
-        print(f"| {line['setting']} | " + " | ".join(medians) + " |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    lines = [
+        [line["setting"], *(f"{line[label]['median']:,}" for label in labels)] for line in result
+    ]
+    print(harness.table(("setting", *labels), lines))
+    harness.write(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ meet all three targets (Sharpe > 1.5, drawdown < 8 %, win rate > 60 %); what cou
 seconds from the start of the process to the third of them.  The learners alternate.
 """
 
-import argparse
 import json
 import os
-import signal
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import harness
 
 from ppo_workbench.scoring.targets import TARGETS
 
@@ -73,12 +71,11 @@ def measure(arm: list[str], seed: int, core: int, patience_seconds: float) -> di
     """Run the command until it is at the targets, and kill it."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        command = [sys.executable, "-m", "ppo_workbench", f"data.synthetic.seed={seed}"]
-        command += [f"seed={seed}", *arm]
-        environment = os.environ | {"PPO_WORKBENCH_HOME": folder, "OMP_NUM_THREADS": "1"}
+        command = [f"data.synthetic.seed={seed}", f"seed={seed}", *arm]
+        one = {"OMP_NUM_THREADS": "1"}
         began = time.time()
         with (home / "log.txt").open("w") as log:
-            run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            run = harness.start(home, *command, changes=one, stdout=log, stderr=log)
             os.sched_setaffinity(run.pid, {core})
             try:
                 while run.poll() is None and time.time() - began < patience_seconds:
@@ -87,20 +84,15 @@ def measure(arm: list[str], seed: int, core: int, patience_seconds: float) -> di
                         return {"timesteps": at[0], "seconds": at[1] - began}
                     time.sleep(0.5)
             finally:
-                run.send_signal(signal.SIGKILL)
+                run.kill()
                 run.wait()
     return {"timesteps": None, "seconds": None, "patience_seconds": patience_seconds}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--core", type=int, default=0)
-    parser.add_argument("--arms", default=",".join(name.replace(",", ";") for name in ARMS))
-    parser.add_argument("--patience-seconds", type=float, default=600.0)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arms = ",".join(name.replace(",", ";") for name in ARMS)
+    flags = {"seeds": 5, "first_seed": 100, "core": 0, "arms": arms, "json": Path}
+    arguments = harness.parser(__doc__, **flags, patience_seconds=600.0).parse_args()
     names = [name.replace(";", ",") for name in arguments.arms.split(",")]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
@@ -113,10 +105,8 @@ def main() -> None:
         name: statistics.median(row["seconds"] or arguments.patience_seconds for row in runs)
         for name, runs in rows.items()
     }
-    result = {"median_seconds": medians, "runs": rows}
     print(json.dumps(medians, indent=2))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(arguments.json, {"median_seconds": medians, "runs": rows}, indent=2)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,17 @@ Wall time, in alternation: whole rollouts with their updates by one thread and b
 one process alone and two at once, each training its own model with one thread.
 """
 
-import os
-
-# One thread a library, before numpy, scipy and torch load.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["MKL_NUM_THREADS"] = "1"
-
-import argparse
-import json
 import multiprocessing
+import os
 import statistics
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
+
+import harness
+
+os.environ.update(harness.ONE_THREAD)
 
 LEAST_GAIN = 1.5
 MOST_LOSS = 0.10
@@ -29,30 +25,12 @@ SHAPES = ((64, 128, 512), (256, 64, 2048))  # n_envs, n_steps, batch_size
 
 def build_native(n_envs: int, n_steps: int, batch_size: int) -> Any:
     """Return a native model on a small synthetic market, warmed up by one rollout."""
-    import torch
-    from stable_baselines3.common.logger import Logger
-
     from ppo_workbench import compose
-    from ppo_workbench.learning.budget import Budget
-    from ppo_workbench.learning.models import build_model
-    from ppo_workbench.learning.vec_env import TradingVecEnv
     from ppo_workbench.trading.experiment import prepare, split_bars
 
-    torch.set_num_threads(1)
-    config = compose(
-        [
-            f"model.n_envs={n_envs}",
-            f"model.n_steps={n_steps}",
-            f"model.batch_size={batch_size}",
-            "data.synthetic.sessions=120",
-            "tracking=none",
-            "budget.timesteps=1000000000",
-        ]
-    )
-    experiment = prepare(config, *split_bars(config))
-    budget = Budget(config.budget)
-    model: Any = build_model(config.model, TradingVecEnv(experiment.batch()), budget, 0)
-    model.set_logger(Logger(folder=None, output_formats=[]))
+    shape = f"model.n_envs={n_envs}", f"model.n_steps={n_steps}", f"model.batch_size={batch_size}"
+    config = compose([*shape, "data.synthetic.sessions=120", "tracking=none"])
+    model = harness.silent_model(prepare(config, *split_bars(config)), config)
     model.learn(1)
     return model
 
@@ -76,11 +54,8 @@ def threads_gain(shape: tuple[int, int, int], repeats: int) -> dict[str, Any]:
             if repeat:  # the first round compiles
                 measured.append(value)
     gains = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-    n_envs, n_steps, batch_size = shape
     return {
-        "n_envs": n_envs,
-        "n_steps": n_steps,
-        "batch_size": batch_size,
+        **dict(zip(("n_envs", "n_steps", "batch_size"), shape, strict=True)),
         "one_thread": statistics.median(rates[1]),
         "two_threads": statistics.median(rates[2]),
         "gain": statistics.median(gains),
@@ -127,10 +102,7 @@ def side_by_side(repeats: int, rollouts: int = 40) -> dict[str, float]:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = harness.parser(__doc__, repeats=7, json=Path).parse_args()
     print(f"{'envs':>5}{'batch':>7}{'1 thread/s':>12}{'2 threads/s':>13}{'gain':>7}{'bar':>6}")
     shared = []
     for shape in SHAPES:
@@ -147,9 +119,7 @@ def main() -> None:
         f"alone {both['alone']:,.0f}/s, each of two {both['each_of_two']:,.0f}/s: "
         f"loss {both['loss']:.1%} (bar {MOST_LOSS:.0%})  {verdict}"
     )
-    if arguments.json:
-        document = {"threads": shared, "side_by_side": both}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    harness.write(arguments.json, {"threads": shared, "side_by_side": both}, indent=2)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Words: tables and rows of criteria are made again from the evidence and have to 
 Looks at the test are recorded in a home of their own, which is thrown away.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import deliverable_evidence as evidence
 import deliverable_tables as tables
+import harness
 
 CHAMPION, BASELINE = evidence.CHAMPION, evidence.BASELINE
 
@@ -153,9 +153,8 @@ def problems(home: Path, *, quick: bool = False) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="without audit and scores")
-    arguments = parser.parse_args()
+    quick = False, "without audit and scores"
+    arguments = harness.parser(__doc__, quick=quick).parse_args()
     home = Path(os.environ.get("PPO_WORKBENCH_HOME") or ".").absolute()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["PPO_WORKBENCH_HOME"] = scratch
