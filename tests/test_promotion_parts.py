@@ -389,6 +389,17 @@ def test_champion_is_not_replaced_by_a_model_that_was_held_to_less(
         check_succession(*arguments)
 
 
+def test_champion_with_a_plugins_rule_is_not_replaced_by_a_model_without_it() -> None:
+    own = compose()
+    own.risk.extra = {"not_on": {"weekday": 4}}
+    config = plain(asdict(own))
+    reigning = _model(config=config, feature_specification=config["features"]).metadata
+    bars: Any = Mock(instrument=reigning.data.instrument, bar_seconds=reigning.data.bar_seconds)
+    check_succession(reigning, bars, own, PromotionProfile.research, "final")
+    with pytest.raises(ArtifactError, match=r"risk.extra.not_on.weekday=None \(4 there\)"):
+        check_succession(reigning, bars, compose(), PromotionProfile.research, "final")
+
+
 @pytest.mark.parametrize(
     ("overrides", "found"),
     [
@@ -421,7 +432,7 @@ def test_every_preset_that_is_meant_for_trading_is_at_its_own_floor() -> None:
         assert {key: value for key, value in floor.items() if key.startswith("costs.")} == flatten(
             {"costs": asdict(widest.costs)}
         )
-        on = {name for name, rule in asdict(widest.risk).items() if rule["enabled"]}
+        on = {name for name, rule in widest.risk.rules().items() if rule.enabled}
         assert {key for key in floor if key.startswith("risk.")} == {
             f"risk.{name}.enabled" for name in on
         }

@@ -38,7 +38,7 @@ def held_to_less(config: Config, floor: Mapping[str, Any]) -> list[str]:
     own = flatten(plain({"costs": asdict(config.costs), "risk": asdict(config.risk)}))
     found = []
     for key, asked in floor.items():
-        value, less = own[key], own[key] != asked
+        value, less = own.get(key), own.get(key) != asked
         if key.startswith("costs."):  # a quoted spread that is not paid is cheaper: False < True
             less = value > asked if key in _CHEAPER_ABOVE else value < asked
         if less:

@@ -50,8 +50,9 @@ def check_succession(
             "promote.output"
         )
     held = stored_config(reigning)
-    rules = {name: rule for name, rule in asdict(held.risk).items() if rule["enabled"]}
-    less = held_to_less(config, flatten(plain({"costs": asdict(held.costs), "risk": rules})))
+    rules = {name: asdict(rule) for name, rule in held.risk.rules().items() if rule.enabled}
+    risk = rules | ({"extra": held.risk.extra} if held.risk.extra else {})
+    less = held_to_less(config, flatten(plain({"costs": asdict(held.costs), "risk": risk})))
     if less:
         raise ArtifactError(
             f"promote.output={name}: the reigning champion is held to other costs and rules, by "
