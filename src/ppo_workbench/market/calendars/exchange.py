@@ -231,8 +231,7 @@ def _utc_ns(values: object) -> Ints:
     import pandas as pd
 
     index = pd.DatetimeIndex(values)  # type: ignore[arg-type]
-    ns: Ints = index.as_unit("ns").asi8
-    return ns
+    return index.as_unit("ns").asi8
 
 
 def local_days(utc_ns: Ints, timezone: str) -> Ints:
@@ -240,8 +239,7 @@ def local_days(utc_ns: Ints, timezone: str) -> Ints:
     import pandas as pd
 
     local = pd.DatetimeIndex(utc_ns, tz="UTC").tz_convert(timezone).tz_localize(None)
-    days: Ints = local.as_unit("ns").asi8 // NS_PER_DAY
-    return days
+    return local.as_unit("ns").asi8 // NS_PER_DAY
 
 
 def session_days(

@@ -112,8 +112,7 @@ def _sharpe_of_halves(x: Floats, halves: Floats) -> Floats:
     square = halves @ np.add.reduceat(centred**2, starts, axis=1).T / days
     deviation = np.sqrt(np.maximum(square - mean**2, 0.0) * days / (days - 1.0))
     varies = deviation > NOTHING
-    sharpe: Floats = np.where(varies, (mean + centre) / np.where(varies, deviation, 1.0), 0.0)
-    return sharpe
+    return np.where(varies, (mean + centre) / np.where(varies, deviation, 1.0), 0.0)
 
 
 def _logits(outside: Floats, best: Floats) -> Floats:

@@ -138,8 +138,7 @@ def _iqm(scores: Floats) -> Floats:
 
 def _wins(a: Floats, b: Floats) -> Floats:
     """Return 1, .5 or 0 for every pair of runs, float64 (runs of a, runs of b, markets)."""
-    wins: Floats = (np.sign(a[:, None] - b[None]) + 1.0) / 2.0
-    return wins
+    return (np.sign(a[:, None] - b[None]) + 1.0) / 2.0
 
 
 def _drawn_wins(wins: Floats, rows_a: Ints, rows_b: Ints) -> Floats:
