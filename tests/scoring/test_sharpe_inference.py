@@ -1,4 +1,4 @@
-"""Inference of Sharpe ratios against the paper's example and simulated maxima."""
+"""Inference of Sharpe ratios against the paper's example and simulated ratios."""
 
 import numpy as np
 import pytest
