@@ -134,11 +134,6 @@ class Decider:
         self._named: dict[int, list[str]] = {}
 
     @property
-    def bars_needed(self) -> int:
-        """Bars still to come until the features may be used."""
-        return self.market.needed
-
-    @property
     def needs_events(self) -> bool:
         """The model was trained with listed events, and bars have to say how far they are."""
         trained = self.artifact.metadata.config.get("data")

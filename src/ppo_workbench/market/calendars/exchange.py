@@ -123,18 +123,14 @@ def usual_count(counts: Ints) -> int:
     return int(values[times == times.max()].max())
 
 
-def check_timezone(name: str, key: str = "data.timezone") -> None:
-    """Raise BarsError unless `name` is an IANA time zone.
-
-    Args:
-        name: Such as "America/New_York".
-        key: The configuration key to name in the message.
-    """
+def check_timezone(name: str) -> None:
+    """Raise BarsError unless `name`, of `data.timezone`, is an IANA time zone."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise BarsError(
-            f"{key}={name!r} is not an IANA time zone; use a name such as America/New_York or UTC"
+            f"data.timezone={name!r} is not an IANA time zone; use a name such as "
+            "America/New_York or UTC"
         ) from None
 
 

@@ -51,6 +51,6 @@ def tuned_threshold(experiment: Experiment) -> Policy | None:
 
     None where no `ema_distance_N` feature is observed.
     """
-    scorer = ThresholdScorer(experiment, "train")
+    scorer = ThresholdScorer(experiment)
     # The first of equals wins.
     return max(threshold_candidates(experiment), key=scorer.sharpe, default=None)
