@@ -292,10 +292,11 @@ class Decider:
         """Return everything that the Decider remembers, as plain arrays and JSON values."""
         arrays = {name: array.copy() for name, array in self._arrays().items()}
         arrays |= {f"market.{key}": array.copy() for key, array in self.market.arrays().items()}
+        memory = self.account_memory()
         document = {
             "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
-            "account": self._account_document(),
+            "account": None if memory is None else memory.model_dump(mode="json"),
             "begun": self._begun,
             "rung": int(self.accounts["rung"][0]),
             "short": self._short,
@@ -350,10 +351,6 @@ class Decider:
             price = (float(a["equity"]) - float(a["cash"])) / self._target
             a["rung"], self._short = level_of(a, bar, price, self.space.levels, p)
         self._start = self._ordered = int(a["rung"])
-
-    def _account_document(self) -> dict[str, Any] | None:
-        memory = self.account_memory()
-        return None if memory is None else memory.model_dump(mode="json")
 
     def restore(self, state: DeciderState) -> None:
         """Go on from a state, bit for bit as the Decider that it was taken from.
