@@ -6,14 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ppo_workbench.config.choices import Severity
-from ppo_workbench.config.ranges import (
-    Count,
-    CountOrZero,
-    Fraction,
-    Horizon,
-    NonNegative,
-    Positive,
-)
+from ppo_workbench.config.ranges import Count, CountOrZero, Fraction, Horizon, NonNegative, Positive
 
 
 @dataclass

@@ -44,12 +44,7 @@ from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import action_space
 from ppo_workbench.trading.chance import seed_accounts
-from ppo_workbench.trading.following import (
-    REPORT_DTYPE,
-    flatten_bits_between,
-    is_dust,
-    level_of,
-)
+from ppo_workbench.trading.following import REPORT_DTYPE, flatten_bits_between, is_dust, level_of
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.names import STOPPED, rules_in
 from ppo_workbench.trading.rules.params import build_params

@@ -41,13 +41,7 @@ from ppo_workbench.scoring.audit.books import (
     volatility_size,
 )
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
-from ppo_workbench.scoring.audit.rules import (
-    CHECKS,
-    Case,
-    Finding,
-    daily_loss,
-    last_bars,
-)
+from ppo_workbench.scoring.audit.rules import CHECKS, Case, Finding, daily_loss, last_bars
 from ppo_workbench.scoring.trace import Trace, TraceError
 
 RELATIVE = 1e-9

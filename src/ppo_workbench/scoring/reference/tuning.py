@@ -11,12 +11,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
-from ppo_workbench.scoring.backtest import (
-    Policy,
-    action_towards,
-    rung_nearest,
-    threshold_exposure,
-)
+from ppo_workbench.scoring.backtest import Policy, action_towards, rung_nearest, threshold_exposure
 from ppo_workbench.scoring.metrics import sharpe_ratio
 from ppo_workbench.scoring.trace import cash_returns, session_ends, session_returns
 from ppo_workbench.trading.account import OUTCOME_DTYPE

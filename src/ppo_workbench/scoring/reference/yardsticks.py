@@ -2,12 +2,7 @@
 
 import numpy as np
 
-from ppo_workbench.scoring.backtest import (
-    RANDOM,
-    SERIES,
-    THRESHOLD,
-    Policy,
-)
+from ppo_workbench.scoring.backtest import RANDOM, SERIES, THRESHOLD, Policy
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 

@@ -16,12 +16,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import (
-    cost_rate,
-    order_size,
-    sized_shares,
-    too_small,
-)
+from ppo_workbench.trading.account import cost_rate, order_size, sized_shares, too_small
 from ppo_workbench.trading.actions import is_second_hold, target_rung
 from ppo_workbench.trading.rules.names import (
     BIT,
