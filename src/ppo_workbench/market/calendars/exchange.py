@@ -111,11 +111,6 @@ class SlotTable:
         missing: Ints = np.maximum(np.diff(position, prepend=position[:1] - 1) - 1, 0)
         return missing
 
-    @property
-    def usual_count(self) -> int:
-        """Slots of the most frequent kind of session."""
-        return usual_count(self.count)
-
 
 def usual_count(counts: Ints) -> int:
     """Return the most frequent number of slots, int64 (S,); the larger of two that tie."""
@@ -378,14 +373,15 @@ def place_intraday(
         )
     slots = slot_table(start_ns[regular], at[regular], bar_ns, table)
     slot, bars_left, end_ns = places_in(start_ns, at, regular, slots, table)
+    usual = usual_count(slots.count)
     return Placement(
         bar_seconds=bar_seconds,
-        bars_per_session=slots.usual_count,
+        bars_per_session=usual,
         start_ns=start_ns,
         end_ns=end_ns,
         calendar_session=at,
         session=np.concatenate([[0], np.cumsum(np.diff(at) != 0)]).astype(np.int64),
-        bar_of_session=np.minimum(slot, slots.usual_count - 1),
+        bar_of_session=np.minimum(slot, usual - 1),
         bars_left=bars_left,
         regular=regular,
         missing=slots.missing_before(at, slot),
