@@ -61,7 +61,7 @@ def test_first_bars_are_answered_with_what_is_missing(model: Model) -> None:
     assert first.reduce_only
     for bar in bars[1:start]:
         assert decider.decide(bar, FLAT).status is Status.no_decision
-    assert decider.bars_needed == 0
+    assert decider.market.needed == 0
     assert decider.decide(bars[start], FLAT).status is Status.decided
 
 

@@ -1,6 +1,5 @@
 import io
 import shlex
-from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -197,11 +196,10 @@ def test_no_color_leaves_no_colour_codes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\x1b[3" not in stream.getvalue()
 
 
-def test_saved_log_is_plain_text_without_trailing_spaces(tmp_path: Path) -> None:
+def test_log_is_plain_text_without_trailing_spaces() -> None:
     console = WorkbenchConsole(TerminalStream(), width=80)
     console.show_banner("maskable_ppo")
     console.show_choices([("policy", "MaskablePPO")])
-    console.save_log(tmp_path / "console.txt")
-    text = (tmp_path / "console.txt").read_text(encoding="utf-8")
+    text = console.log_text
     assert "\x1b" not in text
     assert all(line == line.rstrip() for line in text.splitlines())

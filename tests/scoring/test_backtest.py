@@ -233,7 +233,7 @@ def test_threshold_scorer_gives_every_candidate_the_sharpe_of_its_scorecard(
 ) -> None:
     config = _config(*overrides, "data.synthetic.sessions=30")
     experiment = prepare(config, *split_bars(config))
-    scorer, train = ThresholdScorer(experiment, "train"), experiment.splits["train"]
+    scorer, train = ThresholdScorer(experiment), experiment.splits["train"]
     candidates = threshold_candidates(experiment)
     traces = [
         backtest(policy, experiment.bars, experiment.market, train, config) for policy in candidates
@@ -253,7 +253,7 @@ def test_threshold_scorer_stops_at_ruin_as_the_trace_does() -> None:
     short = Policy("short", THRESHOLD, series=np.full(len(rows), 9.0), entry=1.0, exit=0.5)
     trace = backtest(short, experiment.bars, experiment.market, train, config)
     assert len(trace) < len(train) - 1
-    assert ThresholdScorer(experiment, "train").sharpe(short) == scorecard(trace).sharpe_annual
+    assert ThresholdScorer(experiment).sharpe(short) == scorecard(trace).sharpe_annual
 
 
 def _wishing(rung: int, wanted: int, blocked: set[int], **changes: Any) -> int:

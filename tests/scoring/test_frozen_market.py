@@ -109,7 +109,7 @@ def _config(seed: int) -> Config:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_threshold_rules_score_what_they_scored(seed: int) -> None:
     experiment = _experiment(seed)
-    scorer = ThresholdScorer(experiment, "train")
+    scorer = ThresholdScorer(experiment)
     found = [scorer.sharpe(policy) for policy in threshold_candidates(experiment)]
     assert found == pytest.approx(THRESHOLDS[seed], abs=1e-3)
 

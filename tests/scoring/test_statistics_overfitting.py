@@ -23,9 +23,9 @@ def test_pbo_of_reference_noise_and_with_one_better_strategy() -> None:
     assert round(probability_of_overfitting(x).pbo, 6) == 0.244833
 
 
-def _by_slicing(x: Floats, blocks: int) -> tuple[Floats, Floats, Floats]:
+def _by_slicing(x: Floats, blocks: int) -> tuple[Floats, Floats]:
     pieces = np.array_split(np.arange(x.shape[1]), blocks)
-    logits, inside, outside = [], [], []
+    logits, outside = [], []
     for chosen in combinations(range(blocks), blocks // 2):
         days = np.concatenate([pieces[k] for k in chosen])
         rest = np.setdiff1d(np.arange(x.shape[1]), days)
@@ -34,25 +34,18 @@ def _by_slicing(x: Floats, blocks: int) -> tuple[Floats, Floats, Floats]:
         best = int(np.argmax(before))
         share = stats.rankdata(after)[best] / (len(x) + 1)
         logits.append(np.log(share / (1 - share)))
-        inside.append(before[best])
         outside.append(after[best])
-    return np.array(logits), np.array(inside), np.array(outside)
+    return np.array(logits), np.array(outside)
 
 
 @pytest.mark.parametrize(("strategies", "days", "blocks"), [(2, 40, 4), (7, 101, 6), (5, 63, 8)])
 def test_pbo_agrees_with_slicing_every_split(strategies: int, days: int, blocks: int) -> None:
     x = np.random.default_rng(days).normal(0.01, 0.02, (strategies, days))
     answer = probability_of_overfitting(x, blocks)
-    logits, inside, outside = _by_slicing(x, blocks)
+    logits, outside = _by_slicing(x, blocks)
     assert answer.splits == comb(blocks, blocks // 2)
     np.testing.assert_allclose(answer.logits, logits)
-    np.testing.assert_allclose(answer.sharpe_in_sample, inside)
-    np.testing.assert_allclose(answer.sharpe_out_of_sample, outside)
     assert answer.probability_of_loss == np.mean(outside < 0)
-    line = stats.linregress(inside, outside)
-    assert answer.degradation_slope == pytest.approx(line.slope)
-    assert answer.degradation_intercept == pytest.approx(line.intercept)
-    assert answer.degradation_r2 == pytest.approx(line.rvalue**2)
 
 
 def test_pbo_of_noise_is_near_one_half_on_average() -> None:
@@ -68,7 +61,6 @@ def test_pbo_with_one_truly_best_strategy_is_near_zero() -> None:
     answer = probability_of_overfitting(x)
     assert answer.pbo < 0.001
     assert answer.probability_of_loss < 0.001
-    assert set(answer.selected.tolist()) == {3}
 
 
 def test_pbo_where_each_half_year_rewards_the_other_strategy_is_one() -> None:
@@ -94,7 +86,6 @@ def test_pbo_of_flat_and_equal_strategies_is_finite() -> None:
     x = np.zeros((3, 64))
     answer = probability_of_overfitting(x, 4)
     assert answer.pbo == 1.0  # the middle rank is not the upper half
-    assert answer.degradation_slope == 0.0
     assert np.all(np.isfinite(answer.logits))
 
 

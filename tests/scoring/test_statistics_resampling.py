@@ -70,8 +70,7 @@ def test_bootstrap_variance_of_the_mean_is_that_of_politis_and_romano(block: flo
 
 
 def test_sharpe_draws_agree_with_the_scorecards_ratio_draw_by_draw() -> None:
-    path = SessionPath.from_returns(_returns(1), 252, cash_returns=np.full(120, 0.0001))
-    np.testing.assert_allclose(path.excess, _returns(1) - 0.0001)
+    path = SessionPath.from_returns(_returns(1), 252)
     days = stationary_indices(120, 300, 5.0, np.random.default_rng(0))
     by_loop = [sharpe_ratio(path.excess[row], 252) for row in days]
     np.testing.assert_allclose(sharpe_draws(path, days), by_loop, rtol=1e-9)
@@ -295,8 +294,6 @@ def test_impossible_paths_are_refused(make_trace: TraceMaker) -> None:
         SessionPath.from_returns([0.01] * 19, 252)
     with pytest.raises(StatisticsError, match="not finite"):
         SessionPath.from_returns([0.01] * 20 + [float("nan")], 252)
-    with pytest.raises(StatisticsError, match="cash returns: have 21"):
-        SessionPath.from_returns([0.01] * 20, 252, [0.0] * 21)
     with pytest.raises(StatisticsError, match="at least 20"):
         SessionPath.from_trace(make_trace([100.0] * 19))
 

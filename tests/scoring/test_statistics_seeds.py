@@ -8,13 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppo_workbench.config.arrays import Floats
+from ppo_workbench.config.arrays import Floats, Ints
 from ppo_workbench.scoring.statistics.samples import StatisticsError
-from ppo_workbench.scoring.statistics.seeds import (
-    compare_seeds,
-    interquartile_mean,
-    probability_of_improvement,
-)
+from ppo_workbench.scoring.statistics.seeds import compare_seeds, interquartile_mean
 
 
 def _scores(seed: int, mean: float, shape: tuple[int, int] = (10, 4)) -> Floats:
@@ -34,7 +30,7 @@ def test_seed_comparison_of_the_reference_scores() -> None:
     widths = [i.high - i.low for i in (found.first_iqm, found.second_iqm)]
     assert ends[1] - ends[0] == pytest.approx(hypot(*widths), rel=0.05)
     assert np.mean(ends) == pytest.approx(1.606786 - 1.128902, abs=0.02)
-    assert found.probability_of_improvement.excludes(0.5)
+    assert found.probability_of_improvement.low > 0.5
     assert (found.runs, found.markets) == ((10, 10), 4)
 
 
@@ -62,17 +58,21 @@ def test_iqm_agrees_with_scipy_for_any_shape(runs: int, markets: int, seed: int)
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 1000))
+@given(st.integers(2, 7), st.integers(2, 7), st.integers(0, 1000))
 def test_probability_of_improvement_is_mann_whitney_and_complements(
     runs_a: int, runs_b: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.integers(0, 5, (runs_a, 3)), rng.integers(0, 5, (runs_b, 3))  # with ties
-    found = probability_of_improvement(a, b)
+
+    def improves(one: Ints, other: Ints) -> float:
+        return compare_seeds(one, other, resamples=2).probability_of_improvement.estimate
+
+    found = improves(a, b)
     u = [stats.mannwhitneyu(a[:, m], b[:, m]).statistic for m in range(3)]
     assert found == pytest.approx(np.mean(u) / (runs_a * runs_b))
-    assert probability_of_improvement(b, a) == pytest.approx(1 - found)
-    assert probability_of_improvement(a, a) == 0.5
+    assert improves(b, a) == pytest.approx(1 - found)
+    assert improves(a, a) == 0.5
 
 
 def test_markets_of_different_level_do_not_widen_the_interval() -> None:

@@ -6,7 +6,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from hydra_plugins.pool._processes import Job
+from hydra_plugins.pool._processes import Job, end_by
 
 
 class Batches:
@@ -61,18 +61,7 @@ def _parallel(launcher: DictConfig) -> int:
 
 
 def _settle(job: Job, result: JobReturn) -> None:
-    import optuna
-
-    from ppo_workbench.config import Interrupted
-    from ppo_workbench.records.studies.session import describe
-
     if result.status is JobStatus.COMPLETED:
         job.kind, job.value = "value", result.return_value
-        return
-    error = result._return_value
-    if isinstance(error, optuna.TrialPruned):
-        job.kind = "pruned"
-    elif isinstance(error, Interrupted):
-        job.kind, job.reason = "interrupted", "interrupted"
     else:
-        job.kind, job.reason = "error", describe(error)
+        job.kind, job.reason = end_by(result._return_value)

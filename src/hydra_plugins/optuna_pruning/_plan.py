@@ -3,7 +3,7 @@
 import importlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,6 +35,8 @@ from ppo_workbench.records.studies.session import (
 )
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# Values of the parameters -> a trial's configuration, and the options chosen in it.
+Sample = Callable[[Mapping[str, Any]], tuple[DictConfig, dict[str, str]]]
 
 
 @dataclass
@@ -110,7 +112,17 @@ def plan(
     folder = study_folder(home, name)
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
-    _check_samples(settings, context, config, space, folder)
+
+    def sample(values: Mapping[str, Any]) -> tuple[DictConfig, dict[str, str]]:
+        """Compose one configuration without Hydra's part, and its options."""
+        overrides = job_overrides(settings, space, folder, 0, values)
+        composed = context.config_loader.load_sweep_config(config, overrides)
+        chosen = {key: str(value) for key, value in composed.hydra.runtime.choices.items()}
+        with open_dict(composed):
+            del composed["hydra"]
+        return composed, chosen
+
+    _check_samples(settings, space, sample)
     if settings.storage is None and not (folder / "journal.log").is_file():
         check_unclaimed(folder, _shown_storage(settings))  # before a journal is made in it
     storage = open_storage(settings.storage, home, name)
@@ -119,7 +131,7 @@ def plan(
         launcher.warm_up(database=settings.storage is not None)
     with claim_lock(storage, settings.storage, home, name):
         study = _open_study(settings, space, storage, folder)
-        settled = _settled(settings, context, config, space, study, folder)
+        settled = _settled(settings, space, study, sample)
         study = _with_settings(study, settings, space, storage)  # nothing refuses from here on
         study.set_user_attr(LINEAGE, {**study.user_attrs.get(LINEAGE, {}), **lineage})
         space = settled
@@ -128,13 +140,11 @@ def plan(
     _write_settings(settings, config, folder)
     observer = None
     if settings.observe is not None:
-        values = {one.name: one.ends()[0] for one in space.parameters}
-        overrides = job_overrides(settings, space, folder, 0, values)
-        sample, chosen = _sample(context, config, overrides)
+        composed = sample({one.name: one.ends()[0] for one in space.parameters})
         observe = _function(settings.observe, "observe")
         # Of several sweeps that start together one begins the record, the others go on with it.
         with claim_lock(storage, settings.storage, home, name, "record"):
-            observer = observe(home, name, sample, chosen)
+            observer = observe(home, name, *composed)
     return Plan(settings, space, study, storage, home, folder, launcher, config, observer)
 
 
@@ -201,52 +211,29 @@ def _point(space: Space, point: Mapping[str, Any], where: str) -> dict[str, Any]
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _check_samples(
-    settings: Settings, context: HydraContext, config: DictConfig, space: Space, folder: Path
-) -> None:
+def _check_samples(settings: Settings, space: Space, sample: Sample) -> None:
     """Compose, and check, configurations that hold every choice and both ends of intervals."""
     ends = {one.name: one.ends() for one in space.parameters}
     check = _function(settings.check, "check") if settings.check else None
     for k in range(max(len(values) for values in ends.values())):
         values = {name: options[k % len(options)] for name, options in ends.items()}
-        overrides = job_overrides(settings, space, folder, 0, values)
-        sample, chosen = _sample(context, config, overrides)
+        composed = sample(values)
         if check is not None:
             try:
-                check(sample, chosen, settings.directions)
+                check(*composed, settings.directions)
             except WorkbenchError as error:
                 # Two ends may exclude each other where other points do not.
                 if k == 0 or any(f"{name}=" in str(error) for name in ends):
                     raise
 
 
-def _sample(
-    context: HydraContext, config: DictConfig, overrides: list[str]
-) -> tuple[DictConfig, dict[str, str]]:
-    """Compose one configuration without Hydra's part, and its options."""
-    sample = context.config_loader.load_sweep_config(config, overrides)
-    chosen = {key: str(value) for key, value in sample.hydra.runtime.choices.items()}
-    with open_dict(sample):
-        del sample["hydra"]
-    return sample, chosen
-
-
-def _settled(
-    settings: Settings,
-    context: HydraContext,
-    config: DictConfig,
-    space: Space,
-    study: optuna.Study,
-    folder: Path,
-) -> Space:
+def _settled(settings: Settings, space: Space, study: optuna.Study, sample: Sample) -> Space:
     """Fix what all trials of the study share, settled by whoever comes first."""
     if settings.settle is None:
         return space
     values = {one.name: one.middle() for one in space.parameters}
-    overrides = job_overrides(settings, space, folder, 0, values)
-    sample, chosen = _sample(context, config, overrides)
     kept = study.user_attrs.get(SETTLED)
-    found = _function(settings.settle, "settle")(sample, chosen, kept, list(values))
+    found = _function(settings.settle, "settle")(*sample(values), kept, list(values))
     if kept is None:
         study.set_user_attr(SETTLED, found)
     return replace(space, fixed=(*space.fixed, *found["overrides"]))

@@ -77,18 +77,15 @@ def make_sampler(
 ) -> "optuna.samplers.BaseSampler":
     """Build the sampler for the trial of this number."""
     name = spec.get("name")
-    own: dict[str, Any] = {"seed": seed}
-    if seed is not None and name != "qmc":  # a sequence goes on: one scrambling for all trials
-        own["seed"] = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    drawn = seed
+    if seed is not None:
+        drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    own: dict[str, Any] = {"seed": drawn}
     if name in ("gp", "qmc", "cmaes"):
         own["warn_independent_sampling"] = False
-    if name in ("gp", "qmc", "cmaes"):
-        own["independent_sampler"] = optuna.samplers.RandomSampler(own["seed"])
-    if name == "qmc":
-        own["warn_asynchronous_seeding"] = False
-        if seed is not None:
-            mixed = np.random.SeedSequence([seed, number]).generate_state(1)[0]
-            own["independent_sampler"] = optuna.samplers.RandomSampler(int(mixed))
+        own["independent_sampler"] = optuna.samplers.RandomSampler(drawn)
+    if name == "qmc":  # a sequence goes on: one scrambling for all trials
+        own |= {"seed": seed, "warn_asynchronous_seeding": False}
     return build(  # type: ignore[no-any-return]
         "sampler", SAMPLERS, spec, optuna.samplers, HIDDEN, **own
     )

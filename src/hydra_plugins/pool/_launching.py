@@ -23,6 +23,7 @@ class FreshProcesses(Launcher):
     def __init__(self, n_jobs: int, threads: int | None) -> None:
         """Keep the settings; nothing starts before the first job."""
         self.n_jobs, self._threads = n_jobs, threads
+        self._jobs: Any = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -70,17 +71,27 @@ class FreshProcesses(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run a batch of jobs and return when all have ended, for Hydra's other sweepers."""
-        from hydra_plugins.pool._processes import run_all
+        from hydra_plugins.pool._processes import ended_jobs, job_return
 
         try:
-            return run_all(self._started(full=True), self.n_jobs, job_overrides, initial_job_idx)
+            self._started(full=True)
+            ended = [*ended_jobs(self, enumerate(job_overrides, initial_job_idx))]
+            return [job_return(job) for job in sorted(ended, key=lambda job: job.index)]
         finally:
             self.close()
 
-    @abstractmethod
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and leave the cluster or end it, if there is one."""
+        if self._jobs is not None:
+            self._jobs.close()
+            self._jobs = None
+
+    def _started(self, full: bool = False) -> Any:
+        """Return what runs jobs, started if need be."""
+        if self._jobs is None:
+            self._jobs = self._start(full)
+        return self._jobs
 
     @abstractmethod
-    def _started(self, full: bool = False) -> Any:
-        """Return what runs jobs; `full`: for `launch`, with Hydra's own record of each."""
+    def _start(self, full: bool) -> Any:
+        """Make what runs jobs; `full`: for `launch`, with Hydra's own record of each."""

@@ -6,7 +6,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -106,7 +106,7 @@ class Processes:
             with suppress(ProcessLookupError):
                 os.kill(job.process.pid, signal.SIGINT)
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """Kill every job and what it has started."""
         for job in self._running:
             _kill_group(job)
@@ -141,20 +141,31 @@ def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:
     return pickle.dumps({**shared, "task": task, "singletons": state})
 
 
-def run_all(
-    pool: Any, n_jobs: int, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-) -> list[JobReturn]:
-    """Run jobs, at most `n_jobs` at a time, and return their outcomes in order."""
-    waiting, ended, running = list(enumerate(job_overrides)), list[Job](), 0
+def ended_jobs(launcher: Any, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[Job]:
+    """Run jobs, (index, overrides), `launcher.n_jobs` at a time; yield each as it ends."""
+    waiting, running = list(jobs), 0
     while waiting or running:
-        while waiting and running < n_jobs:
-            position, overrides = waiting.pop(0)
-            pool.start(overrides, initial_job_idx + position)
+        while waiting and running < launcher.n_jobs:
+            index, overrides = waiting.pop(0)
+            launcher.submit(overrides, index)
             running += 1
-        batch = pool.wait(None)
-        ended += batch
-        running -= len(batch)
-    return [job_return(job) for job in sorted(ended, key=lambda job: job.index)]
+        for job in launcher.wait(None):
+            running -= 1
+            yield job
+
+
+def end_by(error: BaseException) -> tuple[str, str | None]:
+    """Return kind and reason of a job that ended by an error."""
+    import optuna
+
+    from ppo_workbench.config import Interrupted
+    from ppo_workbench.records.studies.session import describe
+
+    if isinstance(error, optuna.TrialPruned):
+        return "pruned", None
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return "interrupted", "interrupted"
+    return "error", describe(error)
 
 
 def _start_server() -> None:

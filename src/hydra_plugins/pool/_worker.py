@@ -24,6 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import open_dict
 
 from hydra_plugins.pool._compose import compose
+from hydra_plugins.pool._processes import end_by
 
 Plugins.instance()  # scanned once here, not in every job
 PR_SET_PDEATHSIG = 1
@@ -57,7 +58,8 @@ def outcome(blob: bytes, overrides: Sequence[str], index: int, options: Mapping[
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _print(error)
-        answer = _failure(error)
+        kind, reason = end_by(error)
+        answer = (kind, None, reason, None)
     _flush()
     return _pickled(answer)
 
@@ -123,7 +125,8 @@ def _run(
         return ("value", result.return_value if full is None else None, None, full)
     error = result._return_value
     _print(error)
-    return (*_failure(error)[:3], full)
+    kind, reason = end_by(error)
+    return kind, None, reason, full
 
 
 def _task(module: str, name: str) -> Any:
@@ -141,16 +144,6 @@ def _redirect(folder: Path, name: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-
-
-def _failure(error: BaseException) -> tuple[str, Any, str | None, JobReturn | None]:
-    from ppo_workbench.config import Interrupted
-    from ppo_workbench.records.studies.session import describe
-
-    if isinstance(error, optuna.TrialPruned):
-        return "pruned", None, None, None
-    kind = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "error"
-    return kind, None, describe(error) if kind == "error" else "interrupted", None
 
 
 def _print(error: BaseException) -> None:

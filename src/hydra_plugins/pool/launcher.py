@@ -49,7 +49,6 @@ class PoolLauncher(FreshProcesses):
         """Keep the settings; nothing starts before the first job."""
         super().__init__(n_jobs, threads)
         self.preload, self.log = list(preload), log
-        self._processes: Processes | None = None
 
     def warm_up(self, database: bool) -> None:
         """Start the server of processes, whose imports then overlap with other work.
@@ -61,16 +60,9 @@ class PoolLauncher(FreshProcesses):
             self.preload.append("hydra_plugins.pool._database")
         self._started()
 
-    def close(self) -> None:
-        """Kill what still runs."""
-        if self._processes is not None:
-            self._processes.kill()
+    def _start(self, full: bool) -> "Processes":
+        from hydra_plugins.pool._processes import Processes
+        from ppo_workbench.config.machine import usable_cores
 
-    def _started(self, full: bool = False) -> "Processes":
-        if self._processes is None:
-            from hydra_plugins.pool._processes import Processes
-            from ppo_workbench.config.machine import usable_cores
-
-            threads = self._threads or max(1, usable_cores() // self.n_jobs)
-            self._processes = Processes(self._shared, threads, self.preload, self.log, full)
-        return self._processes
+        threads = self._threads or max(1, usable_cores() // self.n_jobs)
+        return Processes(self._shared, threads, self.preload, self.log, full)

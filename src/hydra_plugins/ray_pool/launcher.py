@@ -49,7 +49,6 @@ class RayPoolLauncher(FreshProcesses):
         """Keep the settings; Ray starts with the first job."""
         super().__init__(n_jobs, threads)
         self._address, self._log = address, log
-        self._tasks: Tasks | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -68,19 +67,11 @@ class RayPoolLauncher(FreshProcesses):
                 "(pip install 'ppo-workbench[ray]') or choose hydra/launcher=pool"
             )
 
-    def close(self) -> None:
-        """Kill what still runs, and the cluster if it was started here."""
-        if self._tasks is not None:
-            self._tasks.close()
-            self._tasks = None
+    def _start(self, full: bool) -> "Tasks":
+        if self._address is None:
+            # Read when ray is imported: else it swaps 127.0.0.1 for the machine's address.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        from hydra_plugins.ray_pool._tasks import Tasks
 
-    def _started(self, full: bool = False) -> "Tasks":
-        if self._tasks is None:
-            if self._address is None:
-                # Read when ray is imported: else it swaps 127.0.0.1 for the machine's address.
-                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-            from hydra_plugins.ray_pool._tasks import Tasks
-
-            options = {"threads": self._threads, "log": self._log, "full": full}
-            self._tasks = Tasks(dict(self._shared), self._address, self.n_jobs, options)
-        return self._tasks
+        options = {"threads": self._threads, "log": self._log, "full": full}
+        return Tasks(dict(self._shared), self._address, self.n_jobs, options)

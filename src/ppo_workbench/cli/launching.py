@@ -42,6 +42,7 @@ class LauncherJobs:
         if not jobs:
             return
         from hydra_plugins.optuna_pruning._jobs import Batches
+        from hydra_plugins.pool._processes import ended_jobs
 
         config: Any = HydraConfig.instance().cfg
         launcher = Plugins.instance().instantiate_launcher(
@@ -54,17 +55,9 @@ class LauncherJobs:
             (index, merged(self.overrides, [*overrides, *places[index]]))
             for index, (_, overrides) in enumerate(jobs)
         ]
-        running = 0
         try:
-            while waiting or running:
-                while waiting and running < runner.n_jobs:
-                    index, overrides = waiting.pop(0)
-                    runner.submit(overrides, index)
-                    running += 1
-                for job in runner.wait(None):
-                    running -= 1
-                    failed = job.kind != "value"
-                    yield Ended(job.index, (job.reason or job.kind) if failed else None)
+            for job in ended_jobs(runner, waiting):
+                yield Ended(job.index, None if job.kind == "value" else job.reason or job.kind)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 print(f"Ctrl-C: running cells get {INTERRUPT_SECONDS:.0f} s to end", flush=True)

@@ -68,18 +68,16 @@ class _Refused(BaseException):
         self.error = error
 
 
-def _register_schema() -> None:
-    schema = OmegaConf.structured(Config)
-    # The names of a file's columns are the user's: `data.columns={close: Last}` needs no `+`.
-    OmegaConf.set_struct(schema.data.columns, False)
-    OmegaConf.set_struct(schema.reward.extra, False)
-    OmegaConf.set_struct(schema.risk.extra, False)
-    OmegaConf.set_struct(schema.compare.arms, False)
-    OmegaConf.set_struct(schema.compare.markets, False)
-    ConfigStore.instance().store(name="config_schema", node=schema)
+def _schema() -> DictConfig:
+    """Return the typed configuration, in which the keys of some containers are the user's."""
+    schema: DictConfig = OmegaConf.structured(Config)
+    # `data.columns={close: Last}` needs no `+`.
+    for key in ("data.columns", "reward.extra", "risk.extra", "compare.arms", "compare.markets"):
+        OmegaConf.set_struct(OmegaConf.select(schema, key), False)
+    return schema
 
 
-_register_schema()
+ConfigStore.instance().store(name="config_schema", node=_schema())
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -269,11 +267,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
     # What was masked for the record, such as a password, is taken from this command, and code
     # that runs is what this command names.
     kept = {key: cfg[key] for key in (*CHANGES_ON_RESUME, "plugins")}
-    schema = OmegaConf.structured(Config)
-    OmegaConf.set_struct(schema.data.columns, False)
-    OmegaConf.set_struct(schema.reward.extra, False)
-    OmegaConf.set_struct(schema.risk.extra, False)
-    merged = OmegaConf.merge(schema, stored, kept)
+    merged = OmegaConf.merge(_schema(), stored, kept)
     assert isinstance(merged, DictConfig)
     return merged
 

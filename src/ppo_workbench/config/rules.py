@@ -6,18 +6,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ppo_workbench.config.choices import Severity
-from ppo_workbench.config.ranges import (
-    Count,
-    CountOrZero,
-    Fraction,
-    Horizon,
-    NonNegative,
-    Positive,
-)
+from ppo_workbench.config.ranges import Count, CountOrZero, Fraction, Horizon, NonNegative, Positive
 
 
 @dataclass
-class HaltRule:
+class MaskRule:
+    """What every rule has: whether it is on, and who forbids; house rules are on as they are."""
+
+    enabled: bool = True
+    severity: Severity = Severity.house
+
+
+@dataclass
+class HaltRule(MaskRule):
     """Limit-up limit-down pauses and market-wide breakers: only HOLD is legal."""
 
     enabled: bool = False
@@ -29,43 +30,39 @@ class HaltRule:
 
 
 @dataclass
-class ClosedSessionRule:
+class ClosedSessionRule(MaskRule):
     """Bars outside the calendar's regular hours: only HOLD is legal."""
 
-    enabled: bool = True
     severity: Severity = Severity.impossible
 
 
 @dataclass
-class CapitalRule:
+class CapitalRule(MaskRule):
     """Orders that cash cannot pay: a lot, its costs, or gross exposure without margin."""
 
-    enabled: bool = True
     severity: Severity = Severity.impossible
     max_gross_exposure: Positive = 1.0
 
 
 @dataclass
-class InitialMarginRule:
+class InitialMarginRule(MaskRule):
     """Regulation T, 12 CFR 220.12: 50 % of a long, 150 % of a short including its proceeds."""
 
-    enabled: bool = True
     severity: Severity = Severity.impossible
     long_frac: Fraction = 0.5
     short_frac: Fraction = 0.5
 
 
 @dataclass
-class LocateRule:
+class LocateRule(MaskRule):
     """Regulation SHO 203(b)(1): no short sale without a locate."""
 
-    enabled: bool = True
     severity: Severity = Severity.impossible
     available: bool = True
 
 
 @dataclass
-class SettlementRule:
+class SettlementRule(MaskRule):
     """T+1 settlement in cash accounts, 15c6-1: buys need settled cash."""
 
     enabled: bool = False
@@ -73,10 +70,9 @@ class SettlementRule:
 
 
 @dataclass
-class MaintenanceMarginRule:
+class MaintenanceMarginRule(MaskRule):
     """FINRA 4210(c): 25 % long; short the larger of 30 % and $5 a share; equity of $2,000."""
 
-    enabled: bool = True
     severity: Severity = Severity.regulatory
     long_frac: Fraction = 0.25
     short_frac: Fraction = 0.30
@@ -85,25 +81,23 @@ class MaintenanceMarginRule:
 
 
 @dataclass
-class IntradayMarginRule:
+class IntradayMarginRule(MaskRule):
     """FINRA 4210(d)(2), effective 4 June 2026: no order may create an intraday deficit."""
 
-    enabled: bool = True
     severity: Severity = Severity.regulatory
     margin_frac: Fraction = 0.25
 
 
 @dataclass
-class ShortSaleRestrictionRule:
+class ShortSaleRestrictionRule(MaskRule):
     """Regulation SHO 201: after a fall of 10 % no market shorts today and tomorrow."""
 
-    enabled: bool = True
     severity: Severity = Severity.regulatory
     fall_frac: Annotated[float, Field(gt=0, lt=1)] = 0.10
 
 
 @dataclass
-class PatternDayTraderRule:
+class PatternDayTraderRule(MaskRule):
     """The repealed FINRA rule (legacy): no fourth day trade in five sessions below $25,000."""
 
     enabled: bool = False
@@ -114,47 +108,37 @@ class PatternDayTraderRule:
 
 
 @dataclass
-class SessionRule:
+class SessionRule(MaskRule):
     """No opens in the last bars of a session, and flat before its end (bars: `env`)."""
-
-    enabled: bool = True
-    severity: Severity = Severity.house
 
 
 @dataclass
-class PositionRule:
+class PositionRule(MaskRule):
     """Largest position in currency."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     max_notional_usd: Positive = 1e9
 
 
 @dataclass
-class ConcentrationRule:
+class ConcentrationRule(MaskRule):
     """Largest share of equity in the one instrument."""
 
-    enabled: bool = True
-    severity: Severity = Severity.house
     max_exposure: Positive = 1.0
 
 
 @dataclass
-class DailyLossRule:
+class DailyLossRule(MaskRule):
     """No new risk, or flat, for the rest of a session that lost this much of its equity."""
 
-    enabled: bool = True
-    severity: Severity = Severity.house
     max_loss_frac: Annotated[float, Field(gt=0, le=1)] = 0.02
     flatten: bool = False
 
 
 @dataclass
-class DrawdownRule:
+class DrawdownRule(MaskRule):
     """Drawdown ladder with a way back: pause, re-anchored peak, reduced size until recovered."""
 
-    enabled: bool = True
-    severity: Severity = Severity.house
     caution_frac: Annotated[float, Field(gt=0, le=1)] = 0.03
     flatten_frac: Annotated[float, Field(gt=0, le=1)] = 0.04
     pause_bars: Count | None = None
@@ -162,84 +146,71 @@ class DrawdownRule:
 
 
 @dataclass
-class VolatilityRule:
+class VolatilityRule(MaskRule):
     """No new risk while the causal volatility ratio is high."""
 
-    enabled: bool = True
-    severity: Severity = Severity.house
     max_ratio: Positive = 1.4
 
 
 @dataclass
-class RegimeRule:
+class RegimeRule(MaskRule):
     """No new risk in the named regimes (see `market/regimes.py`)."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     blocked: list[str] = field(default_factory=list)
 
 
 @dataclass
-class EventRule:
+class EventRule(MaskRule):
     """No new risk around large moves and around listed events."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     large_move_bars: CountOrZero = 5
     event_before_bars: Horizon = None
     event_after_bars: Horizon = None
 
 
 @dataclass
-class LiquidityRule:
+class LiquidityRule(MaskRule):
     """An order may take at most this share of the recent mean volume of a bar."""
 
-    enabled: bool = True
-    severity: Severity = Severity.house
     max_volume_frac: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 @dataclass
-class OrderRateRule:
+class OrderRateRule(MaskRule):
     """At most this many opening orders in a session."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     max_opens_per_session: Count = 20
 
 
 @dataclass
-class CooldownRule:
+class CooldownRule(MaskRule):
     """No new risk for some bars after a losing round trip."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     bars_after_loss: Count = 10
 
 
 @dataclass
-class GapRule:
+class GapRule(MaskRule):
     """No new risk while the features recover from bars that are missing."""
-
-    enabled: bool = True
-    severity: Severity = Severity.house
 
 
 @dataclass
-class StopLossRule:
+class StopLossRule(MaskRule):
     """A position that has lost this share of its average price at a close has to be closed."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     loss_frac: Fraction = 0.02
 
 
 @dataclass
-class TakeProfitRule:
+class TakeProfitRule(MaskRule):
     """A position that has gained this share of its average price at a close has to be closed."""
 
     enabled: bool = False
-    severity: Severity = Severity.house
     gain_frac: Positive = 0.04
 
 

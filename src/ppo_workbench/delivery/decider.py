@@ -44,12 +44,7 @@ from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
 from ppo_workbench.trading.account import ACCOUNT_DTYPE, OUTCOME_DTYPE
 from ppo_workbench.trading.actions import action_space
 from ppo_workbench.trading.chance import seed_accounts
-from ppo_workbench.trading.following import (
-    REPORT_DTYPE,
-    flatten_bits_between,
-    is_dust,
-    level_of,
-)
+from ppo_workbench.trading.following import REPORT_DTYPE, flatten_bits_between, is_dust, level_of
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.names import STOPPED, rules_in
 from ppo_workbench.trading.rules.params import build_params
@@ -132,11 +127,6 @@ class Decider:
         self._scratch = self._weights.scratch()
         self._probabilities, self._order = np.zeros(count), np.zeros(3)
         self._named: dict[int, list[str]] = {}
-
-    @property
-    def bars_needed(self) -> int:
-        """Bars still to come until the features may be used."""
-        return self.market.needed
 
     @property
     def needs_events(self) -> bool:
@@ -297,10 +287,11 @@ class Decider:
         """Return everything that the Decider remembers, as plain arrays and JSON values."""
         arrays = {name: array.copy() for name, array in self._arrays().items()}
         arrays |= {f"market.{key}": array.copy() for key, array in self.market.arrays().items()}
+        memory = self.account_memory()
         document = {
             "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
-            "account": self._account_document(),
+            "account": None if memory is None else memory.model_dump(mode="json"),
             "begun": self._begun,
             "rung": int(self.accounts["rung"][0]),
             "short": self._short,
@@ -355,10 +346,6 @@ class Decider:
             price = (float(a["equity"]) - float(a["cash"])) / self._target
             a["rung"], self._short = level_of(a, bar, price, self.space.levels, p)
         self._start = self._ordered = int(a["rung"])
-
-    def _account_document(self) -> dict[str, Any] | None:
-        memory = self.account_memory()
-        return None if memory is None else memory.model_dump(mode="json")
 
     def restore(self, state: DeciderState) -> None:
         """Go on from a state, bit for bit as the Decider that it was taken from.

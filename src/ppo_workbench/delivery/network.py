@@ -7,6 +7,7 @@ is described here, in its derivative there, and in `config`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,13 +28,9 @@ class ActivationKind(NamedTuple):
     function: Callable[[Floats], Floats]
 
 
-def _positive_part(values: Floats) -> Floats:
-    return np.maximum(values, 0.0)
-
-
 ACTIVATIONS = {
     Activation.tanh: ActivationKind(TANH, torch.nn.Tanh, np.tanh),
-    Activation.relu: ActivationKind(RELU, torch.nn.ReLU, _positive_part),
+    Activation.relu: ActivationKind(RELU, torch.nn.ReLU, partial(np.maximum, 0.0)),
 }
 
 # Rational approximation of tanh, exact to a few ulp of float32: the coefficients of

@@ -10,14 +10,7 @@ import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
-from ppo_workbench.config import (
-    ConfigError,
-    Learner,
-    ModelConfig,
-    ModelType,
-    Schedule,
-    settled,
-)
+from ppo_workbench.config import ConfigError, Learner, ModelConfig, ModelType, Schedule, settled
 from ppo_workbench.delivery.network import ACTIVATIONS
 from ppo_workbench.learning.budget import Budget
 from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO, why_not_native

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -104,19 +103,6 @@ class ProgressState:
         return [(done, float(limit)) for done, limit in pairs if limit is not None]
 
 
-class TrainingProgress(Protocol):
-    """What a training loop tells; `stop` may be called at any time and twice."""
-
-    def start(self, budget_text: str) -> None:
-        """Begin, with the budget in words."""
-
-    def update(self, state: ProgressState) -> None:
-        """Show a new state."""
-
-    def stop(self) -> None:
-        """End and leave the last state on the screen."""
-
-
 class WorkbenchConsole:
     """Prints to a stream and keeps the same text, plain, for the record.
 
@@ -154,10 +140,6 @@ class WorkbenchConsole:
     def log_text(self) -> str:
         """Everything printed so far as plain text."""
         return "".join(line.rstrip() + "\n" for line in self._log_text.getvalue().splitlines())
-
-    def save_log(self, path: Path) -> None:
-        """Write the plain-text log, UTF-8."""
-        path.write_text(self.log_text, encoding="utf-8")
 
     def show(self, content: RenderableType = "", *, wrap: bool = True) -> None:
         """Print text or a rich renderable to screen and log; strings are taken literally."""
@@ -201,8 +183,8 @@ class WorkbenchConsole:
         with self.screen.status(Text(f"{what} ..."), spinner="line"):
             yield
 
-    def training_progress(self) -> "TrainingProgress":
-        """Return the progress view that suits the stream."""
+    def training_progress(self) -> "PlainProgress | LiveProgress":
+        """Return the progress view that suits the stream; it may be stopped twice."""
         return LiveProgress(self) if self.is_live else PlainProgress(self)
 
 

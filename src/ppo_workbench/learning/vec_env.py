@@ -12,7 +12,7 @@ from ppo_workbench.config.arrays import Bools, Ints, Records
 from ppo_workbench.learning.native.rollout import Counts
 from ppo_workbench.trading.batch import TradingBatch
 from ppo_workbench.trading.rewards import REWARD_NAMES
-from ppo_workbench.trading.rules.names import RULE_NAMES, rules_in
+from ppo_workbench.trading.rules.names import RULE_NAMES
 
 
 class TradingVecEnv(VecEnv):
@@ -138,10 +138,7 @@ class RolloutStatistics:
         self.decisions += len(reasons)
         any_rule = np.bitwise_or.reduce(reasons, axis=1)
         self.masked += int(np.count_nonzero(any_rule))
-        values, counts = np.unique(any_rule, return_counts=True)
-        for bits, count in zip(values, counts, strict=True):
-            for name in rules_in(int(bits)):
-                self.blocked[RULE_NAMES.index(name)] += count
+        self.blocked += ((any_rule[:, None] >> np.arange(len(RULE_NAMES))) & 1).sum(axis=0)
         sent = np.bincount(actions, minlength=reasons.shape[1])
         self.actions = sent if self.actions.size == 0 else self.actions + sent
 

@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,22 +87,17 @@ def load_synthetic(config: DataConfig) -> Bars:
     return generate(config.synthetic).bars
 
 
-def load_sp500(config: DataConfig) -> Bars:
-    """Load the S&P 500 index, daily 1999-2018, that ships inside the `arch` package (NCSA).
+def _load_index(name: str, instrument: str, config: DataConfig) -> Bars:
+    """Load an index, daily 1999-2018, that ships inside the `arch` package (NCSA).
 
-    On 95-98 % of the days of 1999-2005 the open equals the prior close: use next-close fills.
+    On 95-98 % of the days of 1999-2005 the open of the S&P 500 equals the prior close: use
+    next-close fills.
     """
     from ppo_workbench.market.reader.table import bars_from_table
 
-    return bars_from_table("sp500", "SP500", arch_table("sp500"), _plain(config), source="sp500")
-
-
-def load_nasdaq(config: DataConfig) -> Bars:
-    """Load the Nasdaq Composite index, daily 1999-2018, that ships inside `arch` (NCSA)."""
-    from ppo_workbench.market.reader.table import bars_from_table
-
-    table = arch_table("nasdaq")
-    return bars_from_table("nasdaq", "NASDAQ_COMPOSITE", table, _plain(config), source="nasdaq")
+    # The settings that describe a user's file are about other columns.
+    config = replace(config, columns={}, timezone=None, feature_columns=[], header=[])
+    return bars_from_table(name, instrument, arch_table(name), config, source=name)
 
 
 def arch_table(name: str) -> "DataFrame":
@@ -134,14 +130,9 @@ def _load_file(config: DataConfig) -> Bars:
     return load(config)
 
 
-def _plain(config: DataConfig) -> DataConfig:
-    """Drop the settings that describe a user's file: they are about other columns."""
-    return replace(config, columns={}, timezone=None, feature_columns=[], header=[])
-
-
 SOURCES: dict[str, Source] = {
     "synthetic": load_synthetic,
-    "sp500": load_sp500,
-    "nasdaq": load_nasdaq,
+    "sp500": partial(_load_index, "sp500", "SP500"),
+    "nasdaq": partial(_load_index, "nasdaq", "NASDAQ_COMPOSITE"),
     "file": _load_file,
 }

@@ -102,8 +102,7 @@ def _row_excess(trace: Trace) -> Floats:
     solvent = before > RUIN_FRAC * trace.initial_equity_usd
     returns = np.where(solvent, np.diff(trace.equity_curve()) / np.where(solvent, before, 1.0), 0.0)
     years = row_years(trace.end_ns, trace.opening_ns(), trace.restarts)
-    excess: Floats = returns - trace.cash_interest_annual_bps / 1e4 * years
-    return excess
+    return returns - trace.cash_interest_annual_bps / 1e4 * years
 
 
 def _part(trace: Trace, rows: Bools, excess: Floats, profit: Floats, trips: RoundTrips) -> Part:

@@ -53,35 +53,20 @@ class SessionPath:
         return same and np.array_equal(self.log_low, self.log_close)
 
     @classmethod
-    def from_returns(
-        cls,
-        returns: npt.ArrayLike,
-        sessions_per_year: float,
-        cash_returns: npt.ArrayLike | None = None,
-    ) -> "SessionPath":
-        """Return the path of simple session returns, float64 (T,), known at closes only.
+    def from_returns(cls, returns: npt.ArrayLike, sessions_per_year: float) -> "SessionPath":
+        """Return the path of session returns over cash that earns nothing, known at closes only.
 
         Args:
-            returns: Simple returns, fraction; -1 and below is the loss of all.
+            returns: Simple returns, float64 (T,), fraction; -1 and below is the loss of all.
             sessions_per_year: Sessions in a year of calendar time, as `Bars` count them.
-            cash_returns: What cash earned in the same sessions; None is nothing.
 
         Raises:
-            StatisticsError: Fewer than 20 sessions, a value that is not finite, or returns
-                and cash of different length.
+            StatisticsError: Fewer than 20 sessions, or a value that is not finite.
         """
         gains = checked_sample(returns, "returns", LEAST_SESSIONS)
         checked_between(sessions_per_year, "sessions_per_year", 0.0, inf)
-        cash = np.zeros_like(gains)
-        if cash_returns is not None:
-            cash = checked_sample(cash_returns, "cash returns", LEAST_SESSIONS)
-        if len(cash) != len(gains):
-            raise StatisticsError(
-                f"cash returns: have {len(cash)} sessions, must have {len(gains)} like the "
-                "returns; give one for every session"
-            )
         close = _log(1.0 + gains)
-        return cls(gains - cash, close, close, close, np.zeros_like(close), sessions_per_year)
+        return cls(gains, close, close, close, np.zeros_like(close), sessions_per_year)
 
     @classmethod
     def from_trace(cls, trace: Trace) -> "SessionPath":

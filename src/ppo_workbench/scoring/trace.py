@@ -218,8 +218,7 @@ def row_years(end_ns: Ints, start_ns: int, restarts: tuple[tuple[int, int], ...]
     before = np.concatenate(([start_ns], end_ns[:-1]))
     for row, opened_ns in restarts:
         before[row] = opened_ns
-    years: Floats = (end_ns - before) / NS_PER_YEAR
-    return years
+    return (end_ns - before) / NS_PER_YEAR
 
 
 def cash_returns(
@@ -233,5 +232,4 @@ def cash_returns(
     years = row_years(end_ns, start_ns, restarts)
     growth = np.log1p(interest_annual_bps / 1e4 * years)
     starts = np.concatenate(([0], ends[:-1] + 1))
-    returns: Floats = np.expm1(np.add.reduceat(growth, starts))
-    return returns
+    return np.expm1(np.add.reduceat(growth, starts))

@@ -6,9 +6,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Ints, Records
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import (
-    ACCOUNT_DTYPE,
-)
+from ppo_workbench.trading.account import ACCOUNT_DTYPE
 
 
 @kernel

@@ -3,11 +3,7 @@
 from typing import Any
 
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import (
-    cost_rate,
-    sized_shares,
-    too_small,
-)
+from ppo_workbench.trading.account import cost_rate, sized_shares, too_small
 
 
 @kernel

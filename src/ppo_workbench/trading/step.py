@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import (
-    accrue,
-    begin_session,
-    fill,
-    order_size,
-    update_ladder,
-)
+from ppo_workbench.trading.account import accrue, begin_session, fill, order_size, update_ladder
 from ppo_workbench.trading.broker import resolve_action
 from ppo_workbench.trading.chance import random_start
 from ppo_workbench.trading.observation import observe, observe_mask

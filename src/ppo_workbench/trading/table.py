@@ -8,9 +8,7 @@ from ppo_workbench.config import Config
 from ppo_workbench.config.arrays import Codes, Records, Singles
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
-from ppo_workbench.trading.account import (
-    BAR_DTYPE,
-)
+from ppo_workbench.trading.account import BAR_DTYPE
 from ppo_workbench.trading.actions import ActionSpace, action_space
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.market import market_rule_bits

@@ -15,15 +15,7 @@ from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.calendars.clock import BarClock, ClockMemory, Place
 from ppo_workbench.market.events import EventMemory, EventStream
 from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
-from ppo_workbench.market.regimes import (
-    BAR_FIELDS,
-    CLOSE,
-    CONTEXT_FIELDS,
-    HIGH,
-    LOW,
-    OPEN,
-    VOLUME,
-)
+from ppo_workbench.market.regimes import BAR_FIELDS, CLOSE, CONTEXT_FIELDS, HIGH, LOW, OPEN, VOLUME
 from ppo_workbench.trading.account import BAR_DTYPE
 from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.market import NEWS_DTYPE, MarketRules

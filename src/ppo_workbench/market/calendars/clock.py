@@ -134,11 +134,6 @@ class BarClock:
             self._slots, self._places = None, {}
 
     @property
-    def timezone(self) -> str:
-        """IANA name of the calendar's time zone."""
-        return self._table.timezone
-
-    @property
     def bars_per_session(self) -> int:
         """Slots of a full session; 1 for daily bars.
 

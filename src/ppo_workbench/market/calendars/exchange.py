@@ -111,11 +111,6 @@ class SlotTable:
         missing: Ints = np.maximum(np.diff(position, prepend=position[:1] - 1) - 1, 0)
         return missing
 
-    @property
-    def usual_count(self) -> int:
-        """Slots of the most frequent kind of session."""
-        return usual_count(self.count)
-
 
 def usual_count(counts: Ints) -> int:
     """Return the most frequent number of slots, int64 (S,); the larger of two that tie."""
@@ -123,18 +118,14 @@ def usual_count(counts: Ints) -> int:
     return int(values[times == times.max()].max())
 
 
-def check_timezone(name: str, key: str = "data.timezone") -> None:
-    """Raise BarsError unless `name` is an IANA time zone.
-
-    Args:
-        name: Such as "America/New_York".
-        key: The configuration key to name in the message.
-    """
+def check_timezone(name: str) -> None:
+    """Raise BarsError unless `name`, of `data.timezone`, is an IANA time zone."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise BarsError(
-            f"{key}={name!r} is not an IANA time zone; use a name such as America/New_York or UTC"
+            f"data.timezone={name!r} is not an IANA time zone; use a name such as "
+            "America/New_York or UTC"
         ) from None
 
 
@@ -231,8 +222,7 @@ def _utc_ns(values: object) -> Ints:
     import pandas as pd
 
     index = pd.DatetimeIndex(values)  # type: ignore[arg-type]
-    ns: Ints = index.as_unit("ns").asi8
-    return ns
+    return index.as_unit("ns").asi8
 
 
 def local_days(utc_ns: Ints, timezone: str) -> Ints:
@@ -240,8 +230,7 @@ def local_days(utc_ns: Ints, timezone: str) -> Ints:
     import pandas as pd
 
     local = pd.DatetimeIndex(utc_ns, tz="UTC").tz_convert(timezone).tz_localize(None)
-    days: Ints = local.as_unit("ns").asi8 // NS_PER_DAY
-    return days
+    return local.as_unit("ns").asi8 // NS_PER_DAY
 
 
 def session_days(
@@ -384,14 +373,15 @@ def place_intraday(
         )
     slots = slot_table(start_ns[regular], at[regular], bar_ns, table)
     slot, bars_left, end_ns = places_in(start_ns, at, regular, slots, table)
+    usual = usual_count(slots.count)
     return Placement(
         bar_seconds=bar_seconds,
-        bars_per_session=slots.usual_count,
+        bars_per_session=usual,
         start_ns=start_ns,
         end_ns=end_ns,
         calendar_session=at,
         session=np.concatenate([[0], np.cumsum(np.diff(at) != 0)]).astype(np.int64),
-        bar_of_session=np.minimum(slot, slots.usual_count - 1),
+        bar_of_session=np.minimum(slot, usual - 1),
         bars_left=bars_left,
         regular=regular,
         missing=slots.missing_before(at, slot),

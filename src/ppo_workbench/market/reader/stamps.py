@@ -347,8 +347,7 @@ def _as_ns(label: str, column: "pd.Series", stamps: "pd.DatetimeIndex") -> Ints:
     years = np.asarray(stamps.year)
     broken = (years < _YEARS[0]) | (years > _YEARS[1])
     _refuse(label, column, broken, f"is not in the years {_YEARS[0]}-{_YEARS[1]}; correct it")
-    ns: Ints = stamps.as_unit("ns").asi8.copy()
-    return ns
+    return stamps.as_unit("ns").asi8.copy()
 
 
 def _refuse(label: str, column: "pd.Series", broken: Bools, rule: str = "") -> None:

@@ -188,8 +188,7 @@ def carries(cash: Floats, value: Floats, years: Floats, costs: CostsConfig) -> F
 
 def _years(bars: Bars, at: Decisions) -> Floats:
     """Return the time from each decision to the next bar, years of 365 days (n,)."""
-    years: Floats = (bars.start_ns[at.row + 1] - bars.start_ns[at.row]) / 1e9 / YEAR_SECONDS
-    return years
+    return (bars.start_ns[at.row + 1] - bars.start_ns[at.row]) / 1e9 / YEAR_SECONDS
 
 
 def carry_scale(bars: Bars, at: Decisions, books: Ledger, costs: CostsConfig) -> Floats:

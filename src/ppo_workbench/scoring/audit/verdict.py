@@ -21,14 +21,13 @@ It asks whether anything forbidden happened, not whether a mask forbade too much
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, RiskConfig, Severity, settled
 from ppo_workbench.config.arrays import Bools, Floats, Ints
-from ppo_workbench.market.bars import Bars
+from ppo_workbench.market.bars import Bars, stamp_text
 from ppo_workbench.plugins import registered
 from ppo_workbench.scoring.audit.books import (
     carry_scale,
@@ -42,20 +41,13 @@ from ppo_workbench.scoring.audit.books import (
     volatility_size,
 )
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
-from ppo_workbench.scoring.audit.rules import (
-    CHECKS,
-    Case,
-    Finding,
-    daily_loss,
-    last_bars,
-)
+from ppo_workbench.scoring.audit.rules import CHECKS, Case, Finding, daily_loss, last_bars
 from ppo_workbench.scoring.trace import Trace, TraceError
 
 RELATIVE = 1e-9
 LISTED_PER_RULE = 1000
 RECORD = "record"  # severity of a trace that contradicts itself, the bars or the settings
 _SECTION_OF = {"session_flatten": "session", "session_no_open": "session"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -199,8 +191,9 @@ def _locate(trace: Trace, bars: Bars) -> tuple[Bars, int]:
     stop = first + 1 + len(trace)
     if first < 0 or stop > len(bars) or bars.end_ns[first + 1] != trace.end_ns[0]:
         raise TraceError(
-            f"trace: its first row ends at {_time(int(trace.end_ns[0]))}, but {bars.instrument} "
-            f"has no run of {len(trace) + 1} bars around it; give the bars that were traded"
+            f"trace: its first row ends at {stamp_text(int(trace.end_ns[0]), 'UTC')}, but "
+            f"{bars.instrument} has no run of {len(trace) + 1} bars around it; give the bars that "
+            "were traded"
         )
     known = (trace.action >= 0) & (trace.action < len(trace.action_names))
     if not known.all():
@@ -438,7 +431,7 @@ def _listed(
 ) -> Iterator[Violation]:
     for row in broken[name][:LISTED_PER_RULE].tolist():
         what = next(each.what(row) for each in found if each.broken[row])
-        yield Violation(row, _time(int(case.trace.end_ns[row])), name, what)
+        yield Violation(row, stamp_text(int(case.trace.end_ns[row]), "UTC"), name, what)
 
 
 def _severity(risk: RiskConfig, name: str) -> str:
@@ -458,7 +451,3 @@ def _held_overnight(case: Case) -> int:
     ends = case.trace.session_ends()[:-1]
     due = last_bars(case.bars, case.at.row, count) & ~case.stopped & case.at.traded
     return int(np.count_nonzero((case.books.shares[ends] != 0.0) & ~due[ends]))
-
-
-def _time(ns: int) -> str:
-    return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat()

@@ -26,13 +26,7 @@ from ppo_workbench.scoring.statistics.resampling import (
     stationary_indices,
 )
 from ppo_workbench.scoring.statistics.samples import NORMAL
-from ppo_workbench.scoring.targets import (
-    DRAWDOWN,
-    LEAST_EXPOSURE,
-    LEAST_TRADES,
-    SHARPE,
-    WIN_RATE,
-)
+from ppo_workbench.scoring.targets import DRAWDOWN, LEAST_EXPOSURE, LEAST_TRADES, SHARPE, WIN_RATE
 
 CONFIDENCE = 0.95
 LEAST_ROUND_TRIPS = 100

@@ -43,7 +43,7 @@ def supervised_policies(experiment: Experiment) -> list[Policy]:
     """
     import sklearn.ensemble  # noqa: F401  # brings its own OpenMP, which must be there to be limited
 
-    scorer = ThresholdScorer(experiment, "train")
+    scorer = ThresholdScorer(experiment)
     with threadpool_limits(1):
         return [_tuned(experiment, scorer, *named) for named in REGRESSIONS.items()]
 

@@ -107,7 +107,7 @@ def policy_of(experiment: Experiment, beliefs: Beliefs) -> Policy:
     """Return what trades `beliefs` best, as tuned on the training bars."""
     slots = experiment.bars.bar_of_session
     cell, problem = summarised(experiment, beliefs)
-    scorer = ThresholdScorer(experiment, "train")
+    scorer = ThresholdScorer(experiment)
     candidates = [
         Policy(
             _NAME, THRESHOLD, series=signal(solve(problem, charge)[slots, :, cell]),

@@ -11,12 +11,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Floats, Ints, Records
 from ppo_workbench.jit import kernel
-from ppo_workbench.scoring.backtest import (
-    Policy,
-    action_towards,
-    rung_nearest,
-    threshold_exposure,
-)
+from ppo_workbench.scoring.backtest import Policy, action_towards, rung_nearest, threshold_exposure
 from ppo_workbench.scoring.metrics import sharpe_ratio
 from ppo_workbench.scoring.trace import cash_returns, session_ends, session_returns
 from ppo_workbench.trading.account import OUTCOME_DTYPE
@@ -59,11 +54,11 @@ def _fill_equity(
 
 
 class ThresholdScorer:
-    """Scores threshold rules on one split; the buffers are made once."""
+    """Scores threshold rules on the training split; the buffers are made once."""
 
-    def __init__(self, experiment: Experiment, split: str) -> None:
-        """Lay out the split named `split` of an experiment."""
-        self._experiment, self._split = experiment, experiment.splits[split]
+    def __init__(self, experiment: Experiment) -> None:
+        """Lay out the training split of an experiment."""
+        self._experiment, self._split = experiment, experiment.splits["train"]
         rows = len(self._split) - 1
         self._equity = np.zeros(rows)
         self._outcomes = np.zeros(1, dtype=OUTCOME_DTYPE)

@@ -2,12 +2,7 @@
 
 import numpy as np
 
-from ppo_workbench.scoring.backtest import (
-    RANDOM,
-    SERIES,
-    THRESHOLD,
-    Policy,
-)
+from ppo_workbench.scoring.backtest import RANDOM, SERIES, THRESHOLD, Policy
 from ppo_workbench.scoring.reference.tuning import ThresholdScorer
 from ppo_workbench.trading.experiment import Experiment
 
@@ -51,6 +46,6 @@ def tuned_threshold(experiment: Experiment) -> Policy | None:
 
     None where no `ema_distance_N` feature is observed.
     """
-    scorer = ThresholdScorer(experiment, "train")
+    scorer = ThresholdScorer(experiment)
     # The first of equals wins.
     return max(threshold_candidates(experiment), key=scorer.sharpe, default=None)

@@ -2,8 +2,8 @@
 
 Lopez de Prado, Lipton and Zoonekynd (2025), "How to use the Sharpe ratio" (SSRN 5520741).  The
 variance is that under the hypothesis that is tested, not at the ratio that was seen; it allows for
-returns that follow each other as an AR(1), and for a ratio that is the largest of K.  For reports:
-no gate asks any of this.  All ratios are per session.
+returns that follow each other as an AR(1).  For reports: no gate asks any of this.  All ratios are
+per session.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,8 @@ from math import sqrt
 
 from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.annual import annual_root
-from ppo_workbench.scoring.statistics.samples import (
-    NORMAL,
-    StatisticsError,
-    checked_between,
-    checked_count,
-)
-from ppo_workbench.scoring.statistics.sharpe import (
-    SharpeMoments,
-    autocorrelations,
-    expected_maximum_sharpe,
-)
-
-_STEPS, _LIMIT = 20_001, 10.0  # of the integral over the largest of K normal values
+from ppo_workbench.scoring.statistics.samples import NORMAL, StatisticsError, checked_between
+from ppo_workbench.scoring.statistics.sharpe import SharpeMoments, autocorrelations
 
 
 @dataclass(frozen=True)
@@ -36,8 +25,7 @@ class SharpeInference:
         power: Of the test where the true ratio is `alternative_per_session`.
         planned_false_discovery: Share of false ones among all that the test would reject.
         observed_false_discovery: Probability that the null holds, seen a ratio as large as this.
-        null_per_session, alternative_per_session: What is tested against what, the expected
-            largest of K added to both.
+        null_per_session, alternative_per_session: What is tested against what.
         prior: Probability of the alternative before anything was seen.
         significance: Of the test.
     """
@@ -54,22 +42,17 @@ class SharpeInference:
 
 
 def sharpe_variance(
-    moments: SharpeMoments,
-    true_per_session: float,
-    autocorrelation: float = 0.0,
-    trials: int = 1,
+    moments: SharpeMoments, true_per_session: float, autocorrelation: float = 0.0
 ) -> float:
     """Return the variance of an estimated ratio whose true value is `true_per_session`.
 
     (a - b g3 SR + c (g4 - 1) / 4 SR^2) / T with a = (1 + rho) / (1 - rho),
-    b = 1 + rho / (1 - rho) + rho^2 / (1 - rho^2) and c = (1 + rho^2) / (1 - rho^2), times the
-    variance of the largest of K standard normal values.
+    b = 1 + rho / (1 - rho) + rho^2 / (1 - rho^2) and c = (1 + rho^2) / (1 - rho^2).
 
     Args:
         moments: Their skewness, kurtosis and sessions are used.
         true_per_session: SR.
         autocorrelation: rho of the returns, lag 1.
-        trials: K.
 
     Raises:
         StatisticsError: An argument out of range, or moments that leave no variance.
@@ -83,7 +66,7 @@ def sharpe_variance(
     )
     if not variance > 1e-12:
         raise StatisticsError(f"{moments}: leaves the Sharpe ratio no variance; use more sessions")
-    return variance / moments.sessions * _variance_of_largest(trials)
+    return variance / moments.sessions
 
 
 def sharpe_inference(
@@ -93,8 +76,6 @@ def sharpe_inference(
     *,
     null_per_session: float = 0.0,
     autocorrelation: float = 0.0,
-    trials: int = 1,
-    trials_sd_per_session: float = 0.0,
     significance: float = 0.05,
 ) -> SharpeInference:
     """Test a Sharpe ratio against a null and say how often such a find is a false one.
@@ -105,8 +86,6 @@ def sharpe_inference(
         prior: Share of such strategies among those that are tried: a belief, so show it.
         null_per_session: Ratio of one that is not.
         autocorrelation: Of the returns, lag 1.
-        trials: The ratio is the largest of so many.
-        trials_sd_per_session: Standard deviation of their ratios.
         significance: Of the test.
 
     Raises:
@@ -119,10 +98,9 @@ def sharpe_inference(
             f"alternative_per_session={alternative_per_session}: must be above the null, "
             f"{null_per_session}; raise it"
         )
-    shift = expected_maximum_sharpe(trials, trials_sd_per_session)
-    null, other = null_per_session + shift, alternative_per_session + shift
+    null, other = null_per_session, alternative_per_session
     error, other_error = (
-        sqrt(sharpe_variance(moments, ratio, autocorrelation, trials)) for ratio in (null, other)
+        sqrt(sharpe_variance(moments, ratio, autocorrelation)) for ratio in (null, other)
     )
 
     def above(ratio: float) -> tuple[float, float]:
@@ -170,17 +148,3 @@ def inference_of(
 def _false_share(false: float, true: float, prior: float) -> float:
     wrong, right = (1.0 - prior) * false, prior * true
     return wrong / (wrong + right) if wrong + right > 0.0 else 1.0 - prior
-
-
-def _variance_of_largest(count: int) -> float:
-    """Return the variance of the largest of `count` independent standard normal values."""
-    checked_count(count, "trials", 1)
-    if count == 1:
-        return 1.0
-    import numpy as np
-    from scipy.stats import norm
-
-    x = np.linspace(-_LIMIT, _LIMIT, _STEPS)
-    density = count * norm.pdf(x) * norm.cdf(x) ** (count - 1)
-    mean = float(np.trapezoid(x * density, x))
-    return float(np.trapezoid((x - mean) ** 2 * density, x))

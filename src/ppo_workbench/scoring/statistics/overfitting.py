@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from ppo_workbench.config.arrays import Floats, Ints
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.scoring.statistics.samples import (
     NOTHING,
     StatisticsError,
@@ -26,25 +26,12 @@ class Overfitting:
             in sample ranks in the lower half out of sample (logit at most 0), fraction.
         probability_of_loss: Share of splits in which it has a Sharpe ratio below 0 out of
             sample, fraction.
-        degradation_slope: Slope of its out-of-sample Sharpe ratio on that in sample, over
-            splits; 0 where the latter does not vary.
-        degradation_intercept: Intercept of the same line, Sharpe ratio per session.
-        degradation_r2: Share of variance that the line explains, fraction.
         logits: float64 (splits,), log odds of the relative rank out of sample.
-        sharpe_in_sample: float64 (splits,), of the selected strategy, per session.
-        sharpe_out_of_sample: float64 (splits,), of the same strategy, per session.
-        selected: int64 (splits,), the index of the selected strategy.
     """
 
     pbo: float
     probability_of_loss: float
-    degradation_slope: float
-    degradation_intercept: float
-    degradation_r2: float
     logits: Floats
-    sharpe_in_sample: Floats
-    sharpe_out_of_sample: Floats
-    selected: Ints
 
     @property
     def splits(self) -> int:
@@ -74,21 +61,12 @@ def probability_of_overfitting(returns: npt.ArrayLike, blocks: int = 16) -> Over
     halves = _halves(blocks)
     inside = _sharpe_of_halves(x, halves)
     outside = _sharpe_of_halves(x, 1.0 - halves)
-    selected = np.argmax(inside, axis=1)
-    rows = np.arange(len(halves))
-    best_in, best_out = inside[rows, selected], outside[rows, selected]
+    best_out = outside[np.arange(len(halves)), np.argmax(inside, axis=1)]
     logits = _logits(outside, best_out)
-    slope, intercept, r2 = _line(best_in, best_out)
     return Overfitting(
         pbo=float(np.mean(logits <= 0.0)),
         probability_of_loss=float(np.mean(best_out < 0.0)),
-        degradation_slope=slope,
-        degradation_intercept=intercept,
-        degradation_r2=r2,
         logits=logits,
-        sharpe_in_sample=best_in,
-        sharpe_out_of_sample=best_out,
-        selected=selected.astype(np.int64),
     )
 
 
@@ -112,8 +90,7 @@ def _sharpe_of_halves(x: Floats, halves: Floats) -> Floats:
     square = halves @ np.add.reduceat(centred**2, starts, axis=1).T / days
     deviation = np.sqrt(np.maximum(square - mean**2, 0.0) * days / (days - 1.0))
     varies = deviation > NOTHING
-    sharpe: Floats = np.where(varies, (mean + centre) / np.where(varies, deviation, 1.0), 0.0)
-    return sharpe
+    return np.where(varies, (mean + centre) / np.where(varies, deviation, 1.0), 0.0)
 
 
 def _logits(outside: Floats, best: Floats) -> Floats:
@@ -123,13 +100,3 @@ def _logits(outside: Floats, best: Floats) -> Floats:
     share = (below + (equal + 1.0) / 2.0) / (outside.shape[1] + 1.0)
     logits: Floats = np.log(share / (1.0 - share))
     return logits
-
-
-def _line(x: Floats, y: Floats) -> tuple[float, float, float]:
-    """Return slope, intercept and R^2 of least squares; a constant x has slope 0."""
-    dx, dy = x - x.mean(), y - y.mean()
-    if dx @ dx <= NOTHING**2 * len(x):
-        return 0.0, float(y.mean()), 0.0
-    slope = float(dx @ dy / (dx @ dx))
-    r2 = slope * float(dx @ dy) / float(dy @ dy) if dy @ dy > NOTHING**2 * len(y) else 0.0
-    return slope, float(y.mean()) - slope * float(x.mean()), r2

@@ -4,6 +4,7 @@ Two errors add up: one of days, which falls with years, and one of seeds, which 
 the number of seeds.  Each leaves a floor that the other cannot remove.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
@@ -196,11 +197,8 @@ def seeds_to_decide(
 
     if not enough(SEEDS_CAP):
         return SeedsToDecide(difference_annual, SEEDS_CAP, False)
-    low, high = 1, SEEDS_CAP
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return SeedsToDecide(difference_annual, high, True)
+    seeds = bisect_left(range(SEEDS_CAP), True, lo=2, key=enough)
+    return SeedsToDecide(difference_annual, seeds, True)
 
 
 def sharpe_power(

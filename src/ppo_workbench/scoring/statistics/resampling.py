@@ -397,5 +397,4 @@ def _mean_of_other_seeds(runs: int, resamples: int, rng: np.random.Generator) ->
         return np.zeros((resamples, 1))
     apart = rng.normal(size=(resamples, runs))
     apart -= apart.mean(axis=1, keepdims=True)
-    weights: Floats = apart / np.sqrt(rng.chisquare(runs - 1, size=(resamples, 1)) * runs)
-    return weights
+    return apart / np.sqrt(rng.chisquare(runs - 1, size=(resamples, 1)) * runs)

@@ -55,18 +55,6 @@ def interquartile_mean(scores: npt.ArrayLike) -> float:
     return float(_iqm(_checked(scores, "scores", 1)[None])[0])
 
 
-def probability_of_improvement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Return the chance that a run of `first` beats one of `second`, ties counting half.
-
-    The Mann-Whitney statistic over the number of pairs, mean over markets; float64
-    (runs, markets) each, with runs that may differ.
-
-    Raises:
-        StatisticsError: As `interquartile_mean`, or other markets.
-    """
-    return float(_wins(*_checked_pair(first, second, 1)).mean())
-
-
 def compare_seeds(
     first: npt.ArrayLike,
     second: npt.ArrayLike,
@@ -90,7 +78,12 @@ def compare_seeds(
     Raises:
         StatisticsError: Fewer than two runs, other markets, or a score that is not finite.
     """
-    a, b = _checked_pair(first, second, _LEAST_RUNS)
+    a, b = _checked(first, "first", _LEAST_RUNS), _checked(second, "second", _LEAST_RUNS)
+    if a.shape[1] != b.shape[1]:
+        raise StatisticsError(
+            f"second: has {b.shape[1]} markets, must have {a.shape[1]} like the first; score "
+            "both on the same markets"
+        )
     checked_count(resamples, "resamples", 2)
     rng = np.random.default_rng(seed)
     markets = a.shape[1]
@@ -118,16 +111,6 @@ def _checked(scores: npt.ArrayLike, name: str, least: int) -> Floats:
     return array
 
 
-def _checked_pair(first: npt.ArrayLike, second: npt.ArrayLike, least: int) -> tuple[Floats, Floats]:
-    a, b = _checked(first, "first", least), _checked(second, "second", least)
-    if a.shape[1] != b.shape[1]:
-        raise StatisticsError(
-            f"second: has {b.shape[1]} markets, must have {a.shape[1]} like the first; score "
-            "both on the same markets"
-        )
-    return a, b
-
-
 def _iqm(scores: Floats) -> Floats:
     """Return the interquartile mean over the last two axes, float64 (B,)."""
     flat = np.sort(scores.reshape(len(scores), -1), axis=1)
@@ -138,8 +121,7 @@ def _iqm(scores: Floats) -> Floats:
 
 def _wins(a: Floats, b: Floats) -> Floats:
     """Return 1, .5 or 0 for every pair of runs, float64 (runs of a, runs of b, markets)."""
-    wins: Floats = (np.sign(a[:, None] - b[None]) + 1.0) / 2.0
-    return wins
+    return (np.sign(a[:, None] - b[None]) + 1.0) / 2.0
 
 
 def _drawn_wins(wins: Floats, rows_a: Ints, rows_b: Ints) -> Floats:

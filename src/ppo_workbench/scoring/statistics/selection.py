@@ -190,8 +190,7 @@ def _matrix(excess: Mapping[str, npt.ArrayLike], risk_adjusted: bool) -> Floats:
     if not risk_adjusted:
         return returns
     deviation = returns.std(axis=0, ddof=1)
-    scaled: Floats = returns / np.where(deviation > NOTHING, deviation, 1.0)
-    return scaled
+    return returns / np.where(deviation > NOTHING, deviation, 1.0)
 
 
 def _block(columns: Floats, asked: float | None) -> int:

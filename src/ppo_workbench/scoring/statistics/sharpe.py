@@ -93,12 +93,10 @@ class ProbabilisticSharpe:
 
     Attributes:
         probability: Phi of the studentised distance, fraction.
-        benchmark_per_session: The benchmark.
         standard_error_per_session: Standard error of the estimated ratio.
     """
 
     probability: float
-    benchmark_per_session: float
     standard_error_per_session: float
 
 
@@ -118,7 +116,7 @@ def probabilistic_sharpe(
         )
     error = sqrt(moments.variance_factor / (moments.sessions - 1))
     distance = (moments.sharpe_per_session - benchmark_per_session) / error
-    return ProbabilisticSharpe(NORMAL.cdf(distance), benchmark_per_session, error)
+    return ProbabilisticSharpe(NORMAL.cdf(distance), error)
 
 
 @dataclass(frozen=True)
@@ -128,14 +126,10 @@ class DeflatedSharpe:
     Attributes:
         probability: PSR with `expected_maximum_per_session` as the benchmark, fraction.
         expected_maximum_per_session: Expected largest ratio of the trials under no skill.
-        trials: Number of independent trials.
-        trials_sd_per_session: Standard deviation of the trials' Sharpe ratios.
     """
 
     probability: float
     expected_maximum_per_session: float
-    trials: int
-    trials_sd_per_session: float
 
 
 def expected_maximum_sharpe(trials: int, trials_sd: float) -> float:
@@ -171,8 +165,7 @@ def deflated_sharpe(
         StatisticsError: As `expected_maximum_sharpe` and `probabilistic_sharpe`.
     """
     best = expected_maximum_sharpe(trials, trials_sd_per_session)
-    probability = probabilistic_sharpe(moments, best).probability
-    return DeflatedSharpe(probability, best, trials, trials_sd_per_session)
+    return DeflatedSharpe(probabilistic_sharpe(moments, best).probability, best)
 
 
 @dataclass(frozen=True)
@@ -182,14 +175,10 @@ class TrackRecord:
     Attributes:
         sessions: As a real number; round up.
         years: The same, in years.
-        confidence: One-sided, fraction.
-        long_enough: Whether the sample at hand has that many sessions.
     """
 
     sessions: float
     years: float
-    confidence: float
-    long_enough: bool
 
 
 def minimum_track_record(
@@ -213,8 +202,7 @@ def minimum_track_record(
             f"benchmark {benchmark_per_session:g}, or no track record is long enough; lower it"
         )
     sessions = 1.0 + moments.variance_factor * (NORMAL.inv_cdf(confidence) / excess) ** 2
-    enough = moments.sessions >= sessions
-    return TrackRecord(sessions, years_of(sessions, sessions_per_year), confidence, enough)
+    return TrackRecord(sessions, years_of(sessions, sessions_per_year))
 
 
 def minimum_backtest_years(trials: int, sharpe_annual: float) -> float:

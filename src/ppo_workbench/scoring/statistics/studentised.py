@@ -56,8 +56,7 @@ class Studentised:
             days, seeds = days - self.by_days[:, second], seeds - self.by_seeds[:, second]
         if error == 0.0:
             return seeds
-        scaled: Floats = days / np.maximum(drawn / error, _LEAST_ERROR_FRAC) + seeds
-        return scaled
+        return days / np.maximum(drawn / error, _LEAST_ERROR_FRAC) + seeds
 
     def standard_error(self, first: int, second: int) -> float:
         """Return the standard error of a difference, of days and seeds together."""
@@ -185,8 +184,7 @@ class _Blocks:
 
     def row_sums(self, values: Floats) -> Floats:
         """Add up values of blocks, float64 (N,), by resample."""
-        sums: Floats = np.add.reduceat(values, self.start)
-        return sums
+        return np.add.reduceat(values, self.start)
 
     def of_rows(self, values: Floats) -> Floats:
         """Repeat values of resamples, float64 (rows,), for each of their blocks."""
@@ -235,8 +233,7 @@ class _RunningSums:
         total *= blocks.of_rows((1.0 / s + r * m / s**2) * scale)
         total -= square * blocks.of_rows(r / (2.0 * s**2) * scale)
         by_day = (r / 2.0 - m / s - r * m**2 / (2.0 * s**2)) * scale
-        sums: Floats = total + (blocks.last - blocks.first) * blocks.of_rows(by_day)
-        return sums
+        return total + (blocks.last - blocks.first) * blocks.of_rows(by_day)
 
 
 def effective_count(parts: Sequence[Floats]) -> float:

@@ -15,19 +15,7 @@ from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.trading.rules.names import (
-    BIT,
-    CLOSED_SESSION,
-    EVENT,
-    GAP,
-    HALT,
-    REGIME,
-    SESSION_FLATTEN,
-    SESSION_NO_OPEN,
-    SHORT_SALE,
-    VOLATILITY,
-    enabled_bits,
-)
+from ppo_workbench.trading.rules import names as rule
 from ppo_workbench.trading.rules.own import own_bits, own_fields, own_parameters
 
 SETTINGS_DTYPE = np.dtype(
@@ -92,7 +80,7 @@ LULD_SECONDS = 300
 # A gap of m bars spoils features that remember fewer than 5 m bars by more than a fifth of
 # what they see; these have forgotten it 5 m bars later, and longer ones were hardly touched.
 RECOVERY_BARS_PER_MISSING = 5
-_own_market_bits = own_bits(BIT, ("bar",), "s", asks_account=False)
+_own_market_bits = own_bits(rule.BIT, ("bar",), "s", asks_account=False)
 
 
 def market_rule_bits(bars: Bars, market: MarketTable, config: Config) -> Ints:
@@ -144,7 +132,7 @@ def rule_settings(config: Config, bar_seconds: int) -> Records:
         ConfigError: `risk.regime.blocked` names an unknown regime.
     """
     risk, env = config.risk, config.env
-    enabled = enabled_bits(risk)
+    enabled = rule.enabled_bits(risk)
     banded = bar_seconds <= risk.halt.luld_pause_seconds
     settings = np.zeros(1, dtype=SETTINGS_DTYPE)
     values = own_parameters(risk, asks_account=False) | {
@@ -160,7 +148,7 @@ def rule_settings(config: Config, bar_seconds: int) -> Records:
         "no_open_last_bars": settled(env.no_open_last_bars),
         "fall_frac": risk.short_sale_restriction.fall_frac,
         "max_ratio": risk.volatility.max_ratio,
-        "blocked_regimes": _blocked_regimes(risk) if enabled & REGIME else 0,
+        "blocked_regimes": _blocked_regimes(risk) if enabled & rule.REGIME else 0,
         "large_move_bars": risk.event.large_move_bars,
         "event_before_bars": settled(risk.event.event_before_bars),
         "event_after_bars": settled(risk.event.event_after_bars),
@@ -209,22 +197,22 @@ def rules_step(bar: Any, s: Any, m: Any, closes: Floats) -> int:
     fall = 1.0 - bar.low / m.session_before_close + 1e-12  # 7 % is 7 % in floats too
     bits = _last_bars(bar, s)
     if _halted(bar, s, m, step_ns, fall, closes):
-        bits |= HALT
+        bits |= rule.HALT
     if bar.regular == 0:
-        bits |= CLOSED_SESSION
+        bits |= rule.CLOSED_SESSION
     # Regulation SHO 201: from the triggering bar to the end of the next session.
     if fall >= s.fall_frac and bar.regular != 0:
         m.fallen = 1
     if m.fallen != 0 or m.fallen_before != 0:
-        bits |= SHORT_SALE
+        bits |= rule.SHORT_SALE
     if bar.volatility_ratio > s.max_ratio:
-        bits |= VOLATILITY
+        bits |= rule.VOLATILITY
     if s.blocked_regimes >> bar.regime & 1:
-        bits |= REGIME
+        bits |= rule.REGIME
     if _near_event(bar, s, m):
-        bits |= EVENT
+        bits |= rule.EVENT
     if _recovering(bar, s, m):
-        bits |= GAP
+        bits |= rule.GAP
     bits |= _own_market_bits(bar, s)
     m.bars += 1
     m.start_ns = bar.start_ns
@@ -257,9 +245,9 @@ def _last_bars(bar: Any, s: Any) -> int:
     """Bits of the bars with few of their session to come; none where the number is 0."""
     bits = 0
     if s.flat_last_bars > 0 and bar.bars_left <= s.flat_last_bars:
-        bits |= SESSION_FLATTEN
+        bits |= rule.SESSION_FLATTEN
     if s.no_open_last_bars > 0 and bar.bars_left <= s.no_open_last_bars:
-        bits |= SESSION_NO_OPEN
+        bits |= rule.SESSION_NO_OPEN
     return bits
 
 

@@ -6,10 +6,7 @@ Rule k owns bit k; docs/rules.md gives each rule's source and severity.
 from typing import Any
 
 from ppo_workbench import plugins
-from ppo_workbench.config import (
-    RiskConfig,
-    Severity,
-)
+from ppo_workbench.config import RiskConfig, Severity
 from ppo_workbench.trading.rules.own import own_rules
 
 RULE_NAMES = (

@@ -2,17 +2,9 @@
 
 import numpy as np
 
-from ppo_workbench.config import (
-    Config,
-    ForbiddenAction,
-    Severity,
-    Sizing,
-    settled,
-)
+from ppo_workbench.config import Config, ForbiddenAction, Severity, Sizing, settled
 from ppo_workbench.config.arrays import Records
-from ppo_workbench.trading.account import (
-    DAY_TRADE_SESSIONS,
-)
+from ppo_workbench.trading.account import DAY_TRADE_SESSIONS
 from ppo_workbench.trading.actions import ActionSpace
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
 from ppo_workbench.trading.rules.names import enabled_bits, severity_bits

@@ -16,40 +16,12 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.jit import kernel
-from ppo_workbench.trading.account import (
-    cost_rate,
-    order_size,
-    sized_shares,
-    too_small,
-)
+from ppo_workbench.trading.account import cost_rate, order_size, sized_shares, too_small
 from ppo_workbench.trading.actions import is_second_hold, target_rung
-from ppo_workbench.trading.rules.names import (
-    BIT,
-    CAPITAL,
-    CONCENTRATION,
-    COOLDOWN,
-    DAILY_LOSS,
-    DAY_TRADER,
-    DRAWDOWN,
-    EXITS,
-    INITIAL_MARGIN,
-    INTRADAY,
-    LIQUIDITY,
-    LOCATE,
-    MAINTENANCE,
-    MARKET_NO_INCREASE,
-    ORDER_RATE,
-    POSITION,
-    SESSION_FLATTEN,
-    SETTLEMENT,
-    SHORT_SALE,
-    STOP_LOSS,
-    STOPPED,
-    TAKE_PROFIT,
-)
+from ppo_workbench.trading.rules import names as rule
 from ppo_workbench.trading.rules.own import own_bits
 
-_own_account_bits = own_bits(BIT, ("a", "bar", "exposure"), "p", asks_account=True)
+_own_account_bits = own_bits(rule.BIT, ("a", "bar", "exposure"), "p", asks_account=True)
 
 
 @kernel
@@ -72,17 +44,17 @@ def _short_requirement(shares: float, price: float, p: Any) -> float:
 @kernel
 def flatten_bits(a: Any, bar: Any, p: Any) -> int:
     """Return the bits of the flatten rules in force, halted or not."""
-    bits = bar.rule_bits & SESSION_FLATTEN
+    bits = bar.rule_bits & rule.SESSION_FLATTEN
     if a.flatten_drawdown != 0:
-        bits |= DRAWDOWN
+        bits |= rule.DRAWDOWN
     if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
-        bits |= DAILY_LOSS
-    if p.enabled & EXITS != 0 and a.average_price > 0.0:
+        bits |= rule.DAILY_LOSS
+    if p.enabled & rule.EXITS != 0 and a.average_price > 0.0:
         gain = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
         if gain <= -p.stop_loss:
-            bits |= STOP_LOSS
+            bits |= rule.STOP_LOSS
         if gain >= p.take_profit:
-            bits |= TAKE_PROFIT
+            bits |= rule.TAKE_PROFIT
     return bits & p.enabled
 
 
@@ -94,23 +66,23 @@ def _daily_loss_hit(a: Any, p: Any) -> bool:
 @kernel
 def increase_bits(a: Any, bar: Any, p: Any) -> int:
     """Return the bits that forbid any new risk in this state."""
-    bits = bar.rule_bits & MARKET_NO_INCREASE
+    bits = bar.rule_bits & rule.MARKET_NO_INCREASE
     if a.pause_left > 0 or a.flatten_drawdown != 0:
-        bits |= DRAWDOWN
+        bits |= rule.DRAWDOWN
     if _daily_loss_hit(a, p):
-        bits |= DAILY_LOSS
+        bits |= rule.DAILY_LOSS
     if a.session_opens >= p.max_opens:
-        bits |= ORDER_RATE
+        bits |= rule.ORDER_RATE
     if a.cooldown_left > 0:
-        bits |= COOLDOWN
+        bits |= rule.COOLDOWN
     if maintenance_breached(a, bar.close, p):
-        bits |= MAINTENANCE
+        bits |= rule.MAINTENANCE
     if a.equity < p.day_trade_equity:
         trades = 0
         for i in range(p.day_trade_sessions):
             trades += a.day_trades[i]
         if trades >= p.day_trades:
-            bits |= DAY_TRADER
+            bits |= rule.DAY_TRADER
     return bits
 
 
@@ -122,18 +94,19 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     shares = sized_shares(exposure, a.equity, price, rate, p)
     bits = _size_bits(exposure, abs(shares) * price, p)
     if shares == 0.0 or a.equity <= 0.0 or too_small(a.shares, shares, p):
-        bits |= CAPITAL
+        bits |= rule.CAPITAL
     order = abs(shares - a.shares) * price
     if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
-        bits |= LIQUIDITY
+        bits |= rule.LIQUIDITY
     if exposure < 0 or exposure > 1.0:
         bits |= _margin_bits(a, shares, price, p)
     if exposure < 0:
         if p.locate_available == 0:
-            bits |= LOCATE
-        bits |= (bar.rule_bits & SHORT_SALE) | SETTLEMENT  # a cash account cannot sell short
+            bits |= rule.LOCATE
+        bits |= bar.rule_bits & rule.SHORT_SALE
+        bits |= rule.SETTLEMENT  # a cash account cannot sell short
     elif (shares - max(a.shares, 0.0)) * price > a.cash - a.unsettled_cash:
-        bits |= SETTLEMENT
+        bits |= rule.SETTLEMENT
     return bits | _own_account_bits(a, bar, exposure, p)
 
 
@@ -143,15 +116,15 @@ def _size_bits(exposure: float, notional: float, p: Any) -> int:
     size = abs(exposure)
     bits = 0
     if size > p.max_gross_exposure:
-        bits |= CAPITAL
+        bits |= rule.CAPITAL
     if size * (p.initial_long if exposure > 0 else p.initial_short) > 1.0:
-        bits |= INITIAL_MARGIN
+        bits |= rule.INITIAL_MARGIN
     if size * p.intraday_margin > 1.0:
-        bits |= INTRADAY
+        bits |= rule.INTRADAY
     if size > p.max_exposure:
-        bits |= CONCENTRATION
+        bits |= rule.CONCENTRATION
     if notional > p.max_notional:
-        bits |= POSITION
+        bits |= rule.POSITION
     return bits
 
 
@@ -159,11 +132,11 @@ def _size_bits(exposure: float, notional: float, p: Any) -> int:
 def _margin_bits(a: Any, shares: float, price: float, p: Any) -> int:
     """Minimum equity of a margin account and maintenance after the trade, FINRA 4210."""
     if a.equity < p.minimum_equity:
-        return MAINTENANCE
+        return rule.MAINTENANCE
     if shares < 0 and a.equity < _short_requirement(-shares, price, p):
-        return MAINTENANCE
+        return rule.MAINTENANCE
     if shares > 0 and a.equity < p.maintenance_long * shares * price:
-        return MAINTENANCE
+        return rule.MAINTENANCE
     return 0
 
 
@@ -185,7 +158,7 @@ def action_reasons(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
         p: One row of `PARAMS_DTYPE`.
         row: int64 (A,), overwritten; 0 means allowed.
     """
-    stopped = bar.rule_bits & STOPPED & p.enabled
+    stopped = bar.rule_bits & rule.STOPPED & p.enabled
     flatten = flatten_bits(a, bar, p)
     held = a.rung != p.flat_rung
     no_increase = -1
@@ -224,13 +197,13 @@ def passive_bits(a: Any, price: float, p: Any) -> int:
     if a.shares != 0.0:
         notional = abs(a.shares) * price
         if notional > p.max_exposure * a.equity * (1.0 + 1e-9):
-            bits |= CONCENTRATION
+            bits |= rule.CONCENTRATION
         if notional > p.max_notional:
-            bits |= POSITION
+            bits |= rule.POSITION
         if maintenance_breached(a, price, p):
-            bits |= MAINTENANCE
+            bits |= rule.MAINTENANCE
         if _daily_loss_hit(a, p):
-            bits |= DAILY_LOSS
+            bits |= rule.DAILY_LOSS
         if a.flatten_drawdown != 0:
-            bits |= DRAWDOWN
+            bits |= rule.DRAWDOWN
     return bits & p.enabled
