@@ -1,7 +1,7 @@
 """The risk section: one dataclass a mask rule."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
@@ -14,6 +14,13 @@ from ppo_workbench.config.ranges import (
     NonNegative,
     Positive,
 )
+
+
+class RuleSection(Protocol):
+    """What the section of every rule has."""
+
+    enabled: bool
+    severity: Severity
 
 
 @dataclass
@@ -279,6 +286,6 @@ class RiskConfig:
     take_profit: TakeProfitRule = field(default_factory=TakeProfitRule)
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def rules(self) -> dict[str, Any]:
+    def rules(self) -> dict[str, RuleSection]:
         """Return the sections of the built-in rules by name."""
         return {name: section for name, section in vars(self).items() if name != "extra"}

@@ -22,7 +22,7 @@ import numpy as np
 
 from ppo_workbench.config import ArtifactError, BarsError, settled
 from ppo_workbench.delivery.artifact import Artifact
-from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState
+from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState, StateDocument
 from ppo_workbench.delivery.golden import SCALER_MEANS, SCALER_STDS, stored_weights, uses_mask
 from ppo_workbench.delivery.live.kernel import choose_action, follow_and_observe
 from ppo_workbench.delivery.live.memory import MarketMemory
@@ -297,7 +297,7 @@ class Decider:
         """Return everything that the Decider remembers, as plain arrays and JSON values."""
         arrays = {name: array.copy() for name, array in self._arrays().items()}
         arrays |= {f"market.{key}": array.copy() for key, array in self.market.arrays().items()}
-        document = {
+        document: StateDocument = {
             "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
             "account": self._account_document(),
@@ -356,7 +356,7 @@ class Decider:
             a["rung"], self._short = level_of(a, bar, price, self.space.levels, p)
         self._start = self._ordered = int(a["rung"])
 
-    def _account_document(self) -> dict[str, Any] | None:
+    def _account_document(self) -> dict[str, object] | None:
         memory = self.account_memory()
         return None if memory is None else memory.model_dump(mode="json")
 

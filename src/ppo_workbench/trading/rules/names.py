@@ -3,14 +3,13 @@
 Rule k owns bit k; docs/rules.md gives each rule's source and severity.
 """
 
-from typing import Any
-
 from ppo_workbench import plugins
 from ppo_workbench.config import (
     RiskConfig,
+    RuleSection,
     Severity,
 )
-from ppo_workbench.trading.rules.own import own_rules
+from ppo_workbench.trading.rules.own import OwnRuleSettings, own_rules
 
 RULE_NAMES = (
     "halt",
@@ -81,9 +80,13 @@ def rules_in(bits: int) -> tuple[str, ...]:
     return tuple(name for k, name in enumerate(RULE_NAMES) if bits >> k & 1)
 
 
-def rule_sections(risk: RiskConfig) -> dict[str, Any]:
+def rule_sections(risk: RiskConfig) -> dict[str, RuleSection | OwnRuleSettings]:
     """Map each rule name to the section of the configuration that switches it."""
-    shared = {"session_flatten": risk.session, "session_no_open": risk.session, **own_rules(risk)}
+    shared: dict[str, RuleSection | OwnRuleSettings] = {
+        "session_flatten": risk.session,
+        "session_no_open": risk.session,
+        **own_rules(risk),
+    }
     return {name: shared.get(name) or getattr(risk, name) for name in RULE_NAMES}
 
 
