@@ -102,7 +102,7 @@ def told_differences(document: Document) -> list[PairedDifference]:
     """Return the differences of figures that mean something for both of their arms."""
     return [
         row
-        for row in document.get("differences", ())
+        for row in document.get("differences") or ()
         if all(is_told(cards_of(document, row[side]), row["figure"]) for side in SIDES)
     ]
 
@@ -114,7 +114,7 @@ def has_interval(row: PairedDifference) -> bool:
 
 def target_of(document: Document, arm: str, figure: str) -> TargetVerdict | None:
     """Return the row of a target, None where there is none."""
-    named = (row for row in document.get("targets", ()) if row["arm"] == arm)
+    named = (row for row in document.get("targets") or () if row["arm"] == arm)
     return next((row for row in named if row["figure"] == figure), None)
 
 
@@ -122,7 +122,7 @@ def estimate(document: Document, arm: str, figure: str) -> Estimate:
     """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
     cards = cards_of(document, arm)
     target = target_of(document, arm, figure)
-    summary = document.get("figures", {}).get(arm, {}).get(figure)
+    summary = (document.get("figures") or {}).get(arm, {}).get(figure)
     runs = len(summary["values"]) if summary else len(cards)
     over = sampled(document["method"], runs, figure) if target or summary else ""
     if not is_told(cards, figure) or (len(cards) == 1 and not (target or summary)):

@@ -44,7 +44,7 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
     found = told_differences(document)
     if found:
         sentences.append(_count_sentence(found))
-        if document.get("targets", ()):
+        if document.get("targets"):
             sentences.append(_target_sentence(document, primary(arms)))
     return [*sentences, *_rule_sentences(document, arms), *document["conclusion"]]
 
@@ -194,7 +194,7 @@ def _sign(row: PairedDifference) -> int:
 
 
 def _target_sentence(document: Document, chosen: Arm) -> str:
-    mine = [row for row in document.get("targets", ()) if row["arm"] == chosen.name]
+    mine = [row for row in (document.get("targets") or ()) if row["arm"] == chosen.name]
     phrases = []
     for verdict in ("met", "missed", "not decidable"):
         named = [_target_name(row) for row in mine if row["verdict"] == verdict]
