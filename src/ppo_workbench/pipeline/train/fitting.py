@@ -225,9 +225,8 @@ class Resumed:
         if resume is None:
             return None
         path = find_checkpoint(checkpoint_folder(home), resume)
-        header = read_header(path)
-        name, run_id, fingerprint = header["name"], header["run_id"], header["fingerprint"]
-        return cls(name, run_id, fingerprint, read_checkpoint(path))
+        checkpoint, header = read_checkpoint(path), read_header(path)
+        return cls(header["name"], header["run_id"], header["fingerprint"], checkpoint)
 
     def owns_artifact(self, folder: Path, raw: Raw) -> bool:
         """Tell whether what stands under the run's name is its own, from just before a kill."""
