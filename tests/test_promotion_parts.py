@@ -21,6 +21,7 @@ from ppo_workbench.config import (
     ModelType,
     PromotionProfile,
     flatten,
+    section_of,
 )
 from ppo_workbench.delivery.artifact import Artifact, load_metadata
 from ppo_workbench.delivery.champions import install_champion
@@ -100,7 +101,7 @@ def test_candidate_is_its_own_configuration_not_the_commands() -> None:
     own, raw = candidate_config(_candidate(), config)
 
     assert (own.data.source, own.model.type) == ("synthetic", ModelType.maskable_ppo)
-    assert own.budget.timesteps == raw["budget"]["timesteps"] == 8192
+    assert own.budget.timesteps == section_of(raw, "budget")["timesteps"] == 8192
     assert own.threads == 2
     assert own.trial.study is None
 
@@ -108,12 +109,12 @@ def test_candidate_is_its_own_configuration_not_the_commands() -> None:
 def test_secret_of_a_trial_stays_unresolved_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARS", "secret.csv")
     config = compose(["tracking=none"])
-    data = {**_candidate().raw["data"], "source": "file", "path": "${oc.env:BARS}"}
+    data = {**section_of(_candidate().raw, "data"), "source": "file", "path": "${oc.env:BARS}"}
 
     own, raw = candidate_config(_candidate(data=data), config)
 
     assert own.data.path == "secret.csv"
-    assert raw["data"]["path"] == "${oc.env:BARS}"
+    assert section_of(raw, "data")["path"] == "${oc.env:BARS}"
     monkeypatch.delenv("BARS")
     with pytest.raises(ConfigError, match="BARS"):
         resolved_config(raw, config)
@@ -122,7 +123,7 @@ def test_secret_of_a_trial_stays_unresolved_in_the_record(monkeypatch: pytest.Mo
 def test_seed_of_the_study_and_standard_ppo_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"trial 7.*\[1\]; give fresh ones"):
         candidate_config(_candidate(), compose(["promote.seeds=[1,5]"]))
-    model = {**_candidate().raw["model"], "type": "ppo"}
+    model = {**section_of(_candidate().raw, "model"), "type": "ppo"}
     with pytest.raises(ConfigError, match="sweep model=maskable_ppo"):
         candidate_config(_candidate(model=model), compose([]))
 
@@ -152,10 +153,11 @@ def test_baseline_differs_in_masks_and_answer_alone_and_keeps_secrets_unresolved
     assert own.env == replace(config.env, forbidden_action=ForbiddenAction.execute)
     assert replace(own, model=config.model, env=config.env) == config
     assert recorded["data"] == {"path": "${oc.env:BARS}"}
-    assert (recorded["model"]["type"], recorded["env"]["forbidden_action"]) == ("ppo", "execute")
+    assert section_of(recorded, "model")["type"] == "ppo"
+    assert section_of(recorded, "env")["forbidden_action"] == "execute"
     longer, recorded = baseline_config(rival, ForbiddenAction.reject, 9999)
     assert longer.budget == replace(config.budget, timesteps=9999)
-    assert recorded["budget"]["timesteps"] == 9999
+    assert section_of(recorded, "budget")["timesteps"] == 9999
 
 
 def test_registry_that_is_down_costs_a_warning_alone(
@@ -170,7 +172,7 @@ def test_registry_that_is_down_costs_a_warning_alone(
     assert "does not know the new state of final" in caplog.text
 
 
-def _promotion() -> dict[str, Any]:
+def _promotion() -> Any:
     gate = {"value": 1.0, "threshold": 2.0, "power": 0.25, "alternative": "a truth"}
     card = dict.fromkeys(
         (

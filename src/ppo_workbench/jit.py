@@ -150,7 +150,7 @@ def parallel_kernel(function: F) -> F:
     return _compiled(function, parallel=True)
 
 
-def lean_composed_kernel(source: str, parts: Mapping[str, Any]) -> Any:
+def lean_composed_kernel(source: str, parts: Mapping[str, Callable[..., Any]]) -> Any:
     """Compile the one function that `source` defines, which calls `parts` by their names.
 
     How parts of a plug-in come into the step: as calls that are known when it is compiled.  Not
@@ -159,12 +159,12 @@ def lean_composed_kernel(source: str, parts: Mapping[str, Any]) -> Any:
     return _composed(source, parts, _nrt=False)
 
 
-def composed_kernel(source: str, parts: Mapping[str, Any]) -> Any:
+def composed_kernel(source: str, parts: Mapping[str, Callable[..., Any]]) -> Any:
     """Compile like `lean_composed_kernel`, counting references to arrays."""
     return _composed(source, parts)
 
 
-def _composed(source: str, parts: Mapping[str, Any], **options: Any) -> Any:
+def _composed(source: str, parts: Mapping[str, Callable[..., Any]], **options: Any) -> Any:
     known = {name: _compiled(part, **options) for name, part in parts.items()}
     before = set(known)
     exec(source, known)

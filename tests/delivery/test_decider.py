@@ -462,10 +462,11 @@ def test_state_of_an_older_version_is_refused_by_name(model: Model, told: dict[s
     state = _warm(model, 3).state()
     assert state.document["version"] == 3
     older = told.get("version", 1)  # version 1 did not say it
-    document = {key: value for key, value in state.document.items() if key != "version"}
+    kept = {key: value for key, value in state.document.items() if key != "version"}
+    document: Any = {**kept, **told}
     for use in (Decider(artifact).restore, Decider(artifact).take_over):
         with pytest.raises(ArtifactError, match=rf"state: has version {older}, .* reads 3; warm"):
-            use(DeciderState(state.arrays, {**document, **told}))
+            use(DeciderState(state.arrays, document))
 
 
 def test_state_that_no_decider_saved_is_refused_in_our_words(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.e2e.workbench import TINY, Workbench, process
 
-from ppo_workbench.learning.checkpoints import Checkpoint, write_checkpoint
+from ppo_workbench.learning.checkpoints import Checkpoint, Owner, write_checkpoint
 from ppo_workbench.pipeline.train import fitting
 
 RUN = [
@@ -78,8 +78,8 @@ def test_resume_from_any_checkpoint_is_bit_identical(
 ) -> None:
     kept: list[Path] = []
 
-    def write_and_keep(path: Path, checkpoint: Checkpoint, header: dict[str, Any]) -> None:
-        write_checkpoint(path, checkpoint, header)
+    def write_and_keep(path: Path, checkpoint: Checkpoint, owner: Owner) -> None:
+        write_checkpoint(path, checkpoint, owner)
         kept.append(Path(shutil.copy(path, tmp_path / f"{len(kept)}.ckpt")))
 
     monkeypatch.setattr(fitting, "write_checkpoint", write_and_keep)
@@ -104,8 +104,8 @@ def test_resume_after_a_kill_behind_the_saved_model_replaces_only_its_own(
     bench = Workbench(tmp_path, capsys)
     kept = tmp_path / "kept.ckpt"
 
-    def write_and_keep(path: Path, checkpoint: Checkpoint, header: dict[str, Any]) -> None:
-        write_checkpoint(path, checkpoint, header)
+    def write_and_keep(path: Path, checkpoint: Checkpoint, owner: Owner) -> None:
+        write_checkpoint(path, checkpoint, owner)
         shutil.copy(path, kept)
 
     monkeypatch.setattr(fitting, "write_checkpoint", write_and_keep)

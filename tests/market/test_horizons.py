@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ppo_workbench.cli.main import compose
-from ppo_workbench.config import Config, ConfigError, DataConfig, flatten
+from ppo_workbench.config import Config, ConfigError, DataConfig, flatten, section_of
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.features import compute_market
@@ -267,7 +267,7 @@ def test_step_of_the_bars_is_that_of_their_decimals(
     config = derived(compose(["market=crypto"]), bars)
     assert config.market.tick == pytest.approx(step)
     recorded = recorded_horizons(plain(dataclasses.asdict(compose(["market=crypto"]))), config)
-    assert recorded["market"]["tick"] == config.market.tick
+    assert section_of(recorded, "market")["tick"] == config.market.tick
 
 
 def test_step_of_another_instrument_is_refused_with_the_right_one() -> None:

@@ -30,6 +30,7 @@ from ppo_workbench.records.tracking import (
     flatten_params,
     open_tracker,
 )
+from ppo_workbench.scoring.documents import BarsPart
 
 CANARY = "C4n4ry-pass%40word"
 MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
@@ -132,7 +133,7 @@ def test_tracker_exception_in_the_block_ends_the_run_and_passes_on(
 
 
 def test_tracker_bars_source_and_columns_are_recorded_without_secrets(home: Path) -> None:
-    data = {
+    data: BarsPart = {
         "source": "file", "instrument": "SPY", "fingerprint": "f" * 64, "bar_seconds": 60,
         "splits": {"train": {"start": "2020-01-01", "stop": "2021-01-01"}},
         "path": f"https://me:{CANARY}@host/bars.csv?token={CANARY}",

@@ -53,7 +53,7 @@ def trading(make_trace: TraceMaker) -> Trace:
     )  # fmt: skip
 
 
-def _document() -> dict[str, Any]:
+def _document() -> Any:
     return {
         "name": "demo",
         "protocol": "holdout",
@@ -101,7 +101,7 @@ def _curves() -> dict[str, list[list[dict[str, float]]]]:
     }
 
 
-def _complete(document: dict[str, Any], traces: dict[str, Trace]) -> dict[str, Trace]:
+def _complete(document: Any, traces: dict[str, Trace]) -> dict[str, Trace]:
     """Add to a document what every one holds of its arms; return a trace for each."""
     names = [arm["name"] for arm in document["arms"]]
     for name in set(traces) - set(names):
@@ -121,7 +121,7 @@ def _write(
     folder: Path,
     bars_of: BarsMaker,
     traces: dict[str, Trace],
-    document: dict[str, Any] | None = None,
+    document: Any = None,
     curves: dict[str, Any] | None = None,
     title: str = "Demo",
 ) -> ReportFiles:
@@ -209,7 +209,7 @@ def test_report_equity_ends_at_the_trace_s_growth_and_deepest_drawdown(
     assert -min(falls["y"]) / 100 == pytest.approx(scorecard(trading).max_drawdown_frac, rel=1e-5)
 
 
-def _stress(trace: Trace, name: str) -> dict[str, Any]:
+def _stress(trace: Trace, name: str) -> Any:
     card = scorecard(trace).to_dict()
     scenarios = {f"costs_x{k}": {"change": name, "figures": card} for k in (1, 2)}
     even = {"cost_bps": None, "verdict": name, "configured_bps": 1.0, "multiple_of_configured": 1.5}
@@ -305,7 +305,8 @@ def test_report_refuses_a_trace_of_other_bars(
     tmp_path: Path, bars_of: BarsMaker, make_trace: TraceMaker, trading: Trace
 ) -> None:
     other = make_trace([100.0] * 3, end_ns=trading.end_ns[:3] + 1)
-    source = ReportInput({}, {"masked": other}, bars_of(trading), {})
+    nothing: Any = {}
+    source = ReportInput(nothing, {"masked": other}, bars_of(trading), {})
     with pytest.raises(ReportError, match=r"row 0 ends at .*; give the bars that were traded"):
         write_report(source, tmp_path, "x")
 

@@ -136,14 +136,15 @@ def test_trip_table_keeps_the_largest_of_too_many(
 
 
 def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
-    row: dict[str, Any] = {"first": "a", "figure": "calmar", "p_value": None, "decided": False}
+    row: Any = {"first": "a", "figure": "calmar", "p_value": None, "decided": False}
     row |= {"method": "days and seeds", "runs": 1}
     rows = [
         row | {"second": "b", "estimate": 1.0, "low": 0.0, "high": 2.0},
         row | {"second": "c", "estimate": None, "low": None, "high": None},
     ]
     cards = {"m": {arm: [{"n_trades": 1}] for arm in "abc"}}
-    (group,) = difference_table({"differences": rows, "cards": cards}, ())
+    document: Any = {"differences": rows, "cards": cards}
+    (group,) = difference_table(document, ())
     first, second = group["rows"]
     assert group["better"] == "right"
     assert first["at"] == pytest.approx(50.0)
@@ -155,7 +156,7 @@ def test_difference_table_places_zero_and_interval_on_one_axis() -> None:
 def test_invalid_table_counts_orders_and_what_the_audit_found() -> None:
     audit = {"violations": 3, "by_rule": {"flat_rule": 3}, "unaudited": ["x_y"]}
     counts = invalid_trades([{"violations/house": 2.0, "rejections/house": 5.0}] * 2)
-    document = {
+    document: Any = {
         "arms": [{"name": "a", "title": "A", "kind": "trained"}],
         "audit": {"a": audit},
         "invalid_trades": {"a": counts},

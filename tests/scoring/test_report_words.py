@@ -22,14 +22,14 @@ ARMS = (
 )
 
 
-def _difference(second: str, figure: str, value: float, *, decided: bool) -> dict[str, Any]:
+def _difference(second: str, figure: str, value: float, *, decided: bool) -> Any:
     return {
         "first": "masked", "second": second, "figure": figure, "estimate": value,
         "low": value - 0.1, "high": value + 0.1, "p_value": 0.02, "decided": decided,
     }  # fmt: skip
 
 
-def _document(**parts: Any) -> dict[str, Any]:
+def _document(**parts: Any) -> Any:
     """Return a document whose arms traded, broke no rule and were audited, with more parts."""
     return {
         "cards": {"market": {arm.name: [{"n_trades": 5}] for arm in ARMS}},
@@ -160,8 +160,9 @@ def test_findings_count_invalid_trades_and_tell_what_the_audit_found() -> None:
     ]
 
 
-def _accesses(*markets: dict[str, Any]) -> list[tuple[str, bool]]:
-    return accesses({"setup": {"markets": markets}})
+def _accesses(*markets: Any) -> list[tuple[str, bool]]:
+    document: Any = {"setup": {"markets": markets}}
+    return accesses(document)
 
 
 def test_accesses_name_a_second_one_and_mark_it() -> None:
@@ -188,10 +189,10 @@ def test_accesses_to_many_alike_worlds_are_one_sentence() -> None:
 def test_estimate_prefers_what_was_judged_then_the_summary_then_the_run() -> None:
     card = {"n_trades": 4, "sharpe_annual": 2.0, "volatility_annual_frac": 0.1}
     card |= {"sharpe_low_95": 1.5, "sharpe_high_95": 2.5}
-    alone = {"cards": {"m": {"a": [card]}}, "method": "worlds"}
+    alone: Any = {"cards": {"m": {"a": [card]}}, "method": "worlds"}
     found = estimate(alone, "a", "sharpe_annual")
     assert (found.value, found.low, found.high, found.over) == (2.0, 1.5, 2.5, "days")
-    several = {"cards": {"m": {"a": [card, card | {"sharpe_annual": 5.0}]}}}
+    several: Any = {"cards": {"m": {"a": [card, card | {"sharpe_annual": 5.0}]}}}
     found = estimate(several, "a", "sharpe_annual")
     assert (found.value, found.low, found.basis) == (3.5, None, "median of 2 runs")
     summary = {"values": [2.0, 4.0], "median": 3.0, "median_low": 1.0, "median_high": 5.0}
@@ -227,7 +228,8 @@ def test_of_card_tells_no_win_rate_without_a_trade_and_no_interval_without_risk(
 def test_primary_is_the_first_trained_arm() -> None:
     rows = [("flat", "Flat", "yardstick"), ("x", "X", "trained"), ("y", "Y", "trained")]
     listed = [dict(zip(("name", "title", "kind"), row, strict=True)) for row in rows]
-    assert primary(arms_of({"arms": listed})) == Arm("x", "X", "trained")
+    document: Any = {"arms": listed}
+    assert primary(arms_of(document)) == Arm("x", "X", "trained")
 
 
 def test_plain_makes_json_of_anything() -> None:

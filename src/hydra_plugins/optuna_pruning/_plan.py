@@ -81,7 +81,7 @@ class Plan:
         """Keep other sweep processes from asking meanwhile."""
         return claim_lock(self.storage, self.settings.storage, self.home, self.name)
 
-    def overrides(self, number: int, values: Mapping[str, Any]) -> list[str]:
+    def overrides(self, number: int, values: Mapping[str, object]) -> list[str]:
         """Return all overrides of a trial's job."""
         return job_overrides(self.settings, self.space, self.folder, number, values)
 
@@ -149,7 +149,7 @@ def plan(
 
 
 def job_overrides(
-    settings: Settings, space: Space, folder: Path, number: int, values: Mapping[str, Any]
+    settings: Settings, space: Space, folder: Path, number: int, values: Mapping[str, object]
 ) -> list[str]:
     """Return all overrides of a trial's job; the storage keeps its `${oc.env:...}`."""
     return [
@@ -200,7 +200,7 @@ def _check_numbers(settings: Settings) -> None:
         )
 
 
-def _point(space: Space, point: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _point(space: Space, point: Mapping[str, object], where: str) -> dict[str, object]:
     known = {one.name: one for one in space.parameters}
     for key in point:
         if key not in known:
@@ -322,7 +322,7 @@ def _check_same(study: optuna.Study, settings: Settings, space: Space) -> None:
 
 def _earlier_points(
     settings: Settings, space: Space, storage: Any, home: Path
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+) -> tuple[list[dict[str, object]], dict[str, int]]:
     """Return the best points of the study to warm-start from, as far as they fit the space.
 
     And the trials begun in it and in those that it comes from, by study: it may be deleted later.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -45,7 +45,22 @@ class SweepError(WorkbenchError):
     """A sweep ended before its study was full."""
 
 
-def run(plan: Plan) -> dict[str, Any]:
+class BestTrial(TypedDict):
+    """A trial that no other is better than."""
+
+    number: int
+    values: list[float] | None
+    params: dict[str, object]
+
+
+class Outcome(TypedDict):
+    """What a sweep returns: its study, and the best trials, several with several directions."""
+
+    study: str
+    best: list[BestTrial]
+
+
+def run(plan: Plan) -> Outcome:
     """Carry out a planned sweep; see `OptunaPruningSweeper.sweep`."""
     return _Sweep(plan).run()
 
@@ -58,7 +73,7 @@ class _Sweep:
         if blocking:
             self.jobs = Batches(plan.launcher, plan.config, plan.settings.batch_size)
         self.blocking = blocking
-        self.running: dict[int, dict[str, Any]] = {}
+        self.running: dict[int, dict[str, object]] = {}
         self.failures: list[str] = []
         self.signals = 0
         self.done = False
@@ -66,7 +81,7 @@ class _Sweep:
         self.view = View(plan.name, plan.settings.n_trials, self.study)
         self.observed = Observed(plan.observer, self.view.say)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Outcome:
         with self.view, _signals(self._on_signal), self._beating():
             try:
                 self._loop()
@@ -158,7 +173,7 @@ class _Sweep:
                 trial.set_user_attr(LAST_SEEN, last_seen())
             return trial
 
-    def _next_point(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+    def _next_point(self, trials: Sequence[FrozenTrial]) -> dict[str, object] | None:
         """Return what the next trial is given: nothing, but for a grid, which may end."""
         if self.plan.settings.sampler["name"] == "grid":
             return next_grid_point(self.plan.space, trials)
@@ -186,7 +201,7 @@ class _Sweep:
             attrs = {LAST_SEEN: last_seen(), "retry_of": trial.number}
             self.study.enqueue_trial(trial.params, attrs)
 
-    def _fits(self, params: Mapping[str, Any]) -> bool:
+    def _fits(self, params: Mapping[str, object]) -> bool:
         """Tell whether a point lies in the search space, which may have changed."""
         known = {one.name: one for one in self.plan.space.parameters}
         try:
@@ -288,7 +303,7 @@ class _Sweep:
         if mine and not trial.state.is_finished():
             self.plan.storage.set_trial_user_attr(trial._trial_id, LAST_SEEN, last_seen())
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self) -> Outcome:
         best = best_trials(self.study)
         summary = {**best[0].params, "value": best[0].values[0]} if best else {}
         self.observed.close(summary, bool(self.signals))
@@ -320,7 +335,7 @@ def _overrides(plan: Plan) -> list[str]:
     return ["--multirun", *given.task, *own, f"hydra.sweeper.study_name={plan.name}"]
 
 
-def _row(trial: FrozenTrial) -> Mapping[str, Any]:
+def _row(trial: FrozenTrial) -> BestTrial:
     return {"number": trial.number, "values": trial.values, "params": trial.params}
 
 

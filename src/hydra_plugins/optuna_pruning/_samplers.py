@@ -44,7 +44,7 @@ HIDDEN = (
 GRID_LIMIT = 100_000
 
 
-def check_sampler(spec: Mapping[str, Any], space: Space, directions: int) -> None:
+def check_sampler(spec: Mapping[str, object], space: Space, directions: int) -> None:
     """Refuse a sampler that cannot do what is asked.
 
     Raises:
@@ -73,14 +73,14 @@ def check_sampler(spec: Mapping[str, Any], space: Space, directions: int) -> Non
 
 
 def make_sampler(
-    spec: Mapping[str, Any], seed: int | None, number: int
+    spec: Mapping[str, object], seed: int | None, number: int
 ) -> "optuna.samplers.BaseSampler":
     """Build the sampler for the trial of this number."""
     name = spec.get("name")
     drawn = seed
     if seed is not None:
         drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    own: dict[str, Any] = {"seed": drawn}
+    own: dict[str, object] = {"seed": drawn}
     if name in ("gp", "qmc", "cmaes"):
         own["warn_independent_sampling"] = False
         own["independent_sampler"] = optuna.samplers.RandomSampler(drawn)
@@ -111,7 +111,7 @@ def check_grid(space: Space) -> int:
     return points
 
 
-def next_grid_point(space: Space, trials: Iterable[FrozenTrial]) -> dict[str, Any] | None:
+def next_grid_point(space: Space, trials: Iterable[FrozenTrial]) -> dict[str, object] | None:
     """Return the first point that no trial has, or None if the grid is exhausted."""
     names = [parameter.name for parameter in space.parameters]
     taken = {
@@ -130,7 +130,7 @@ def unlucky(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.FAIL and reason in (INTERRUPTED, LOST)
 
 
-def _point(trial: FrozenTrial) -> dict[str, Any]:
+def _point(trial: FrozenTrial) -> dict[str, object]:
     if unlucky(trial):
         return {}
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}

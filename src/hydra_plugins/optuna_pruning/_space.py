@@ -114,14 +114,14 @@ class Space:
         """Return name -> distribution."""
         return {parameter.name: parameter.distribution for parameter in self.parameters}
 
-    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+    def overrides(self, values: Mapping[str, object]) -> list[str]:
         """Return all overrides of the job with these parameter values."""
         searched = [one.override(values[one.name]) for one in self.parameters]
         return [*self.fixed, *searched]
 
 
 def read_space(
-    params: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoader | None = None
+    params: Mapping[str, object], arguments: Sequence[str], loader: ConfigLoader | None = None
 ) -> Space:
     """Read the `params:` mapping and the command line, which wins for a key given in both.
 

@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from hydra_plugins.pool._processes import Job
+    from hydra_plugins.pool._processes import Job, Shared
 
 
 class FreshProcesses(Launcher):
@@ -38,7 +38,7 @@ class FreshProcesses(Launcher):
         for name, value in (("n_jobs", self.n_jobs), ("threads", self._threads)):
             if value is not None and value < 1:
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be at least 1")
-        self._shared: dict[str, Any] = {
+        self._shared: Shared = {
             "context": hydra_context,
             "task": task_function,
             "config": config,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
@@ -45,12 +45,30 @@ class Job:
     pipe: Connection | None = field(default=None, repr=False)
 
 
+class Shared(TypedDict):
+    """What every job needs of the launcher's process; the last two are added when it is packed."""
+
+    context: Any
+    task: Any
+    config: Any
+    first: NotRequired[bytes | None]
+    singletons: NotRequired[Any]
+
+
+class JobOptions(TypedDict):
+    """Threads of a job, its log file's name, and whether Hydra's whole `JobReturn` goes back."""
+
+    threads: int
+    log: str | None
+    full: bool
+
+
 class Processes:
     """The running jobs of one launcher."""
 
     def __init__(
         self,
-        shared: dict[str, Any],
+        shared: Shared,
         threads: int,
         preload: Sequence[str],
         log: str | None,
@@ -65,7 +83,7 @@ class Processes:
         self._context.set_forkserver_preload([*names, *preload, "hydra_plugins.pool._frozen"])
         _start_server()
         self._shared, self._blob = shared, b""
-        self._options = {"threads": threads, "log": log, "full": full}
+        self._options: JobOptions = {"threads": threads, "log": log, "full": full}
         self._running: list[Job] = []
 
     def start(self, overrides: Sequence[str], index: int) -> Job:
@@ -115,7 +133,7 @@ class Processes:
         self._running = []
 
 
-def first_job(shared: dict[str, Any], overrides: Sequence[str]) -> bytes | None:
+def first_job(shared: Shared, overrides: Sequence[str]) -> bytes | None:
     """Compose and pickle the first job's configuration, from which the others' are made."""
     loader = shared["context"].config_loader
     try:
@@ -124,7 +142,7 @@ def first_job(shared: dict[str, Any], overrides: Sequence[str]) -> bytes | None:
         return None
 
 
-def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:
+def packed(shared: Shared, has_main: bool = True) -> bytes:
     """Pickle what every job needs, the task function by its name.
 
     Args:
@@ -135,7 +153,7 @@ def packed(shared: dict[str, Any], has_main: bool = True) -> bytes:
         ConfigError: Another process cannot find the task function.
     """
     state = Singleton.get_state()["instances"]
-    task = _reference(shared.pop("task"))
+    task = _reference(shared["task"])
     if task[0] == "__main__" and not has_main:
         task = (_name_of_main(), task[1])
     return pickle.dumps({**shared, "task": task, "singletons": state})

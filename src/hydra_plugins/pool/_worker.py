@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import open_dict
 
 from hydra_plugins.pool._compose import compose
-from hydra_plugins.pool._processes import end_by
+from hydra_plugins.pool._processes import JobOptions, Shared, end_by
 
 Plugins.instance()  # scanned once here, not in every job
 PR_SET_PDEATHSIG = 1
@@ -36,7 +36,7 @@ def work(
     overrides: Sequence[str],
     index: int,
     environment: Mapping[str, str],
-    options: Mapping[str, Any],
+    options: JobOptions,
 ) -> None:
     """Run one job and send `(kind, value, reason, full)` through the pipe."""
     _guard()
@@ -49,7 +49,7 @@ def work(
         pipe.close()
 
 
-def outcome(blob: bytes, overrides: Sequence[str], index: int, options: Mapping[str, Any]) -> bytes:
+def outcome(blob: bytes, overrides: Sequence[str], index: int, options: JobOptions) -> bytes:
     """Run one job to its end, whatever that is, and return `(kind, value, reason, full)`."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -101,12 +101,13 @@ def _limit_threads(threads: int) -> None:
 
 
 def _run(
-    shared: Mapping[str, Any], overrides: Sequence[str], index: int, options: Mapping[str, Any]
+    shared: Shared, overrides: Sequence[str], index: int, options: JobOptions
 ) -> tuple[str, Any, str | None, JobReturn | None]:
     Singleton._instances.update(shared["singletons"])
     setup_globals()
     context, master = shared["context"], shared["config"]
-    first = pickle.loads(shared["first"]) if shared.get("first") else None
+    packed = shared.get("first")
+    first = pickle.loads(packed) if packed else None
     config = compose(context, master, overrides, first)
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = index

@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from hydra_plugins.pool._processes import Job, packed
+from hydra_plugins.pool._processes import Job, JobOptions, Shared, packed
 
 PASSED_ON = ("PPO_WORKBENCH_", "MLFLOW_")
 
@@ -23,7 +23,7 @@ class Tasks:
     """The running jobs of one launcher."""
 
     def __init__(
-        self, shared: dict[str, Any], address: str | None, n_jobs: int, options: Mapping[str, Any]
+        self, shared: Shared, address: str | None, n_jobs: int, options: JobOptions
     ) -> None:
         """Connect to a cluster, or start one that only this machine can reach."""
         self._own = not ray.is_initialized()
@@ -42,7 +42,7 @@ class Tasks:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         # `max_calls=1` ends the process with the job; a retry would report a trial twice.
         self._work = ray.remote(num_cpus=cores, max_calls=1, max_retries=0)(_work)
-        self._blob, self._options = ray.put(packed(shared, has_main=False)), dict(options)
+        self._blob, self._options = ray.put(packed(shared, has_main=False)), options
         self._running: dict[Any, Job] = {}
 
     def start(self, overrides: Sequence[str], index: int) -> Job:
@@ -97,7 +97,7 @@ def _work(
     overrides: Sequence[str],
     index: int,
     environment: Mapping[str, str],
-    options: Mapping[str, Any],
+    options: JobOptions,
 ) -> bytes:
     """Run one job in Ray's process."""
     from hydra_plugins.pool._worker import outcome

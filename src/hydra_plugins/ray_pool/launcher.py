@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from hydra_plugins.pool._launching import FreshProcesses
 
 if TYPE_CHECKING:
+    from hydra_plugins.pool._processes import JobOptions
     from hydra_plugins.ray_pool._tasks import Tasks
 
 
@@ -73,5 +74,5 @@ class RayPoolLauncher(FreshProcesses):
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         from hydra_plugins.ray_pool._tasks import Tasks
 
-        options = {"threads": self._threads, "log": self._log, "full": full}
-        return Tasks(dict(self._shared), self._address, self.n_jobs, options)
+        options: JobOptions = {"threads": self._threads or 1, "log": self._log, "full": full}
+        return Tasks(self._shared, self._address, self.n_jobs, options)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -35,13 +35,18 @@ from ppo_workbench.config import (
     SOURCES_WITHOUT_FILE,
     Config,
     ConfigError,
+    Raw,
     Task,
     TrackingConfig,
+    section_of,
     validate_config,
 )
 from ppo_workbench.config.machine import require_posix
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.starting import START_LINE
+
+if TYPE_CHECKING:
+    from ppo_workbench.pipeline.train.calibration import Settled
 
 FLAGS_OF_OLD = {
     "--model-type": "model",
@@ -200,8 +205,8 @@ def _collect_garbage_as_usual() -> None:
 
 
 def _checked(
-    cfg: DictConfig, choices: Mapping[str, Any]
-) -> tuple[Config, dict[str, Any], dict[str, str]]:
+    cfg: DictConfig, choices: Mapping[str, str | None]
+) -> tuple[Config, Raw, dict[str, str]]:
     """Return the checked configuration, its unresolved record and the chosen group options."""
     if cfg.get("resume"):
         cfg = _resumed(cfg)
@@ -212,11 +217,12 @@ def _checked(
     values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     config = validate_config(values)  # type: ignore[arg-type]
     plugins.use(config.plugins)
-    raw: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+    raw: Raw = OmegaConf.to_container(  # type: ignore[assignment]
         cfg, resolve=False, enum_to_str=True
     )
-    if raw["budget"]["minutes"] is None:
-        raw["budget"]["minutes"] = config.budget.minutes
+    budget = section_of(raw, "budget")
+    if budget["minutes"] is None:
+        budget["minutes"] = config.budget.minutes
     own = {
         group: str(option)
         for group, option in choices.items()
@@ -283,7 +289,7 @@ def _with_recorded(given: Composed, overrides: Sequence[str]) -> DictConfig:
     return merged
 
 
-def _recorded(cfg: DictConfig) -> Mapping[str, Any] | None:
+def _recorded(cfg: DictConfig) -> Raw | None:
     """Return what the model recorded that a command is about, None for any other command."""
     if cfg.task is Task.report and cfg.run is not None:
         from ppo_workbench.pipeline.report import recorded_by
@@ -322,8 +328,8 @@ def check_sweep(cfg: DictConfig, choices: dict[str, str], directions: Sequence[s
 
 
 def settle_sweep(
-    cfg: DictConfig, choices: dict[str, str], kept: dict[str, Any] | None, searched: Sequence[str]
-) -> dict[str, Any]:
+    cfg: DictConfig, choices: dict[str, str], kept: "Settled | None", searched: Sequence[str]
+) -> "Settled":
     """Settle once what all trials of a study share; named by conf/sweep/.
 
     Raises:

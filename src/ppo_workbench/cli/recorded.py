@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ppo_workbench.cli.options import groups
-from ppo_workbench.config import ConfigError, flatten
+from ppo_workbench.config import ConfigError, Raw, flatten, section_of
 
 # What decides how a stored model fares; all else is the command's.
 _SECTIONS = ("market", "data", "features", "env", "costs", "risk", "reward", "splits")
@@ -19,11 +19,11 @@ class Composed:
     """What Hydra composed: unresolved values, and the option chosen in each group."""
 
     cfg: DictConfig
-    choices: Mapping[str, Any]
+    choices: Mapping[str, str | None]
 
 
 def under_overrides(
-    recorded: Mapping[str, Any], given: Composed, bare: Composed, overrides: Sequence[str]
+    recorded: Raw, given: Composed, bare: Composed, overrides: Sequence[str]
 ) -> DictConfig:
     """Return the command's configuration with the sections that a model recorded.
 
@@ -44,10 +44,11 @@ def under_overrides(
     for section in _SECTIONS:
         if section not in recorded or _is_named(section, given, bare, keys):
             continue
-        own: Any = OmegaConf.merge(bare.cfg[section], recorded[section])
+        kept = section_of(recorded, section)
+        own: Any = OmegaConf.merge(bare.cfg[section], kept)
         for container in ("columns", "extra"):  # of the user's own keys: replaced, not merged
-            if container in recorded[section]:
-                own[container] = recorded[section][container]
+            if container in kept:
+                own[container] = kept[container]
         merged[section] = own
     # What the model recorded as it followed from its own bars.
     follow = (*KEYS, *VOLATILITIES) if _is_named("data", given, bare, keys) else ()
@@ -65,7 +66,7 @@ def _is_named(section: str, given: Composed, bare: Composed, keys: Sequence[str]
     return section in keys or given.choices.get(section) != bare.choices.get(section)
 
 
-def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:
+def check_files(cfg: DictConfig, recorded: Raw) -> None:
     """Refuse a file of bars or events that is no longer where the model recorded it.
 
     Args:
@@ -79,7 +80,7 @@ def check_files(cfg: DictConfig, recorded: Mapping[str, Any]) -> None:
     assert isinstance(written, dict)
     for name in ("path", "events_path") if cfg.data.source == "file" else ("events_path",):
         place = written[name]
-        recorded_there = place is not None and place == recorded.get("data", {}).get(name)
+        recorded_there = place is not None and place == section_of(recorded, "data").get(name)
         if recorded_there and not Path(cfg.data[name]).exists():
             # As it is written: what it takes from the environment may be a secret.
             raise ConfigError(
@@ -94,7 +95,7 @@ def _changed(bare: DictConfig, given: DictConfig) -> Iterator[str]:
     yield from (key for key, value in after.items() if key not in before or before[key] != value)
 
 
-def _leaves(cfg: DictConfig) -> dict[str, Any]:
+def _leaves(cfg: DictConfig) -> dict[str, object]:
     """Flatten the sections to full keys."""
     values = {name: OmegaConf.to_container(cfg[name], resolve=False) for name in _SECTIONS}
     return flatten(values)

@@ -44,11 +44,14 @@ from ppo_workbench.config.market import SplitsConfig as SplitsConfig
 from ppo_workbench.config.market import SyntheticConfig as SyntheticConfig
 from ppo_workbench.config.ranges import settled as settled
 from ppo_workbench.config.rules import HaltRule as HaltRule
+from ppo_workbench.config.rules import MaskRule as MaskRule
 from ppo_workbench.config.rules import RiskConfig as RiskConfig
 from ppo_workbench.config.schema import CHANGES_ON_RESUME as CHANGES_ON_RESUME
 from ppo_workbench.config.schema import Config as Config
+from ppo_workbench.config.schema import Raw as Raw
 from ppo_workbench.config.schema import flatten as flatten
 from ppo_workbench.config.schema import known_keys as known_keys
+from ppo_workbench.config.schema import section_of as section_of
 from ppo_workbench.config.training import BudgetConfig as BudgetConfig
 from ppo_workbench.config.training import CheckpointConfig as CheckpointConfig
 from ppo_workbench.config.training import EnvConfig as EnvConfig

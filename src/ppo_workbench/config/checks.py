@@ -1,7 +1,7 @@
 """Checks of a composed configuration: every range, and every rule between fields."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from math import comb
 from typing import Any, get_type_hints
@@ -36,7 +36,7 @@ def unknown_key(key: str) -> str:
     return f"unknown key{guess} {section or 'the top level'} holds {inside}"
 
 
-def _unknown_keys(values: dict[str, Any], section: type, prefix: str = "") -> Iterator[str]:
+def _unknown_keys(values: Mapping[str, object], section: type, prefix: str = "") -> Iterator[str]:
     """Yield a sentence for every key that the dataclass does not have; pydantic skips them."""
     kinds = get_type_hints(section)
     for name, value in values.items():
@@ -50,7 +50,7 @@ def _unknown_keys(values: dict[str, Any], section: type, prefix: str = "") -> It
 _CONFIG = TypeAdapter(Config)  # made once: 0.03 seconds, which every trial of a sweep would pay
 
 
-def validate_config(values: dict[str, Any]) -> Config:
+def validate_config(values: Mapping[str, object]) -> Config:
     """Turn plain nested values into a checked `Config`.
 
     A budget without any limit becomes `DEFAULT_MINUTES`: a preset with minutes in it would

@@ -250,6 +250,6 @@ class RiskConfig:
     take_profit: TakeProfitRule = field(default_factory=TakeProfitRule)
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def rules(self) -> dict[str, Any]:
+    def rules(self) -> dict[str, MaskRule]:
         """Return the sections of the built-in rules by name."""
         return {name: section for name, section in vars(self).items() if name != "extra"}

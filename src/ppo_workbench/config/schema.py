@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ppo_workbench.config.choices import ScoredSplit, Select, Task
 from ppo_workbench.config.market import (
@@ -33,6 +33,7 @@ from ppo_workbench.config.training import (
     TrackingConfig,
 )
 
+Raw = Mapping[str, JsonValue]  # a configuration as plain values, secrets unresolved
 # What a command may say anew when it resumes a run; all else is the run's own.
 CHANGES_ON_RESUME = ("resume", "result_json", "checkpoint", "overwrite", "tracking")
 
@@ -77,9 +78,9 @@ class Config:
     promote: PromoteConfig = field(default_factory=PromoteConfig)
 
 
-def known_keys(section: type = Config, prefix: str = "") -> dict[str, Any]:
+def known_keys(section: type = Config, prefix: str = "") -> dict[str, object]:
     """Map every full key (`model.learning_rate`), sections too, to its annotated type."""
-    keys: dict[str, Any] = {}
+    keys: dict[str, object] = {}
     for name, kind in get_type_hints(section, include_extras=True).items():
         keys[prefix + name] = kind
         if is_dataclass(kind):
@@ -87,13 +88,19 @@ def known_keys(section: type = Config, prefix: str = "") -> dict[str, Any]:
     return keys
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def section_of(raw: Raw, name: str) -> dict[str, JsonValue]:
+    """Return a section of a plain configuration, empty where it is missing."""
+    section = raw.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return full key -> value of nested values; an empty mapping is a value.
 
     >>> flatten({"env": {"gamma": 0.9, "levels": [0]}, "extra": {}})
     {'env.gamma': 0.9, 'env.levels': [0], 'extra': {}}
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             found |= flatten(value, f"{prefix}{key}.")

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from pydantic import ValidationError
@@ -319,7 +319,7 @@ def _plain(key: str, tensor: torch.Tensor) -> torch.Tensor:
     return plain
 
 
-def _dump(document: Mapping[str, Any], name: str) -> bytes:
+def _dump(document: Mapping[str, object], name: str) -> bytes:
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()
@@ -327,7 +327,7 @@ def _dump(document: Mapping[str, Any], name: str) -> bytes:
         raise ArtifactError(f"metadata of {name!r} cannot be written as JSON: {error}") from None
 
 
-def _sealed(document: Mapping[str, Any], name: str) -> bytes:
+def _sealed(document: Mapping[str, object], name: str) -> bytes:
     """Serialise with the hash of the same bytes without the hash's line as last field."""
     body = {key: value for key, value in document.items() if key != _HASH_FIELD}
     digest = hashlib.sha256(_dump(body, name)).hexdigest()
@@ -389,7 +389,7 @@ def _read_inside(folder: Path, path: Path) -> bytes:
         _refuse(path, f"cannot be read ({error})")
 
 
-def _parse(path: Path, content: bytes) -> dict[str, Any]:
+def _parse(path: Path, content: bytes) -> dict[str, object]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):

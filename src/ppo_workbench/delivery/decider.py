@@ -22,7 +22,7 @@ import numpy as np
 
 from ppo_workbench.config import ArtifactError, BarsError, settled
 from ppo_workbench.delivery.artifact import Artifact
-from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState
+from ppo_workbench.delivery.decider_state import STATE_VERSION, DeciderState, StateDocument
 from ppo_workbench.delivery.golden import SCALER_MEANS, SCALER_STDS, stored_weights, uses_mask
 from ppo_workbench.delivery.live.kernel import choose_action, follow_and_observe
 from ppo_workbench.delivery.live.memory import MarketMemory
@@ -288,7 +288,7 @@ class Decider:
         arrays = {name: array.copy() for name, array in self._arrays().items()}
         arrays |= {f"market.{key}": array.copy() for key, array in self.market.arrays().items()}
         memory = self.account_memory()
-        document = {
+        document: StateDocument = {
             "version": STATE_VERSION,
             "pth_sha256": self.artifact.metadata.pth_sha256,
             "account": None if memory is None else memory.model_dump(mode="json"),

@@ -3,9 +3,10 @@
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,9 +14,56 @@ from ppo_workbench.config import ArtifactError
 from ppo_workbench.config.files import write_whole
 from ppo_workbench.delivery.artifact import Artifact
 from ppo_workbench.delivery.messages import AccountMemory
+from ppo_workbench.market.reader.rows import RowDocument
 
 STATE_VERSION = 3
 _DOCUMENT = "document"
+
+
+class MarketDocument(TypedDict):
+    """What `MarketMemory` counts; clock and events are the fields of their memories."""
+
+    taken: int
+    needed: int
+    scale: float
+    clock: dict[str, int]
+    events: dict[str, int] | None
+
+
+class SimulatedDocument(TypedDict):
+    """What a simulated account knows beside its arrays."""
+
+    begun: bool
+    ruined: bool
+    action: int
+    reasons: int
+
+
+class PaperDocument(TypedDict):
+    """How far task=paper has written: lines read, bytes of the file, the last decision."""
+
+    line: int
+    size: int
+    text: str
+
+
+class StateDocument(TypedDict, total=False):
+    """What a Decider remembers as JSON; from `simulated` on what goes with it in one file."""
+
+    version: int
+    pth_sha256: str
+    account: Mapping[str, object] | None
+    begun: bool
+    rung: int
+    short: bool
+    start: int
+    ordered: int
+    target: float
+    last: Mapping[str, object] | None
+    market: MarketDocument
+    simulated: SimulatedDocument
+    rows: RowDocument
+    paper: PaperDocument
 
 
 @dataclass(frozen=True)
@@ -29,7 +77,7 @@ class DeciderState:
     """
 
     arrays: dict[str, np.ndarray[Any, Any]]
-    document: dict[str, Any]
+    document: StateDocument
 
     def belongs_to(self, artifact: Artifact) -> bool:
         """Return whether the state was taken from a Decider of this model."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from ppo_workbench import plugins
-from ppo_workbench.config import ActionSet, Config
+from ppo_workbench.config import ActionSet, Config, Raw
 from ppo_workbench.delivery.metadata import (
     Architecture,
     Data,
@@ -48,7 +49,7 @@ def describe_model(
     experiment: Experiment,
     training: Training,
     scorecards: Scorecards,
-    raw: Mapping[str, Any],
+    raw: Raw,
     run_id: str | None,
 ) -> Metadata:
     """Build the metadata of a candidate.
@@ -124,7 +125,7 @@ def _rules(config: Config) -> list[Rule]:
     ]
 
 
-def _parameters(section: Any) -> dict[str, Any]:
+def _parameters(section: Any) -> dict[str, JsonValue]:
     values = plain(asdict(section))
     values |= values.pop("parameters", {})  # of a plug-in's rule
     return {key: value for key, value in values.items() if key not in ("enabled", "severity")}

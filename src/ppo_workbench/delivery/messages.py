@@ -316,7 +316,7 @@ def bar_messages(bars: Bars) -> Iterator[Bar]:
         )
 
 
-def schemas() -> dict[str, dict[str, Any]]:
+def schemas() -> dict[str, dict[str, object]]:
     """Return the JSON Schema of each message under the name of its file in docs/schemas/."""
     return {
         f"{_snake(message.__name__)}-v{message.model_fields['version'].default}.json": (

@@ -9,8 +9,8 @@ nothing depends on the clock.  Only the limits themselves end training.
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TypedDict
 
 from ppo_workbench.config import BudgetConfig
 
@@ -52,6 +52,17 @@ def early_evaluations(timesteps: int) -> int:
     return 4 * doublings + (units >> doublings)
 
 
+class BudgetState(TypedDict):
+    """What a checkpoint keeps of a budget."""
+
+    used_seconds: float
+    plan: list[tuple[int, int]]
+    anchor: tuple[int, float]
+    reviewed: tuple[float, float, int]
+    timesteps: int
+    episodes: int
+
+
 class Budget:
     """Track one training run against its limits.
 
@@ -78,7 +89,7 @@ class Budget:
         """Start the clock; what was used before a resume stays used."""
         self._started = self._clock() - self._used_seconds
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> BudgetState:
         """Return what a checkpoint keeps, as JSON values."""
         return {
             "used_seconds": self.elapsed_seconds,
@@ -89,7 +100,7 @@ class Budget:
             "episodes": self.episodes,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: BudgetState) -> None:
         """Take over `state()` of the run that is resumed."""
         self._used_seconds = state["used_seconds"]
         self.plan = [(timestep, planned) for timestep, planned in state["plan"]]

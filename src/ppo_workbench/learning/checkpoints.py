@@ -14,15 +14,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
 
-from ppo_workbench.config import ArtifactError
+from ppo_workbench.config import ArtifactError, Raw
 from ppo_workbench.config.files import write_whole
+from ppo_workbench.learning.budget import BudgetState
 from ppo_workbench.learning.models import Algorithm
-from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO
+from ppo_workbench.learning.native.algorithms import NativeMaskablePPO, NativePPO, NativeState
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.trading.account import ACCOUNT_DTYPE
 
@@ -37,21 +38,57 @@ class CheckpointError(ArtifactError):
     """A checkpoint is missing, damaged, foreign or does not fit."""
 
 
+class Owner(TypedDict):
+    """Which run a checkpoint is of."""
+
+    name: str
+    run_id: str | None
+    fingerprint: str
+    config: Raw
+    choices: Mapping[str, str]
+
+
+class Header(Owner):
+    """The first line of a checkpoint."""
+
+    format: str
+    version: int
+    sha256: str
+
+
+class RunState(TypedDict, total=False):
+    """What a checkpoint holds as JSON, `numpy_rng` with its key in base64."""
+
+    num_timesteps: int
+    n_updates: int
+    episodes: int
+    episode_infos: list[dict[str, float]]
+    episode_starts: list[int]
+    progress_remaining: float
+    numpy_rng: Mapping[str, object]
+    native: NativeState
+    budget: BudgetState
+    evaluations_due: int
+    evaluations: list[tuple[int, float, dict[str, float]]]
+    stopped: bool
+    best: int
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint in memory: tensors, and everything else as JSON values."""
 
     tensors: dict[str, torch.Tensor]
-    document: dict[str, Any]
+    document: RunState
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, header: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, owner: Owner) -> None:
     """Write `path` atomically and durably.
 
     Args:
         path: Replaced if it exists.
         checkpoint: The state of a run.
-        header: What can be read without the tensors: configuration, name, MLflow run.
+        owner: What can be read without the tensors.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; an older checkpoint stays.
@@ -62,12 +99,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, header: Mapping[str, An
     torch.save({**checkpoint.tensors, _DOCUMENT: document}, payload)
     body = payload.getvalue()
     digest = hashlib.sha256(body).hexdigest()
-    line = {"format": FORMAT, "version": VERSION, "sha256": digest, **header}
+    line = {"format": FORMAT, "version": VERSION, "sha256": digest, **owner}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(line).encode() + b"\n" + body)
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> Header:
     """Return the first line of a checkpoint.
 
     Raises:
@@ -75,7 +112,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            header = json.loads(file.readline(MAX_HEADER_BYTES))
+            header: Any = json.loads(file.readline(MAX_HEADER_BYTES))
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror})") from None
     except ValueError:
@@ -84,7 +121,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise _refused(path, "is not a checkpoint")
     if header.get("version") != VERSION:
         raise _refused(path, f"has version {header.get('version')!r}, this program reads {VERSION}")
-    return header
+    return cast(Header, header)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -135,7 +172,7 @@ def capture_model(model: Algorithm, env: TradingVecEnv) -> Checkpoint:
     )
     tensors["torch_rng"] = torch.get_rng_state()
     numpy_state = np.random.get_state(legacy=False)
-    document: dict[str, Any] = {
+    document: RunState = {
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "episodes": env.statistics.episodes,
@@ -194,7 +231,7 @@ def _load_policy(model: Algorithm, tensors: Mapping[str, torch.Tensor]) -> None:
             model.policy.optimizer.state[parameter] = {n: v.clone() for n, v in found.items()}
 
 
-def _plain_rng(state: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_rng(state: Any) -> dict[str, object]:
     """Turn a numpy generator's state into JSON values."""
     inner = {
         key: base64.b64encode(value.tobytes()).decode() if isinstance(value, np.ndarray) else value
@@ -203,6 +240,6 @@ def _plain_rng(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**state, "state": inner}
 
 
-def _rng_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
+def _rng_from_plain(state: Any) -> dict[str, object]:
     key = np.frombuffer(base64.b64decode(state["state"]["key"]), dtype=np.uint32)
     return {**state, "state": {**state["state"], "key": key}}

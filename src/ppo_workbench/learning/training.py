@@ -112,7 +112,7 @@ class _Capture(KVWriter):
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
 
-    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
+    def write(self, key_values: dict[str, object], key_excluded: Any, step: int = 0) -> None:
         self.latest = {
             key: float(value)
             for key, value in key_values.items()
@@ -235,7 +235,7 @@ class _Supervisor(BaseCallback):
         document["budget"] = self._budget.state()
         document["evaluations_due"] = self.evaluations_due
         document["evaluations"] = [
-            [step, found.score, found.metrics] for step, found in self._evaluations
+            (step, found.score, found.metrics) for step, found in self._evaluations
         ]
         tensors |= {
             f"{PARTS}{k}": torch.from_numpy(found.parts)

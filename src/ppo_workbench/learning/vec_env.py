@@ -33,7 +33,7 @@ class TradingVecEnv(VecEnv):
         self.batch = batch
         self.statistics = RolloutStatistics()
         self._actions = np.zeros(len(batch), dtype=np.int64)
-        self._plain_infos: list[dict[str, Any]] = [{} for _ in range(len(batch))]
+        self._plain_infos: list[dict[str, object]] = [{} for _ in range(len(batch))]
 
     def reset(self) -> VecEnvObs:
         """Begin episodes, the first ones of staggered lengths."""
@@ -61,7 +61,7 @@ class TradingVecEnv(VecEnv):
                 infos[n] = self._final_info(int(n))
         return batch.observations.copy(), batch.rewards.copy(), batch.done > 0, infos
 
-    def _final_info(self, n: int) -> dict[str, Any]:
+    def _final_info(self, n: int) -> dict[str, object]:
         out = self.batch.outcomes[n]
         episode = {"r": float(out["episode_reward"]), "l": int(out["episode_length"])}
         return {

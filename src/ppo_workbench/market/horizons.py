@@ -5,7 +5,6 @@ Bars of five minutes or less are traded within the session, longer ones are held
 docs/markets.md has the table.
 """
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import reduce
@@ -13,8 +12,9 @@ from operator import getitem
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
-from ppo_workbench.config import Config, ConfigError, flatten, settled
+from ppo_workbench.config import Config, ConfigError, Raw, flatten, settled
 from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.bars import Bars
 
@@ -41,7 +41,8 @@ def derived(config: Config, bars: Bars) -> Config:
     Raises:
         ConfigError: `market.tick` is that of another instrument.
     """
-    found = _session_rule(config, horizons(bars))
+    found = horizons(bars)
+    found |= _session_rule(config, found["env.flat_last_bars"], found["env.no_open_last_bars"])
     found["model.gamma"] = config.env.gamma or found["env.gamma"]
     given = flatten(asdict(config))
     for key, value in found.items():
@@ -163,19 +164,20 @@ def _table(n: int, seconds: int, has_volume: bool) -> dict[str, tuple[Any, Any, 
 KEYS = (*_table(1, DAY_SECONDS, has_volume=True), "model.gamma")
 
 
-def recorded_horizons(raw: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def recorded_horizons(raw: Raw, config: Config) -> dict[str, JsonValue]:
     """Return an unresolved configuration with what follows from the bars as it was resolved.
 
     Args:
         raw: Nested plain values, interpolations as they are written.
         config: The same, of an `Experiment`.
     """
-    recorded: dict[str, Any] = deepcopy(dict(raw))
+    recorded = deepcopy(dict(raw))
+    nested: Any = recorded
     given, resolved = flatten(raw), flatten(asdict(config))
     for key in (*KEYS, *VOLATILITIES, TICK):
         if key in given and given[key] is None:
             *sections, name = key.split(".")
-            reduce(getitem, sections, recorded)[name] = resolved[key]
+            reduce(getitem, sections, nested)[name] = resolved[key]
     return recorded
 
 
@@ -200,11 +202,10 @@ def _length(seconds: int) -> str:
     return f"{seconds}-second"
 
 
-def _session_rule(config: Config, found: dict[str, Any]) -> dict[str, Any]:
+def _session_rule(config: Config, flat: int, no_open: int) -> dict[str, int]:
     """Let the end of the session that is null give way to the one that is given."""
     env = config.env
-    flat, no_open = found["env.flat_last_bars"], found["env.no_open_last_bars"]
-    return found | {
+    return {
         "env.flat_last_bars": flat
         if env.no_open_last_bars is None
         else min(flat, env.no_open_last_bars),

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench import plugins
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, Raw
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.delivery.describe import plain
 from ppo_workbench.pipeline.models.stored import home_folder
@@ -25,7 +24,7 @@ class Given:
     """
 
     config: Config
-    raw: Mapping[str, Any]
+    raw: Raw
     choices: Mapping[str, str] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     home: Path = field(default_factory=home_folder)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -137,7 +136,9 @@ def _sharpe(path: SessionPath) -> float:
     return sharpe_ratio(path.excess, path.sessions_per_year)
 
 
-def _document(experiment: Experiment, stand_ins: StandIns, report: PowerReport) -> dict[str, Any]:
+def _document(
+    experiment: Experiment, stand_ins: StandIns, report: PowerReport
+) -> dict[str, object]:
     return {
         "score": report.smallest_difference_annual,
         "instrument": experiment.bars.instrument,

@@ -1,20 +1,19 @@
 """Draw the page of a comparison, of a stored model, or of an MLflow run of either."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench.config import (
     Config,
     ConfigError,
+    Raw,
     TrackingConfig,
     validate_config,
 )
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.compare.cell import audit_counts
-from ppo_workbench.pipeline.compare.plan import FOLDER, PLAN, plan_cells, read_result
+from ppo_workbench.pipeline.compare.plan import FOLDER, PLAN, Plan, plan_cells, read_result
 from ppo_workbench.pipeline.compare.runs import Comparands
 from ppo_workbench.pipeline.compare.scored import folds_of, open_tests
 from ppo_workbench.pipeline.models.document import references, single_document
@@ -23,6 +22,7 @@ from ppo_workbench.pipeline.models.stored import find_artifact, home_folder
 from ppo_workbench.records.mlflow_store import find_run, read_curve
 from ppo_workbench.reports.comparison.document import Comparand
 from ppo_workbench.reports.comparison.writing import ReportFiles, ReportInput, write_report
+from ppo_workbench.scoring.documents import Document
 
 PAGES = "reports"
 
@@ -50,7 +50,7 @@ def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFil
     return files
 
 
-def recorded_by(run: str, tracking: TrackingConfig) -> Mapping[str, Any] | None:
+def recorded_by(run: str, tracking: TrackingConfig) -> Raw | None:
     """Return the unresolved configuration of the model that `run` names, None for a comparison.
 
     Raises:
@@ -69,7 +69,7 @@ def draw_comparison(folder: Path) -> ReportFiles:
     Args:
         folder: Of the comparison; its plan holds its configuration.
     """
-    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    document: Document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     found, look = finished(folder)
     shown = found.shown_config
     shown.compare.cell.comparison, shown.compare.cell.look = folder.name, look
@@ -85,7 +85,7 @@ def finished(folder: Path) -> tuple[Comparands, str]:
     Raises:
         ConfigError: Its plan is not one that this version can read.
     """
-    kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    kept: Plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     own = validate_config(kept["plan"])
     cells = plan_cells(own, folder.name, kept["look"])
     results = {cell.name: read_result(folder, cell.name) or {} for cell in cells}

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench.config import ConfigError
 from ppo_workbench.config.files import write_whole
@@ -19,7 +18,7 @@ def check_result_path(path: str | None) -> None:
         raise ConfigError(f"result_json={path}: is a folder; name a file in it")
 
 
-def write_result(path: str | None, document: Mapping[str, Any]) -> None:
+def write_result(path: str | None, document: Mapping[str, object]) -> None:
     """Write the outcome for scripts, whole or not at all."""
     if path is None:
         return

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from ppo_workbench.config import (
     Config,
@@ -46,7 +47,6 @@ from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.sweep.record import analyse_study
 from ppo_workbench.pipeline.sweep.trial import run_trial
 from ppo_workbench.pipeline.train.fitting import Keeper, Resumed, check_no_checkpoint, learn
-from ppo_workbench.pipeline.train.interrupted import what_is_left
 from ppo_workbench.pipeline.train.outcome import (
     Outcome,
     bars_of,
@@ -86,16 +86,15 @@ def run(given: Given, jobs: Jobs | None = None) -> float:
             return run_trial(given)
         if config.compare.cell.name is not None:
             return run_cell(given)
-        if config.task is Task.compare:
-            assert jobs is not None
-            return _compared(given, jobs)
-        return TASKS[config.task](given)
+        return TASKS[config.task].run(given, jobs)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(*interrupt.args or [what_is_left(config.task)]) from None
+        left = f"interrupted: {TASKS[config.task].left}"
+        raise KeyboardInterrupt(*interrupt.args or [left]) from None
 
 
-def _compared(given: Given, jobs: Jobs) -> float:
+def _compared(given: Given, jobs: Jobs | None) -> float:
     """Return the mean test Sharpe ratio of the reference arm."""
+    assert jobs is not None
     try:
         document = compare(given, jobs).document
     except KeyboardInterrupt:
@@ -239,43 +238,77 @@ def _on_paper(config: Config) -> float:
     return float(paper_feed(config))
 
 
-def _trained(given: Given) -> float:
+def _trained(given: Given, _: Jobs | None) -> float:
     outcome = train(given)
     if outcome.interrupted:
         raise Interrupted(outcome.score)
     return outcome.score
 
 
-def _promoted(given: Given) -> float:
+def _promoted(given: Given, _: Jobs | None) -> float:
     refuse(found := promote(given))
     return float(found.document["winner"]["bound"])
 
 
-def _of(scored: Callable[[Config], float]) -> Callable[[Given], float]:
-    return lambda given: scored(given.config)
+def _of(scored: Callable[[Config], float]) -> "Run":
+    return lambda given, _: scored(given.config)
 
 
-def _without_objective(task: Callable[[Config], object]) -> Callable[[Given], float]:
-    def run_it(given: Given) -> float:
+def _without_objective(task: Callable[[Config], object]) -> "Run":
+    def run_it(given: Given, _: Jobs | None) -> float:
         task(given.config)
         return 0.0
 
     return run_it
 
 
-# After the functions that they name; comparisons, cells and trials need more than what is given.
-TASKS: dict[Task, Callable[[Given], float]] = {
-    Task.train: _trained,
-    Task.promote: _promoted,
-    Task.analyse: _of(analyse),
-    Task.power: _of(power),
-    Task.evaluate: _of(lambda config: evaluate(config).sharpe_annual),
-    Task.paper: _of(_on_paper),
-    Task.decide: _of(lambda config: float(decide(config))),
-    Task.report: _without_objective(report),
-    Task.export: _without_objective(export),
-    Task.rollback: _without_objective(rollback),
-    Task.verify: _without_objective(verify),
-    Task.audit: _without_objective(audit_artifact),
-    Task.deliver_records: _without_objective(deliver_records),
+Run = Callable[[Given, Jobs | None], float]
+
+
+class TaskRow(NamedTuple):
+    """What carries a task out, and what Ctrl-C leaves of it where it does not say so itself."""
+
+    run: Run
+    left: str
+
+
+AGAIN = "the same command begins again"
+_NO_VERDICT = f"the model is as it was and there is no verdict; {AGAIN}"
+
+# After the functions that they name; trials and cells are no tasks of their own.
+TASKS: dict[Task, TaskRow] = {
+    Task.train: TaskRow(_trained, f"learning had not begun and nothing is written; {AGAIN}"),
+    Task.compare: TaskRow(_compared, f"no cell had begun; {AGAIN}"),
+    Task.promote: TaskRow(_promoted, f"nothing is promoted and nothing was trained; {AGAIN}"),
+    Task.analyse: TaskRow(
+        _of(analyse), f"the study is as it was, its page may be an older one; {AGAIN}"
+    ),
+    Task.power: TaskRow(_of(power), f"nothing is written; {AGAIN}"),
+    Task.evaluate: TaskRow(
+        _of(lambda config: evaluate(config).sharpe_annual),
+        f"no score is written, a recorded test access stays recorded; {AGAIN}",
+    ),
+    Task.paper: TaskRow(
+        _of(_on_paper),
+        f"the replay is not scored, a recorded test access stays recorded; {AGAIN}",
+    ),
+    Task.decide: TaskRow(
+        _of(lambda config: float(decide(config))), f"no decision was written; {AGAIN}"
+    ),
+    Task.report: TaskRow(
+        _without_objective(report), f"the page may be missing or an older one; {AGAIN}"
+    ),
+    Task.export: TaskRow(
+        _without_objective(export), f"the model is as it was, its exports may be missing; {AGAIN}"
+    ),
+    Task.rollback: TaskRow(
+        _without_objective(rollback),
+        "what was decided last holds, task=verify says which model reigns",
+    ),
+    Task.verify: TaskRow(_without_objective(verify), _NO_VERDICT),
+    Task.audit: TaskRow(_without_objective(audit_artifact), _NO_VERDICT),
+    Task.deliver_records: TaskRow(
+        _without_objective(deliver_records),
+        "what was not sent yet still waits; the same command goes on",
+    ),
 }

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from ppo_workbench.config import TrackingConfig
+from ppo_workbench.config import Raw, TrackingConfig
 from ppo_workbench.config.secrets import masked
 from ppo_workbench.records.mlflow_store import find_runs
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
+from ppo_workbench.scoring.documents import Card, CellResult, CellScores, Document
 
 _FIGURES = (
     *("sharpe_annual", "max_drawdown_frac", "max_drawdown_at_10pct_vol_frac", "win_rate_frac"),
@@ -33,7 +33,7 @@ class ComparisonRecord:
         config: TrackingConfig,
         home: Path,
         name: str,
-        params: Mapping[str, Any],
+        params: Raw,
         goes_on: bool,
         overrides: Sequence[str] = (),
     ) -> "ComparisonRecord":
@@ -68,7 +68,7 @@ class ComparisonRecord:
         return self._parent.destination
 
     def cell_ended(
-        self, name: str, overrides: Sequence[str], folder: Path, result: Mapping[str, Any] | None
+        self, name: str, overrides: Sequence[str], folder: Path, result: CellResult | None
     ) -> None:
         """Record a cell as a child run, its figures over training and out of sample.
 
@@ -100,10 +100,9 @@ class ComparisonRecord:
             if result is None:
                 child.end_as(RunStatus.failed)
 
-    def _describe(self, child: Tracker, result: Mapping[str, Any]) -> None:
+    def _describe(self, child: Tracker, result: CellResult) -> None:
         """Give a cell's run its columns, description and bars."""
-        scores = result.get("scores", {}).get(result.get("arm"), {})
-        cards = {split: scores[split] for split in ("validation", "test") if split in scores}
+        cards = _cards(result.get("scores", {}).get(result.get("arm", ""), {}))
         report = f"Comparison {self._name}: `comparisons/{self._name}/report/report.html`"
         child.set_tags({NOTE: run_note(cards, [report]), "status": "job"})
         if "test" in cards:
@@ -111,13 +110,13 @@ class ComparisonRecord:
         if "data" in result:
             child.log_bars(result["data"])
 
-    def finish(self, document: Mapping[str, Any], folder: Path) -> None:
+    def finish(self, document: Document, folder: Path) -> None:
         """Give the parent run the comparison's figures and files."""
         for arm, figures in document["figures"].items():
             self._parent.log_metrics(
                 {f"{arm}/{name}": figures[name]["mean"] for name in _FIGURES if name in figures}, 0
             )
-        main: Mapping[str, Any] = next(iter(document["cards"].values()), {})
+        main: Mapping[str, Sequence[Card]] = next(iter(document["cards"].values()), {})
         firsts = {arm["title"]: main.get(arm["name"], ()) for arm in document["arms"]}
         told = {title: cards[0] for title, cards in firsts.items() if len(cards) == 1}
         lines = [f"* {sentence}" for sentence in document["conclusion"]]
@@ -153,13 +152,19 @@ class ComparisonRecord:
         self._parent.__exit__(kind, error, trace)
 
 
-def _final(result: Mapping[str, Any]) -> dict[str, float]:
+def _final(result: CellResult) -> dict[str, float]:
     figures: dict[str, float] = {}
     for arm, scores in result.get("scores", {}).items():
-        for split in {"validation", "test"} & set(scores):  # of several tests there is no card
-            figures |= {f"{arm}/{split}/{name}": scores[split][name] for name in _FIGURES}
+        for split, card in _cards(scores).items():
+            figures |= {f"{arm}/{split}/{name}": card[name] for name in _FIGURES}
     return figures
 
 
-def _short(document: Mapping[str, Any]) -> str:
+def _cards(scores: CellScores) -> dict[str, Card]:
+    """Return the scorecards by split; of several tests there is none."""
+    found = {"validation": scores.get("validation"), "test": scores.get("test")}
+    return {split: card for split, card in found.items() if card is not None}
+
+
+def _short(document: Document) -> str:
     return " ".join(document["conclusion"][:3])

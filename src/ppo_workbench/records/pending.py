@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.config.machine import usable_cores
@@ -19,6 +18,7 @@ from ppo_workbench.records.mlflow_store import (
     tracking_uri,
 )
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
+from ppo_workbench.scoring.documents import BarsPart
 
 PATIENCE_SECONDS = 3.0
 ONE_CORE_SECONDS = 5.0
@@ -76,7 +76,7 @@ class PendingTracker(Tracker):
         """MLflow's id of the run."""
         return self._tracker().run_id
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, object]) -> None:
         """See `Tracker`."""
         self._tracker().log_params(params)
 
@@ -93,7 +93,7 @@ class PendingTracker(Tracker):
         if not self._thread.is_alive():
             self._tracker()
 
-    def log_bars(self, data: Mapping[str, Any]) -> None:
+    def log_bars(self, data: BarsPart) -> None:
         """See `Tracker`."""
         self._tracker().log_bars(data)
 
@@ -132,7 +132,7 @@ def open_tracker_beside(
     config: TrackingConfig,
     home: Path,
     run_name: str,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
     after: threading.Thread | None = None,

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
+from ppo_workbench.scoring.documents import Card
 from ppo_workbench.scoring.figures import (
     figure_title,
     interval_text,
@@ -33,7 +33,7 @@ EXPERIMENT_TAGS = {
 }
 
 
-def headline_metrics(cards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def headline_metrics(cards: Sequence[Card]) -> dict[str, float]:
     """Return the figures of a run's columns, means over its scorecards; none that means nothing.
 
     Args:
@@ -46,7 +46,7 @@ def headline_metrics(cards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found | {INVALID: fmean(_invalid(card) for card in cards)}
 
 
-def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) -> str:
+def run_note(cards: Mapping[str, Card], lines: Iterable[str] = ()) -> str:
     """Return the description of a run: its scorecards as a table, then lines of text.
 
     Args:
@@ -64,12 +64,12 @@ def run_note(cards: Mapping[str, Mapping[str, Any]], lines: Iterable[str] = ()) 
     return "\n".join(table) + "\n\n" + "\n\n".join(lines)
 
 
-def _cell(card: Mapping[str, Any], name: str) -> str:
+def _cell(card: Card, name: str) -> str:
     own = of_card(card, name)
     span = interval_text(own.low, own.high)
     return shown(own.value, unit_of(name)) + (f" ({span})" if span else "")
 
 
-def _invalid(card: Mapping[str, Any]) -> int:
+def _invalid(card: Card) -> int:
     """Return the orders that broke a rule, carried out or rejected."""
     return sum(invalid_trades([card]).values())

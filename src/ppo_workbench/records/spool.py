@@ -8,11 +8,11 @@ they were made; the first names the store, without secrets, and `{"status": ...}
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
@@ -23,7 +23,31 @@ MAX_METRICS_PER_BATCH = 1000  # MLflow's own limit
 
 NEW = "new-"  # files of runs that have no id yet
 
-Entry = Mapping[str, Any]
+MetricPoint = tuple[str, str, int, int]  # key, value, Unix time in milliseconds, step
+
+
+class RunStart(TypedDict):
+    """A run to start, `location` of its artefacts None where the store decides."""
+
+    experiment: str
+    location: str | None
+    start_ms: int
+    tags: dict[str, str]
+    name: str
+
+
+class Entry(TypedDict, total=False):
+    """One call, which has one key; `store` alone is none."""
+
+    store: str
+    run: RunStart
+    metrics: Sequence[MetricPoint]
+    tags: dict[str, str]
+    params: dict[str, str]
+    bars: dict[str, str]
+    text: list[str]
+    file: list[str]
+    status: list[str | int | None]
 
 
 def spool_folder(home: Path) -> Path:
@@ -31,14 +55,14 @@ def spool_folder(home: Path) -> Path:
     return home / "mlruns" / "spool"
 
 
-def start_run(client: Any, run: Mapping[str, Any]) -> str:
+def start_run(client: Any, run: RunStart) -> str:
     """Start a run, in an experiment that is made if need be; return its id.
 
     It is born with its tags: one that is killed next can be found by them.
 
     Args:
         client: An `MlflowClient`.
-        run: `experiment`, `location` of its artefacts or None, `start_ms`, `tags`, `name`.
+        run: What it is born with.
     """
     found = client.get_experiment_by_name(run["experiment"])
     if found:
@@ -59,27 +83,26 @@ def send(client: Any, run_id: str, entry: Entry) -> None:
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-    ((kind, value),) = entry.items()
-    if kind == "metrics":
-        points = [Metric(key, float(x), stamp, step) for key, x, stamp, step in value]
+    if "metrics" in entry:
+        points = [Metric(key, float(x), stamp, step) for key, x, stamp, step in entry["metrics"]]
         client.log_batch(run_id, metrics=points)
-    elif kind == "tags":
-        client.log_batch(run_id, tags=[RunTag(*item) for item in value.items()])
-    elif kind == "params":
-        client.log_batch(run_id, params=[Param(*item) for item in value.items()])
-    elif kind == "bars":
+    elif "tags" in entry:
+        client.log_batch(run_id, tags=[RunTag(*item) for item in entry["tags"].items()])
+    elif "params" in entry:
+        client.log_batch(run_id, params=[Param(*item) for item in entry["params"].items()])
+    elif "bars" in entry:
         context = InputTag("mlflow.data.context", "training")
-        client.log_inputs(run_id, [DatasetInput(Dataset(**value), [context])])
-    elif kind == "text":
-        client.log_text(run_id, *value)
-    elif kind == "file":
-        path, folder = Path(value[0]), value[1] or None
+        client.log_inputs(run_id, [DatasetInput(Dataset(**entry["bars"]), [context])])
+    elif "text" in entry:
+        client.log_text(run_id, *entry["text"])
+    elif "file" in entry:
+        path, folder = Path(entry["file"][0]), entry["file"][1] or None
         if os.access(path, os.R_OK):
             (client.log_artifacts if path.is_dir() else client.log_artifact)(
                 run_id, str(path), folder
             )
-    elif kind == "status":
-        client.set_terminated(run_id, *value)
+    elif "status" in entry:
+        client.set_terminated(run_id, *entry["status"])
 
 
 def is_refused(error: Exception) -> bool:
@@ -117,7 +140,7 @@ class Spool:
                     self._lock.acquire()
             with self.path.open("ab") as file:
                 size = file.tell()
-                lines = waiting if size else [{"store": self.store}, *waiting]
+                lines: list[Entry] = waiting if size else [{"store": self.store}, *waiting]
                 file.writelines(f"{json.dumps(line)}\n".encode() for line in lines)
         except OSError as error:
             self._in_memory = waiting[-MAX_ENTRIES_IN_MEMORY:]
@@ -190,7 +213,8 @@ def deliver_spools(client: Any, home: Path, store: str) -> Delivery:
         run_id = None if path.name.startswith(NEW) else path.stem
         try:
             with FileLock(f"{path}.lock", timeout=0):
-                if next(_lines(path), {}).get("store") != store:
+                first = next(_lines(path), Entry())
+                if first.get("store") != store:
                     waiting.append(path.stem)
                     continue
                 if not any("status" in entry for entry in spool.entries()):
@@ -204,19 +228,20 @@ def deliver_spools(client: Any, home: Path, store: str) -> Delivery:
     return Delivery(tuple(delivered), tuple(waiting))
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[Entry]:
     with suppress(OSError):
         for line in path.read_text("utf-8", errors="replace").splitlines():
             with suppress(ValueError):
-                entry = json.loads(line)
+                entry: Any = json.loads(line)
                 if isinstance(entry, dict) and len(entry) == 1:
-                    yield entry
+                    yield cast(Entry, entry)
 
 
 def _joined(entries: Sequence[Entry]) -> Iterator[Entry]:
     """Yield the calls, metrics that follow each other in as few as MLflow allows."""
-    points: list[Any] = []
-    for entry in [*entries, {}]:
+    points: list[MetricPoint] = []
+    end: Entry = {}
+    for entry in [*entries, end]:
         if "metrics" in entry:
             points += entry["metrics"]
             continue

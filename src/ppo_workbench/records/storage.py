@@ -122,7 +122,7 @@ def _journal(path: Path) -> "optuna.storages.BaseStorage":
     class Journal(JournalFileBackend):
         """A journal whose half-written last line, after a kill or a full disk, is cut off."""
 
-        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        def append_logs(self, logs: list[dict[str, object]]) -> None:
             with KernelLock(path.with_suffix(".cut")):
                 size = _whole_lines(path)
                 try:
@@ -153,7 +153,7 @@ def _whole_lines(path: Path) -> int:
 def _database(uri: str) -> "optuna.storages.BaseStorage":
     from optuna.storages import RDBStorage
 
-    options: dict[str, Any] = {}
+    options: dict[str, dict[str, float]] = {}
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

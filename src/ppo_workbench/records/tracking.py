@@ -39,6 +39,8 @@ from ppo_workbench.records.spool import (
     NEW,
     Delivery,
     Entry,
+    MetricPoint,
+    RunStart,
     Spool,
     deliver_spools,
     is_refused,
@@ -46,6 +48,7 @@ from ppo_workbench.records.spool import (
     spool_folder,
     start_run,
 )
+from ppo_workbench.scoring.documents import BarsPart
 
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 60.0
@@ -60,7 +63,6 @@ BARS_TOLD = ("instrument", "bar_seconds", "calendar", "timezone", "splits")
 
 _FORBIDDEN_IN_KEYS = re.compile(r"[^\w\-. /]")
 _T = TypeVar("_T")
-MetricPoint = tuple[str, str, int, int]  # key, value, Unix time in milliseconds, step
 _LOG = logging.getLogger("ppo_workbench.tracking")
 
 
@@ -84,7 +86,7 @@ class Tracker:
     destination: str = "nowhere"
     """Where the run is recorded, without secrets, for the console."""
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, object]) -> None:
         """Record a nested configuration as flat parameters, long values truncated.
 
         Pass the UNRESOLVED configuration: `${oc.env:...}` stays as it is written.
@@ -101,7 +103,7 @@ class Tracker:
         `timestamp_ms` is Unix time, now by default.
         """
 
-    def log_bars(self, data: Mapping[str, Any]) -> None:
+    def log_bars(self, data: BarsPart) -> None:
         """Record which bars the run is on: name, digest and ranges, never the bars themselves.
 
         Args:
@@ -163,7 +165,7 @@ class MlflowTracker(Tracker):
         self._warned = False
         self._status = RunStatus.finished
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, object]) -> None:
         """Record a nested, unresolved configuration, without secrets."""
         for entry in _params(params, self._redact):
             self._tell(entry)
@@ -198,9 +200,9 @@ class MlflowTracker(Tracker):
             history = self._client.get_metric_history(self.run_id, key)
             self._arrived[key] = max(point.step for point in history)
 
-    def log_bars(self, data: Mapping[str, Any]) -> None:
+    def log_bars(self, data: BarsPart) -> None:
         """Record the bars as a dataset input of the run, without secrets."""
-        profile = {key: data[key] for key in BARS_TOLD if key in data}
+        profile = {key: data.get(key) for key in BARS_TOLD if key in data}
         dataset = {
             "name": cut(self._redact(str(data["instrument"])), MAX_DATASET_NAME),
             "digest": str(data["fingerprint"])[:MAX_DIGEST],
@@ -292,7 +294,7 @@ def open_tracker(
     config: TrackingConfig,
     home: Path,
     run_name: str,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
     start_time_ms: int | None = None,
@@ -323,7 +325,7 @@ def open_tracker(
     uri = tracking_uri(config, home)
     redact = Redactor(uri)
     check_store(uri, home)
-    run = {
+    run: RunStart = {
         "experiment": redact(experiment_name(config)),
         # A server decides itself where artefacts go; a bare database does not.
         "location": artifact_folder(home).as_uri() if scheme(uri) in DATABASES else None,
@@ -354,7 +356,8 @@ def open_tracker(
             raise unusable(uri, error) from None
         path = spool_folder(home) / f"{run_id or NEW + uuid4().hex}.jsonl"
         spool = Spool(path, redact(uri))
-        spool.keep([*([] if run_id else [{"run": run}]), *entries])
+        first: list[Entry] = [] if run_id else [{"run": run}]
+        spool.keep([*first, *entries])
         return MlflowTracker(client, run_id, spool, redact)
     deliver_spools(client, home, redact(uri))
     return tracker
@@ -377,7 +380,7 @@ def deliver_records(config: TrackingConfig, home: Path) -> Delivery:
     return deliver_spools(client, home, Redactor(uri)(uri))
 
 
-def flatten_params(values: Mapping[str, Any]) -> dict[str, str]:
+def flatten_params(values: Mapping[str, object]) -> dict[str, str]:
     """Flatten nested values to dotted keys and short texts.
 
     >>> flatten_params({"env": {"allow_short": True, "exposure_levels": [-1.0, 0.0]}})
@@ -401,7 +404,7 @@ def _source_tags() -> dict[str, str]:
     return tags if commit is None else tags | {"mlflow.source.git.commit": commit}
 
 
-def _params(params: Mapping[str, Any], redact: Redactor) -> Iterator[Entry]:
+def _params(params: Mapping[str, object], redact: Redactor) -> Iterator[Entry]:
     """Yield the calls that record a nested configuration, without secrets."""
     flat = {k: cut(redact(v), MAX_PARAM_LENGTH) for k, v in flatten_params(params).items()}
     for part in _parts(list(flat.items()), MAX_PARAMS_PER_BATCH):

@@ -13,7 +13,7 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
-def assemble_page(template: Path, figures: Mapping[str, Any], **context: Any) -> str:
+def assemble_page(template: Path, figures: Mapping[str, object], **context: Any) -> str:
     """Return the page of a template; everything in `context` is escaped by it.
 
     Args:
@@ -40,7 +40,7 @@ def assemble_page(template: Path, figures: Mapping[str, Any], **context: Any) ->
     )
 
 
-def _embedded(value: Any) -> Any:
+def _embedded(value: object) -> Any:
     """Return JSON for a script element: a `</script>` in a text must not end it."""
     from markupsafe import Markup
 

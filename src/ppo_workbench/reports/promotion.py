@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.reports.comparison.document import Arm, Comparand
@@ -11,6 +11,7 @@ from ppo_workbench.reports.comparison.figures import equity_figure
 from ppo_workbench.reports.comparison.tiles import FIGURES, Tile, figure_tile
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.page import assemble_page
+from ppo_workbench.scoring.documents import Card
 from ppo_workbench.scoring.figures import figure_title, of_card, shown, unit_of
 
 _TEMPLATE = Path(__file__).with_name("promotion.html.jinja")
@@ -44,9 +45,61 @@ GATES = {
 }
 
 
+class GatePart(TypedDict):
+    """A `scoring.gates.checks.Gate`."""
+
+    name: str
+    passed: bool
+    value: float | None
+    threshold: float | None
+    reason: str
+    power: float | None
+    alternative: str
+
+
+class WinnerPart(TypedDict):
+    """The model that was judged: its trial, its seed, and the trial's bound on validation."""
+
+    trial: int
+    seed: int
+    bound: float
+
+
+class CandidatePart(TypedDict):
+    """A trial that raced: what the study says of it, and its bound on fresh seeds."""
+
+    trial: int
+    study_value: float
+    params: dict[str, object]
+    bound: float
+    seeds: list[int]
+    timesteps: int | None
+
+
+class PromotionDocument(TypedDict):
+    """What promotion.json holds."""
+
+    name: str
+    study: str
+    profile: str
+    promoted: bool
+    created_utc: str
+    gates: list[GatePart]
+    winner: WinnerPart
+    candidates: list[CandidatePart]
+    trials: int
+    trials_by_state: dict[str, int]
+    trials_elsewhere: dict[str, int]
+    trials_unknown: str
+    trials_with_returns: int
+    test: Mapping[str, object]
+    scorecards: dict[str, Card]
+    inference: Mapping[str, float] | None
+
+
 def write_reports(
     folder: Path,
-    document: Mapping[str, Any],
+    document: PromotionDocument,
     bars: Bars | None = None,
     shown_policies: Sequence[Comparand] = (),
 ) -> None:
@@ -83,7 +136,7 @@ def write_reports(
     (folder / "promotion.html").write_text(page, encoding="utf-8")
 
 
-def headline(document: Mapping[str, Any]) -> str:
+def headline(document: PromotionDocument) -> str:
     """Say in one sentence what a promotion came to."""
     gates = document["gates"]
     refusing = sum(not gate["passed"] for gate in gates)
@@ -94,7 +147,7 @@ def headline(document: Mapping[str, Any]) -> str:
     return f"{what} is not promoted: {refusing} of {len(gates)} gates refuse"
 
 
-def describe(document: Mapping[str, Any]) -> str:
+def describe(document: PromotionDocument) -> str:
     """Return the verdicts as plain lines, what refuses first."""
     lines = [headline(document)]
     for gate in sorted(document["gates"], key=lambda gate: bool(gate["passed"])):
@@ -106,7 +159,7 @@ def describe(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _tiles(cards: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
+def _tiles(cards: Mapping[str, Card]) -> list[Tile]:
     """Return three figures of the test beside those of validation."""
     tiles = []
     for figure in FIGURES:
@@ -116,7 +169,7 @@ def _tiles(cards: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     return tiles
 
 
-def _gate_row(gate: Mapping[str, Any]) -> dict[str, Any]:
+def _gate_row(gate: GatePart) -> dict[str, str | bool]:
     title, unit = GATES.get(gate["name"], (gate["name"].replace("_", " "), ""))
 
     def told(value: float | None) -> str:
@@ -135,7 +188,7 @@ def _gate_row(gate: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _card_row(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, str, str]:
+def _card_row(cards: Mapping[str, Card], key: str) -> tuple[str, str, str]:
     """Return title, validation and test of a figure; a dash for one that means nothing."""
     before, test = (shown(of_card(cards[k], key).value, unit_of(key)) for k in SPLITS)
     return figure_title(key), before, test

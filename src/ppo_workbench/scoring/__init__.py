@@ -1,1 +1,1 @@
-"""Scoring: what a policy did (trace), its figures (metrics) and pictures (plots)."""
+"""Scoring: what a policy did (trace), its figures (metrics), statistics, audit and gates."""

@@ -6,18 +6,25 @@ own (synthetic markets), so runs are independent and Student's t over them is th
 the seeds (`scoring.statistics.resampling`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import isfinite, sqrt
-from typing import Any
 
 import numpy as np
 
 from ppo_workbench.config.arrays import Floats
 from ppo_workbench.plugins import registered
 from ppo_workbench.scoring.catalogue import NEITHER, is_better, metric_of
+from ppo_workbench.scoring.documents import (
+    AboveZero,
+    Card,
+    PairedDifference,
+    Summaries,
+    Summary,
+    TargetVerdict,
+)
 from ppo_workbench.scoring.figures import KNOWING, display_name
 from ppo_workbench.scoring.session_path import SessionPath
 from ppo_workbench.scoring.statistics.resampling import FIGURES, Resamples, resample
@@ -52,7 +59,7 @@ class ArmRun:
 
     arm: str
     seed: int
-    card: Mapping[str, float]
+    card: Card
     path: SessionPath
 
 
@@ -98,11 +105,11 @@ class MarketComparison:
         """Return a figure of every run of an arm, float64 (seeds,)."""
         return np.array([run.card[figure] for run in self.runs[arm]])
 
-    def figures(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def figures(self) -> Summaries:
         """Return arm -> figure -> values, mean and median with their 95 % intervals."""
         return {arm: {name: self._figure(arm, name) for name in self.compared} for arm in self.runs}
 
-    def _figure(self, arm: str, figure: str) -> dict[str, Any]:
+    def _figure(self, arm: str, figure: str) -> Summary:
         values = self.values(arm, figure)
         low, high = self.interval(arm, figure)
         median_low, median_high = _median_interval(values)
@@ -129,7 +136,7 @@ class MarketComparison:
         half = _t(len(values)) * float(values.std(ddof=1)) / sqrt(len(values))
         return float(values.mean()) - half, float(values.mean()) + half
 
-    def difference(self, first: str, second: str, figure: str) -> dict[str, Any]:
+    def difference(self, first: str, second: str, figure: str) -> PairedDifference:
         """Return `first` minus `second` with interval and two-sided p-value, paired by seed."""
         apart = self.values(first, figure) - self.values(second, figure)
         low, high, p = (None, None, None) if self.method == DAYS else _paired(apart)
@@ -155,7 +162,7 @@ class MarketComparison:
             "runs": len(apart),
         }
 
-    def differences(self, pairs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    def differences(self, pairs: Sequence[Sequence[str]]) -> list[PairedDifference]:
         """Return the differences of all pairs, p-values corrected by Holm for each figure.
 
         `decided` asks both of the interval and of `p_holm`, which answers for all pairs of the
@@ -174,7 +181,7 @@ class MarketComparison:
             rows += found
         return rows
 
-    def targets(self, arm: str, years: float) -> list[dict[str, Any]]:
+    def targets(self, arm: str, years: float) -> list[TargetVerdict]:
         """Return the verdict on every target of the specification for one arm.
 
         `met` and `missed` need the whole interval on one side; else it is `not decidable`, and
@@ -193,7 +200,7 @@ class MarketComparison:
         active = trades_enough(trades, exposure)
         return [self._target(arm, target, years, active) for target in TARGETS]
 
-    def _target(self, arm: str, target: Target, years: float, active: bool) -> dict[str, Any]:
+    def _target(self, arm: str, target: Target, years: float, active: bool) -> TargetVerdict:
         values = self.values(arm, target.figure)
         value = float(values.mean())
         low, high = self.interval(arm, target.figure)
@@ -222,14 +229,14 @@ class MarketComparison:
             "trades_enough": active,
         }
 
-    def seed_figures(self, first: str, second: str) -> dict[str, Any] | None:
+    def seed_figures(self, first: str, second: str) -> dict[str, object] | None:
         """Return interquartile means and the probability of improvement of Sharpe ratios."""
         if len(self.seeds) < 2:
             return None
         scores = [self.values(arm, "sharpe_annual")[:, None] for arm in (first, second)]
         return asdict(compare_seeds(*scores)) | {"first": first, "second": second}
 
-    def selection(self, reference: str, resamples: int = 1000) -> dict[str, Any]:
+    def selection(self, reference: str, resamples: int = 1000) -> dict[str, object]:
         """Return the test of superior ability against `reference`, and the confidence set.
 
         Of arms that traded, by their runs' mean Sharpe ratio (`_scaled_excess`).  The seeds are
@@ -265,7 +272,7 @@ class MarketComparison:
         ]
         return np.mean(scaled, axis=0) if self.method == DAYS else np.concatenate(scaled)
 
-    def probability_above_zero(self, arm: str) -> dict[str, float] | None:
+    def probability_above_zero(self, arm: str) -> AboveZero | None:
         """Return PSR(0) of each run by itself: `median`, `lowest`, and of how many `runs`.
 
         Runs without variance have none; None where no run has one.
@@ -281,8 +288,8 @@ class MarketComparison:
 
 def conclusions(
     trained: Sequence[str],
-    figures: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    differences: Sequence[Mapping[str, Any]],
+    figures: Summaries,
+    differences: Sequence[PairedDifference],
     where: str = "out of sample",
 ) -> list[str]:
     """Say in sentences what was found, and that nothing was where nothing was.
@@ -307,7 +314,7 @@ def conclusions(
     return sentences
 
 
-def _sentence(row: Mapping[str, Any]) -> str:
+def _sentence(row: PairedDifference) -> str:
     figure, form = {
         "sharpe_annual": ("Sharpe ratio", "{:+.2f}"),
         "max_drawdown_frac": ("drawdown", "{:+.1%}"),

@@ -1,10 +1,10 @@
 """How a figure of a scorecard is written for a reader, and what policies are called."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric_of
+from ppo_workbench.scoring.documents import Card
 
 POINTS = "points"  # a difference of fractions
 # What a reader calls the variants and reference policies of a comparison.
@@ -64,12 +64,12 @@ def display_name(name: str) -> str:
     return f"{_NAMES[longest]}, {rest}" if rest else _NAMES[longest]
 
 
-def is_told(cards: Iterable[Mapping[str, Any]], figure: str) -> bool:
+def is_told(cards: Iterable[Card], figure: str) -> bool:
     """Tell whether a figure of these runs means anything: no win rate without a round trip."""
     return not metric_of(figure).of_trips or any(card["n_trades"] for card in cards)
 
 
-def invalid_trades(cards: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def invalid_trades(cards: Iterable[Card]) -> dict[str, int]:
     """Sum orders that broke a rule, executed (`SEVERITY`) and rejected (`rejected_SEVERITY`)."""
     totals: dict[str, int] = {}
     for card in cards:
@@ -80,7 +80,7 @@ def invalid_trades(cards: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return totals
 
 
-def of_card(card: Mapping[str, Any], figure: str) -> Estimate:
+def of_card(card: Card, figure: str) -> Estimate:
     """Return a figure of one run, with the one interval that a scorecard has: Lo's of Sharpe."""
     if not is_told([card], figure):
         return Estimate(None, basis="no round trip was closed")
@@ -112,7 +112,7 @@ def difference_unit(figure: str) -> str:
     return POINTS if unit == FRACTION else unit
 
 
-def shown(value: Any, unit: str = RATIO, *, signed: bool = False) -> str:
+def shown(value: object, unit: str = RATIO, *, signed: bool = False) -> str:
     """Return a number for a reader; a dash for one that is not known."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)

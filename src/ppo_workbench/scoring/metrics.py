@@ -389,7 +389,7 @@ def _trading_figures(trace: Trace) -> dict[str, float]:
     }
 
 
-def _mask_figures(trace: Trace) -> dict[str, Any]:
+def _mask_figures(trace: Trace) -> dict[str, float | dict[str, float] | dict[str, int]]:
     return {
         "masked_share": float(np.mean(np.any(~trace.mask & (trace.blocked_by != 0), axis=1))),
         "undecided_share": float(np.mean(trace.undecided)),

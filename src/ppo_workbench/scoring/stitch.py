@@ -45,7 +45,7 @@ def stitch(traces: Sequence[Trace]) -> Trace:
         raise TraceError("stitch: has 0 traces, needs at least 1; give those of one arm")
     for number, (one, other) in enumerate(pairwise(traces), 2):
         _check_neighbours(one, other, number)
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, np.ndarray[Any, Any]]] = []
     restarts: list[tuple[int, int]] = []
     rows, equity = 0, traces[0].initial_equity_usd
     for trace in traces:

@@ -5,7 +5,7 @@ account it observes changes with them, and its decisions may.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from math import isfinite
 
@@ -14,6 +14,7 @@ import numpy as np
 from ppo_workbench.config import Config, CostsConfig
 from ppo_workbench.scoring.backtest import Policy, backtest
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
+from ppo_workbench.scoring.documents import BreakEvenPart, StressPart
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.stitch import stitch
 from ppo_workbench.scoring.trace import Trace
@@ -90,9 +91,15 @@ class BreakEven:
             return None
         return self.cost_bps / self.configured_bps
 
-    def to_dict(self) -> dict[str, float | str | None]:
+    def to_dict(self) -> BreakEvenPart:
         """Return JSON values."""
-        return {**asdict(self), "multiple_of_configured": self.multiple}
+        return {
+            "cost_bps": self.cost_bps,
+            "verdict": self.verdict,
+            "cap_bps": self.cap_bps,
+            "configured_bps": self.configured_bps,
+            "multiple_of_configured": self.multiple,
+        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class Stress:
     hours: Mapping[str, Part]
     years: Mapping[str, Part]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> StressPart:
         """Return JSON values; every number is finite or None."""
         return {
             "policy": self.policy,

@@ -4,14 +4,13 @@ A drawdown limiter alone keeps any drawdown small, so a target counts as met onl
 that trades: `LEAST_TRADES` and `LEAST_EXPOSURE` go with all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import numpy as np
 
-Card = Mapping[str, float]
+from ppo_workbench.scoring.documents import Card, SeedVerdict, Stability
 
 LEAST_TRADES = 200
 LEAST_EXPOSURE = 0.2
@@ -119,7 +118,7 @@ def failures(run: SeedRun) -> list[str]:
     return found
 
 
-def stability(runs: Sequence[SeedRun]) -> dict[str, Any]:
+def stability(runs: Sequence[SeedRun]) -> Stability:
     """Return how many seeds of an arm hold all targets, diverge or fail, and all figures.
 
     Args:
@@ -137,7 +136,7 @@ def stability(runs: Sequence[SeedRun]) -> dict[str, Any]:
     }
 
 
-def stability_sentence(arm: str, found: Mapping[str, Any]) -> str:
+def stability_sentence(arm: str, found: Stability) -> str:
     """Say of an arm what `stability` counted."""
     runs, failed = found["runs"], found["failed"]
     lost = f", {RUINOUS_DRAWDOWN_FRAC:.0%} or more were lost or the policy collapsed in {failed}"
@@ -148,7 +147,7 @@ def stability_sentence(arm: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _told(run: SeedRun) -> dict[str, Any]:
+def _told(run: SeedRun) -> SeedVerdict:
     return {
         "seed": run.seed,
         "validation": {key: run.validation[key] for key in TOLD},

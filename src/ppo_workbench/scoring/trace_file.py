@@ -4,7 +4,7 @@ import io
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,14 @@ from ppo_workbench.scoring.trace import Trace, TraceError
 
 META = b"ppo_workbench.trace"
 _FORMAT_VERSION = 2
+
+
+class _Header(TypedDict):
+    """Dimensions of the arrays by name, and what else a trace has."""
+
+    format_version: int
+    arrays: dict[str, int]
+    values: dict[str, object]
 
 
 def write_trace(trace: Trace, path: Path) -> None:
@@ -25,8 +33,8 @@ def write_trace(trace: Trace, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {}
-    header: dict[str, Any] = {"format_version": _FORMAT_VERSION, "arrays": {}, "values": {}}
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    header: _Header = {"format_version": _FORMAT_VERSION, "arrays": {}, "values": {}}
     for item in fields(Trace):
         value = getattr(trace, item.name)
         if not isinstance(value, np.ndarray):
@@ -55,7 +63,7 @@ def read_trace(path: Path) -> Trace:
 
     try:
         table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[META])
+        header: _Header = json.loads((table.schema.metadata or {})[META])
         if header["format_version"] != _FORMAT_VERSION:
             raise KeyError("format_version")
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:

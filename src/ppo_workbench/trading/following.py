@@ -2,7 +2,7 @@
 
 In a backtest the step fills orders itself.  Live, the broker does, and what the account
 says is believed: cash and shares are taken over, fills are booked at their own prices.
-The drawdown ladder, cooldown and counters move as in `kernel.step_one`, with its own
+The drawdown ladder, cooldown and counters move as in `step.step_one`, with its own
 functions, so an account that fills as the step does leaves the same memory bit for bit.
 
 A position that no order explains stands on the level whose band its exposure lies in

@@ -7,7 +7,7 @@ import numpy as np
 
 from ppo_workbench.config import ArtifactError, BarsError
 from ppo_workbench.delivery.decider import Decider
-from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.decider_state import DeciderState, SimulatedDocument
 from ppo_workbench.delivery.messages import Account, Bar, Decision, Fill
 from ppo_workbench.market.calendars.clock import Place
 from ppo_workbench.trading.account import BAR_DTYPE, OUTCOME_DTYPE
@@ -84,7 +84,7 @@ class SimulatedAccount:
         """Return everything that the Decider and this account remember, between two bars."""
         state = self.decider.state()
         arrays = {f"{_PREFIX}{name}": np.array(row) for name, row in self._arrays().items()}
-        document = {
+        document: SimulatedDocument = {
             "begun": self._begun,
             "ruined": self.ruined,
             "action": self._action,
@@ -136,7 +136,7 @@ class SimulatedAccount:
         self._action, self._reasons, self._moved = self.decider.space.hold, 0, False
         self.record["rung"] = self.decider.accounts["rung"][0]
 
-    def _arrays(self) -> dict[str, Any]:
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         return {"record": self._records, "outcome": self._outcomes, "bars": self._rows}
 
     def _move(self, bar: Bar, place: Place) -> None:

@@ -57,7 +57,7 @@ def read_json_lines(lines: Iterable[str], reader: RowReader) -> Iterator[Line]:
             yield line
 
 
-def _line(number: int, document: Mapping[str, Any], reader: RowReader) -> Line:
+def _line(number: int, document: Mapping[str, object], reader: RowReader) -> Line:
     if foreign := sorted(set(document) - _ROW_KEYS):
         raise ValueError(f"unknown key {foreign[0]!r}")
     bar, clock, account = (document.get(key) for key in ("bar", "clock", "account"))
@@ -106,7 +106,7 @@ def read_csv_lines(lines: Iterable[str], reader: RowReader) -> Iterator[Line]:
             yield Line(number, bar, None, None)
 
 
-def _bar_of(reader: RowReader, fields: Mapping[str, Any]) -> Bar | None:
+def _bar_of(reader: RowReader, fields: Mapping[str, object]) -> Bar | None:
     row = reader.read(fields)
     if row is None:
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppo_workbench.config import Config
+from ppo_workbench.delivery.decider_state import MarketDocument
 from ppo_workbench.delivery.live.kernel import BarValues, MarketArrays, take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
@@ -202,14 +203,19 @@ class MarketMemory:
         }
         return known if self.stream is None else known | {"features": self.stream.state}
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> MarketDocument:
         """Return the rest of the memory as JSON values."""
         events = None if self.events is None else asdict(self.events.memory)
         clock = asdict(self.clock.memory)
-        counts = {"taken": self.taken, "needed": self.needed, "scale": self.scale}
-        return {**counts, "clock": clock, "events": events}
+        return {
+            "taken": self.taken,
+            "needed": self.needed,
+            "scale": self.scale,
+            "clock": clock,
+            "events": events,
+        }
 
-    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], document: dict[str, Any]) -> None:
+    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], document: MarketDocument) -> None:
         """Go on from `arrays` and `document` of another memory of the same model.
 
         Raises:

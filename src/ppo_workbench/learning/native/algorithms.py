@@ -5,7 +5,7 @@ policy are made views into one flat vector that the kernels change, so saving, l
 callbacks and `predict` stay SB3's.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numba
 import numpy as np
@@ -115,6 +115,14 @@ def _shape(hidden: torch.nn.Sequential, head: torch.nn.Module, offsets: dict[int
     return np.array(rows, dtype=np.int64)
 
 
+class NativeState(TypedDict):
+    """The generators as JSON values, and where episodes begin."""
+
+    sampling_rng: int
+    order_rng: Any
+    episode_starts: list[int]
+
+
 class _Native:
     """What the native MaskablePPO and PPO share; mixed in before SB3's class.
 
@@ -166,7 +174,7 @@ class _Native:
         arrays = ["_network", "_environments", "_buffer", "_bound_batch"]
         return [*super()._excluded_save_params(), *arrays]  # type: ignore[misc]
 
-    def native_state(self) -> dict[str, Any]:
+    def native_state(self) -> NativeState:
         """Return the state of the generators, as JSON values."""
         return {
             "sampling_rng": int(self._generator[0]["rng"]),
@@ -174,7 +182,7 @@ class _Native:
             "episode_starts": [int(x) for x in self._last_starts],
         }
 
-    def restore_native(self, state: dict[str, Any]) -> None:
+    def restore_native(self, state: NativeState) -> None:
         """Bind the arrays to the policy as it is now and set the generators."""
         self._bind()
         self._generator["rng"] = state["sampling_rng"]

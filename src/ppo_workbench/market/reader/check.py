@@ -97,7 +97,7 @@ class _Check:
 
     def __init__(self, config: DataConfig) -> None:
         self.problems: list[Problem] = []
-        self.fixed: dict[str, Any] = {}
+        self.fixed: dict[str, object] = {}
         self.mended, self.outside_frac = True, 0.0
         self._config, self._layout = config, Layout()
         self._table: pd.DataFrame | None = None

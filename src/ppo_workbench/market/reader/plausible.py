@@ -1,7 +1,7 @@
 """What is formally right in a file and yet wrong: refused where it is sure, else noted by row."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Describe
 from ppo_workbench.market.calendars.exchange import Placement
 from ppo_workbench.market.reader.faults import Fault, refuse, refuse_values
 
+_Numbers = TypeVar("_Numbers", Floats, float)
 _WEEKLY_NS = int(4.5 * NS_PER_DAY)
 # So many equal steps in a row are no accident of a thin market.
 _STEPS = 12
@@ -160,7 +161,7 @@ def adjusted(
     ]
 
 
-def scaled(prices: Mapping[str, Any], factor: Any) -> dict[str, Any]:
+def scaled(prices: Mapping[str, _Numbers], factor: _Numbers) -> dict[str, _Numbers]:
     """Return prices, arrays or numbers, times a factor, and volume divided by it.
 
     The money traded stays.

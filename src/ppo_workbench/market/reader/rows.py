@@ -6,7 +6,7 @@ from csv import Error as CsvError
 from csv import reader as csv_reader
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TypedDict
 
 from ppo_workbench.config import Adjust, BarsError, DataConfig, Volume
 from ppo_workbench.market.bars import NS_PER_DAY
@@ -28,6 +28,13 @@ class Row:
     start_ns: int
     values: dict[str, float | None]
     features: dict[str, float | None]
+
+
+class RowDocument(TypedDict):
+    """The fields of a `RowMemory`."""
+
+    stamp_ns: int
+    features: list[tuple[int, list[float | None]]]
 
 
 @dataclass
@@ -52,12 +59,12 @@ class RowReader:
         self._clock: BarClock | None = None
         self._columns: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def restore(self, document: Mapping[str, Any]) -> None:
+    def restore(self, document: RowDocument) -> None:
         """Go on from `dataclasses.asdict(memory)`, which JSON may have carried."""
         features = [(int(stamp), list(values)) for stamp, values in document["features"]]
         self.memory = RowMemory(int(document["stamp_ns"]), features)
 
-    def read(self, row: Mapping[str, Any]) -> Row | None:
+    def read(self, row: Mapping[str, object]) -> Row | None:
         """Read a row; None if it is another instrument's in a file of several.
 
         Args:
@@ -135,7 +142,7 @@ class RowReader:
         return (stamp.ns if found is None else found), stamp.ns
 
     def _adjust(
-        self, values: dict[str, float | None], row: Mapping[str, Any], names: Mapping[str, str]
+        self, values: dict[str, float | None], row: Mapping[str, object], names: Mapping[str, str]
     ) -> None:
         own = self.conventions
         if own.adjust is Adjust.none:
@@ -153,7 +160,7 @@ class RowReader:
         close = values["close"] or 0.0
         if close <= 0 or found <= 0:
             raise BarsError(f"close={close:g} and adj_close={found:g} must be above 0")
-        known = {name: values[name] for name in PRICES if values[name] is not None}
+        known = {name: value for name in PRICES if (value := values[name]) is not None}
         values |= scaled(known, found / close)
 
     def _lagged(self, stamp_ns: int, features: list[float | None]) -> dict[str, float | None]:

@@ -6,13 +6,13 @@ share one look: the first to open a market's test records it, the others find it
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Literal
 
-from ppo_workbench.config import Config, ForbiddenAction, Sizing
+from ppo_workbench.config import Config, ForbiddenAction, Raw, Sizing
 from ppo_workbench.config.files import write_whole
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
@@ -45,6 +45,7 @@ from ppo_workbench.pipeline.train.scores import clearly_better, lower_bound
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
 from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.backtest import SERIES, Policy
+from ppo_workbench.scoring.documents import AuditCounts, CellResult, CellScores
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.forecasts import supervised_policies
 from ppo_workbench.scoring.reference.own import own_policies
@@ -87,11 +88,11 @@ def run_cell(given: Given) -> float:
     document = stressed(config, home) if stresses else _scored(config, raw, folder)
     document["seconds"] = monotonic() - began
     write_whole(folder / RESULT, json.dumps(document))
-    arm = document.get("scores", {}).get(cell.arm, {})
-    return float(arm.get("validation_lower_bound", 0.0))
+    arm = document.get("scores", {}).get(cell.arm or "", {})
+    return arm.get("validation_lower_bound", 0.0)
 
 
-def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _scored(config: Config, raw: Raw, folder: Path) -> CellResult:
     """Train, open the test, score; return what is told of it."""
     cell = config.compare.cell
     assert cell.arm is not None
@@ -113,7 +114,7 @@ def _scored(config: Config, raw: Mapping[str, Any], folder: Path) -> dict[str, A
         else {cell.arm: selected_policy(config, trained.result.tensors)}
     )
     keep = cell.keep_trace or several
-    document: dict[str, Any] = {
+    document: CellResult = {
         "arm": cell.arm,
         "market": cell.market,
         "seed": config.seed,
@@ -181,27 +182,29 @@ def _score(
     folder: Path,
     name: str,
     keep_traces: bool,
-) -> dict[str, Any]:
+) -> CellScores:
     """Score a policy on validation and `splits`, and write what statistics and report need."""
     validation = scorecard(run_on_split(opened, policy, VALIDATION))
     traces = [run_on_split(opened, policy, split.name) for split in splits]
     if keep_traces:
         for number, trace in enumerate(traces):
             write_trace(trace, folder / trace_name(name, number))
-    document: dict[str, Any] = {
+    document: CellScores = {
         "validation": validation.to_dict(),
         "validation_lower_bound": lower_bound(validation),
     }
     if len(traces) == 1 and len(traces[0].session_ends()) >= LEAST_SESSIONS:
         write_path(SessionPath.from_trace(traces[0]), folder / f"sessions-{name}.npz")
-        document[opened.config.compare.split] = scorecard(traces[0]).to_dict()
+        key: Literal["test", "validation"]
+        key = "test" if opened.config.compare.split == "test" else "validation"
+        document[key] = scorecard(traces[0]).to_dict()
     document["audit"] = audited(traces, opened, policy, facts)
     return document
 
 
 def audited(
     traces: Sequence[Trace], opened: Experiment, policy: Policy, facts: MarketFacts | None = None
-) -> dict[str, Any]:
+) -> AuditCounts:
     """Return the independent audit's counts over all tests of a policy; `facts` as for `audit`."""
     config = opened.config
     executes = config.env.forbidden_action is ForbiddenAction.execute and not policy.use_mask
@@ -217,7 +220,7 @@ def audited(
     )
 
 
-def audit_counts(reports: Sequence[AuditReport]) -> dict[str, Any]:
+def audit_counts(reports: Sequence[AuditReport]) -> AuditCounts:
     """Return what audits counted: violations, the same by rule, and rules that no check knows."""
     rules: Counter[str] = Counter()
     for report in reports:
@@ -232,10 +235,10 @@ def audit_counts(reports: Sequence[AuditReport]) -> dict[str, Any]:
 def _keep_model(
     opened: Experiment,
     trained: _Trained,
-    raw: Mapping[str, Any],
+    raw: Raw,
     folder: Path,
-    scores: Mapping[str, Any],
-) -> dict[str, Any]:
+    scores: CellScores,
+) -> CellResult:
     """Write the cell's model; return what the document says of the training."""
     config, result = opened.config, trained.result
     training = describe_training(config, result)

@@ -1,13 +1,13 @@
 """The document of a comparison: every figure of its report, made from the files of its cells."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ppo_workbench.config import Config
 from ppo_workbench.pipeline.compare.plan import MAIN, varies_market
 from ppo_workbench.pipeline.compare.runs import Comparands
 from ppo_workbench.scoring.annual import years_of
 from ppo_workbench.scoring.comparison import MarketComparison, conclusions
+from ppo_workbench.scoring.documents import Document, MarketPart, StressPart
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.targets import stability_sentence
 
@@ -15,8 +15,8 @@ _FORMAT_VERSION = 1
 
 
 def comparison_document(
-    found: Comparands, name: str, timesteps: int, stress: Mapping[str, Any] | None
-) -> dict[str, Any]:
+    found: Comparands, name: str, timesteps: int, stress: StressPart | None
+) -> Document:
     """Return the document as JSON values; docs/comparison.md describes its parts.
 
     Args:
@@ -93,9 +93,9 @@ def _all_pairs(config: Config) -> list[list[str]]:
     return [[reference, arm] for arm in config.compare.arms if arm != reference]
 
 
-def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[dict[str, Any]]:
+def _tests(found: Comparands, compared: Mapping[str, MarketComparison]) -> list[MarketPart]:
     """Describe every test that was opened, that of the first seed first."""
-    tests: dict[str, dict[str, Any]] = {}
+    tests: dict[str, MarketPart] = {}
     for cell in found.cells:
         result = found.results[cell.name]
         test = result["test"]

@@ -5,17 +5,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ppo_workbench import plugins
-from ppo_workbench.config import CHANGES_ON_RESUME, Config, ConfigError, Protocol
+from ppo_workbench.config import CHANGES_ON_RESUME, Config, ConfigError, Protocol, Raw
 from ppo_workbench.delivery.describe import plain
+from ppo_workbench.scoring.documents import CellResult
 
 FOLDER = "comparisons"
 MAIN = "main"
 YARDSTICKS, STRESS = "yardsticks", "stress"
 MODEL = "model"
 PLAN, RESULT = "plan.json", "result.json"
+
+
+class Plan(TypedDict):
+    """What a start after a kill must repeat, as `PLAN` has it."""
+
+    plan: Raw
+    plugins: dict[str, str]
+    look: str
+    limits: list[str]
+    timesteps: int
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,12 @@ def trace_name(policy: str, test: int) -> str:
     return f"trace-{policy}-{test}.parquet"
 
 
-def read_result(folder: Path, name: str) -> dict[str, Any] | None:
+def read_result(folder: Path, name: str) -> CellResult | None:
     """Return what a cell of the comparison in `folder` left, None if it has not ended well."""
     path = folder / "cells" / name / RESULT
     if not path.is_file():
         return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document: CellResult = json.loads(path.read_text(encoding="utf-8"))
     return document
 
 
@@ -154,7 +165,7 @@ def _world(
     return _World(market, seed, folds, shown, tuple(overrides), arms)
 
 
-def settled_plan(config: Config) -> dict[str, Any]:
+def settled_plan(config: Config) -> Raw:
     """Return what a comparison that goes on must repeat, as JSON values."""
     document = plain(asdict(config))
     for key in (*CHANGES_ON_RESUME, "output", "trial", "threads"):
@@ -163,7 +174,7 @@ def settled_plan(config: Config) -> dict[str, Any]:
     return dict(document)
 
 
-def check_plan(folder: Path, plan: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+def check_plan(folder: Path, plan: Raw, overwrite: bool) -> Plan | None:
     """Return the plan of an unfinished comparison of this name, None if there is none.
 
     Raises:
@@ -172,7 +183,7 @@ def check_plan(folder: Path, plan: dict[str, Any], overwrite: bool) -> dict[str,
     path = folder / PLAN
     if overwrite or not path.is_file():
         return None
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    kept: Plan = json.loads(path.read_text(encoding="utf-8"))
     if (folder / "comparison.json").is_file():
         raise ConfigError(
             f"output={folder.name}: {folder} holds a finished comparison; choose another output or "

@@ -3,14 +3,14 @@
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ppo_workbench import plugins
-from ppo_workbench.config import Config, WorkbenchError
+from ppo_workbench.config import Config, Raw, WorkbenchError
 from ppo_workbench.config import Protocol as Splitting
 from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
@@ -21,6 +21,7 @@ from ppo_workbench.pipeline.compare.plan import (
     FOLDER,
     PLAN,
     Cell,
+    Plan,
     check_plan,
     plan_cells,
     read_result,
@@ -35,6 +36,7 @@ from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.train.calibration import settle
 from ppo_workbench.records.comparison_record import ComparisonRecord
+from ppo_workbench.scoring.documents import CellResult, Document
 
 
 class ComparisonError(WorkbenchError):
@@ -77,7 +79,7 @@ class Comparison:
         run_id: MLflow's parent run, if recorded.
     """
 
-    document: Mapping[str, Any]
+    document: Document
     folder: Path
     run_id: str | None
 
@@ -136,10 +138,10 @@ def compare(given: Given, jobs: Jobs, console: WorkbenchConsole | None = None) -
     return Comparison(document, folder, record.run_id)
 
 
-def _begin(config: Config, folder: Path, plan: dict[str, Any], look: str) -> dict[str, Any]:
+def _begin(config: Config, folder: Path, plan: Raw, look: str) -> Plan:
     """Settle the budget in timesteps and write down what a start after a kill must repeat."""
     settled = settle(config, None)
-    kept = {
+    kept: Plan = {
         "plan": plan,
         "plugins": plugins.digests(),
         "look": look,
@@ -180,7 +182,7 @@ def _run_cells(
     folder: Path,
     record: ComparisonRecord,
     console: WorkbenchConsole,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, CellResult]:
     """Run what is missing and return every cell's result by name."""
     results = {cell.name: found for cell in cells if (found := read_result(folder, cell.name))}
     missing = [cell for cell in cells if cell.name not in results]
@@ -216,7 +218,7 @@ def _run_cells(
     return results
 
 
-def _told(found: Mapping[str, Any], cell: Cell) -> str:
+def _told(found: CellResult, cell: Cell) -> str:
     seconds = f"{found['seconds']:.0f} s"
     if cell.kind != "train":
         return f"done in {seconds}"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ppo_workbench.pipeline.compare.plan import (
 )
 from ppo_workbench.pipeline.compare.scored import folds_of
 from ppo_workbench.scoring.comparison import ArmRun
+from ppo_workbench.scoring.documents import AuditCounts, Card, CellResult, Stability
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.session_path import SessionPath, read_path
 from ppo_workbench.scoring.stitch import paths, stitch
@@ -26,7 +26,6 @@ from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.scoring.trace_file import read_trace
 
 CURVE_SHARPE = "curve_sharpe_annual"
-Results = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Comparands:
 
     config: Config
     cells: Sequence[Cell]
-    results: Results
+    results: Mapping[str, CellResult]
     folder: Path
 
     @property
@@ -73,9 +72,9 @@ class Comparands:
             if own == seed
         }
 
-    def audits(self, market: str) -> dict[str, dict[str, Any]]:
+    def audits(self, market: str) -> dict[str, AuditCounts]:
         """Return what the independent audit counted, by arm, over all seeds and folds."""
-        totals: dict[str, dict[str, Any]] = {}
+        totals: dict[str, AuditCounts] = {}
         for _, arm, cells in self._by_run(market):
             total = totals.setdefault(arm, {"violations": 0, "by_rule": {}, "unaudited": []})
             for cell in cells:
@@ -104,7 +103,7 @@ class Comparands:
                 curves.setdefault(cell.arm, []).append(self.results[cell.name]["curve"])
         return curves
 
-    def stability(self) -> dict[str, dict[str, Any]]:
+    def stability(self) -> dict[str, Stability]:
         """Return what every arm's seeds reach on validation and test, {} but under a holdout."""
         if self.config.splits.protocol is not Protocol.holdout:
             return {}
@@ -145,14 +144,16 @@ class Comparands:
         for (seed, arm), cells in grouped.items():
             yield seed, arm, sorted(cells, key=lambda cell: cell.fold)
 
-    def _scored(self, arm: str, cells: Sequence[Cell]) -> tuple[Mapping[str, float], SessionPath]:
+    def _scored(self, arm: str, cells: Sequence[Cell]) -> tuple[Card, SessionPath]:
         found = [self.results[cell.name] for cell in cells]
         trained = {CURVE_SHARPE: sum(_curve_sharpe(one, arm) for one in found) / len(found)}
         if len(cells) > 1:
             curve = self._curves(arm, cells)[0]
             return scorecard(curve).to_dict() | trained, SessionPath.from_trace(curve)
         file = self.folder / "cells" / cells[0].name / f"sessions-{arm}.npz"
-        return found[0]["scores"][arm][self.config.compare.split] | trained, read_path(file)
+        scores = found[0]["scores"][arm]
+        card = scores["test"] if self.config.compare.split == "test" else scores["validation"]
+        return {**card, **trained}, read_path(file)
 
     def _curves(self, arm: str, cells: Sequence[Cell]) -> list[Trace]:
         """Return the stitched curve of an arm and seed; under cpcv one for each path."""
@@ -181,7 +182,7 @@ class Comparands:
         return self._of_seed(self.config.compare.seeds[0])
 
 
-def _curve_sharpe(result: Mapping[str, Any], arm: str) -> float:
+def _curve_sharpe(result: CellResult, arm: str) -> float:
     """Return the mean annual Sharpe ratio on validation over a training, from 0 at its start.
 
     That is the area under the training curve by trapezoids, over its length; what is not trained
@@ -189,6 +190,6 @@ def _curve_sharpe(result: Mapping[str, Any], arm: str) -> float:
     """
     looks = [(row["step"], row["validation/sharpe_annual"]) for row in result.get("curve", ())]
     if not looks:
-        return float(result["scores"][arm]["validation"]["sharpe_annual"])
+        return result["scores"][arm]["validation"]["sharpe_annual"]
     steps, sharpes = np.transpose([(0.0, 0.0), *looks])
     return float(np.trapezoid(sharpes, steps) / steps[-1])

@@ -1,7 +1,6 @@
 """What a cell is scored on: its folds, and the one look that all cells of a comparison share."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from ppo_workbench.market.horizons import derived
 from ppo_workbench.market.splits import Fold, Split
 from ppo_workbench.pipeline.compare.plan import MAIN
 from ppo_workbench.pipeline.models.stored import open_range
+from ppo_workbench.scoring.documents import LookPart
 from ppo_workbench.scoring.session_path import LEAST_SESSIONS
 from ppo_workbench.trading.experiment import (
     Experiment,
@@ -36,7 +36,7 @@ def scored_splits(config: Config, fold: Fold) -> tuple[Split, ...]:
     return (fold.validation,) if config.compare.split == VALIDATION else fold.test
 
 
-def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> dict[str, Any]:
+def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> LookPart:
     """Record the one look of a comparison at all its tests: it scores the market's arms.
 
     Returns:

@@ -1,7 +1,6 @@
 """The stress cell of a comparison: the winner, chosen on validation, under worse conditions."""
 
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench.config import Config, Protocol
 from ppo_workbench.delivery.artifact import load_artifact
@@ -13,10 +12,11 @@ from ppo_workbench.pipeline.compare.scored import (
     scored_splits,
 )
 from ppo_workbench.pipeline.models.stored import as_stored
+from ppo_workbench.scoring.documents import CellResult
 from ppo_workbench.scoring.stress import Stretch, stress_stretches
 
 
-def stressed(config: Config, home: Path) -> dict[str, Any]:
+def stressed(config: Config, home: Path) -> CellResult:
     """Re-score the models of one arm, market and seed, one for each fold.
 
     Args:

@@ -14,6 +14,7 @@ from ppo_workbench.config import AccountSource, BarsError, Config, ConfigError, 
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.decider import Decider
 from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.live.lines import Line, read_csv_lines, read_json_lines
 from ppo_workbench.delivery.messages import Decision
@@ -131,7 +132,7 @@ class _Memory:
         if self._path is None or time.monotonic() - self._saved < not_within:
             return
         state = self._owner.state()
-        state.document["rows"] = asdict(self._reader.memory)
+        state.document["rows"] = plain(asdict(self._reader.memory))
         save_state(state, self._path)
         self._saved = time.monotonic()
 

@@ -1,7 +1,6 @@
 """The document of one model, beside the reference policies that anybody would ask about."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ppo_workbench.config import ScoredSplit
 from ppo_workbench.pipeline.compare.cell import THRESHOLD, audited
@@ -10,6 +9,7 @@ from ppo_workbench.pipeline.models.stored import run_on_split
 from ppo_workbench.reports.comparison.document import Comparand
 from ppo_workbench.reports.comparison.words import SINGLE
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
+from ppo_workbench.scoring.documents import Card, Compared, Document
 from ppo_workbench.scoring.figures import display_name, invalid_trades
 from ppo_workbench.scoring.metrics import scorecard
 from ppo_workbench.scoring.reference.yardsticks import tuned_threshold, yardsticks
@@ -35,12 +35,12 @@ def references(experiment: Experiment, split: str) -> list[Comparand]:
 
 def single_document(
     found: Evaluation, split: ScoredSplit, own: Comparand, beside: Sequence[Comparand]
-) -> dict[str, Any]:
+) -> Document:
     """Return the document of a single model: intervals over its days, none over seeds."""
     scored, bars, opening = scorecard(found.trace), found.experiment.bars, found.opening
     everyone = [own, *beside]
     cards = {each.name: scorecard(each.trace).to_dict() for each in everyone}
-    document = {
+    document: Document = {
         "format_version": 1,
         "kind": SINGLE,
         "name": found.metadata.name,
@@ -75,12 +75,12 @@ def single_document(
         "invalid_trades": {name: invalid_trades([card]) for name, card in cards.items()},
         "conclusion": list(found.notes()),
     }
-    return document | _compared(everyone, cards, found.metadata.seed, scored.years)
+    return {**document, **_compared(everyone, cards, found.metadata.seed, scored.years)}
 
 
 def _compared(
-    everyone: Sequence[Comparand], cards: dict[str, dict[str, Any]], seed: int, years: float
-) -> dict[str, Any]:
+    everyone: Sequence[Comparand], cards: Mapping[str, Card], seed: int, years: float
+) -> Compared:
     """Return figures, targets and differences over the days; nothing from too few sessions."""
     if any(len(each.trace.session_ends()) < LEAST_SESSIONS for each in everyone):
         return {}

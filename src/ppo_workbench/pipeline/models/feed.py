@@ -14,7 +14,8 @@ from typing import TextIO
 from ppo_workbench.config import AccountSource, ArtifactError, Config, ConfigError
 from ppo_workbench.delivery.artifact import load_artifact
 from ppo_workbench.delivery.decider import Decider
-from ppo_workbench.delivery.decider_state import DeciderState
+from ppo_workbench.delivery.decider_state import DeciderState, PaperDocument, StateDocument
+from ppo_workbench.delivery.describe import plain
 from ppo_workbench.delivery.live.account import SimulatedAccount
 from ppo_workbench.delivery.messages import Decision, Status
 from ppo_workbench.learning.progress import WorkbenchConsole
@@ -153,8 +154,9 @@ class _Journal:
 
     def _save(self) -> None:
         state = self._account.state()
-        own = {"line": self.line, "size": self._size, "text": self._text}
-        document = {**state.document, "rows": asdict(self._reader.memory), "paper": own}
+        own: PaperDocument = {"line": self.line, "size": self._size, "text": self._text}
+        rows = plain(asdict(self._reader.memory))
+        document: StateDocument = {**state.document, "rows": rows, "paper": own}
         save_state(DeciderState(state.arrays, document), self._state)
 
     def _write(self) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench.config import Config, ScoredSplit
 from ppo_workbench.delivery.artifact import load_metadata
@@ -48,7 +47,7 @@ class Rescore:
 
 
 def rescore(
-    folder: Path, name: str, split: ScoredSplit, kept: Mapping[str, Any], config: Config
+    folder: Path, name: str, split: ScoredSplit, kept: Mapping[str, object], config: Config
 ) -> Rescore:
     """Score `name` on the bars, costs and rules that its metadata record.
 

@@ -4,11 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ppo_workbench.config import Config, ConfigError, ModelType
+from ppo_workbench.config import Config, ConfigError, ModelType, Raw
 from ppo_workbench.delivery.artifact import Artifact, load_artifact, load_metadata
 from ppo_workbench.delivery.describe import plain, utc
 from ppo_workbench.delivery.golden import (
@@ -76,7 +75,7 @@ def named_artifact(config: Config) -> tuple[Path, str]:
     return find_artifact(config.artifact)
 
 
-def recorded_of(artifact: str) -> Mapping[str, Any]:
+def recorded_of(artifact: str) -> Raw:
     """Return the unresolved configuration in a model's metadata; its weights are not read.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -13,6 +12,8 @@ from ppo_workbench.config import (
     ConfigError,
     ForbiddenAction,
     ModelType,
+    Raw,
+    section_of,
     validate_config,
 )
 from ppo_workbench.config.arrays import Floats
@@ -33,7 +34,7 @@ from ppo_workbench.trading.experiment import prepare, split_bars
 class Contender:
     """Trains one configuration on fresh seeds and keeps every model; the test stays cut off."""
 
-    def __init__(self, label: str, config: Config, raw: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, label: str, config: Config, raw: Raw, folder: Path) -> None:
         """Load bars and lay out the splits.
 
         Args:
@@ -126,7 +127,7 @@ def check_same_bars(contenders: Mapping[int, Contender], study: str) -> None:
         )
 
 
-def candidate_config(candidate: Candidate, config: Config) -> tuple[Config, dict[str, Any]]:
+def candidate_config(candidate: Candidate, config: Config) -> tuple[Config, Raw]:
     """Return a trial's own configuration, resolved and raw, to be trained anew.
 
     Args:
@@ -138,7 +139,7 @@ def candidate_config(candidate: Candidate, config: Config) -> tuple[Config, dict
     """
     raw = {**candidate.raw, "promote": plain(asdict(config.promote))}
     if config.promote.timesteps is not None:
-        raw["budget"] = {**raw["budget"], "timesteps": config.promote.timesteps}
+        raw["budget"] = section_of(raw, "budget") | {"timesteps": config.promote.timesteps}
     own = resolved_config(raw, config)
     where = f"promote.study={config.promote.study}: trial {candidate.number}"
     if own.model.type is not ModelType.maskable_ppo:
@@ -151,7 +152,7 @@ def candidate_config(candidate: Candidate, config: Config) -> tuple[Config, dict
     return own, raw
 
 
-def resolved_config(raw: Mapping[str, Any], config: Config) -> Config:
+def resolved_config(raw: Raw, config: Config) -> Config:
     """Return a recorded configuration with secrets resolved, recorded where `config` says.
 
     Raises:
@@ -174,7 +175,7 @@ def resolved_config(raw: Mapping[str, Any], config: Config) -> Config:
 
 def baseline_config(
     rival: Contender, answer: ForbiddenAction, timesteps: int | None
-) -> tuple[Config, dict[str, Any]]:
+) -> tuple[Config, Raw]:
     """Return a rival's configuration, resolved and raw, as standard PPO without masks.
 
     Args:
@@ -182,7 +183,7 @@ def baseline_config(
         answer: What happens to forbidden actions.
         timesteps: Its budget; None is the rival's.
     """
-    changes: dict[str, dict[str, Any]] = {
+    changes: dict[str, dict[str, object]] = {
         "env": {"forbidden_action": answer, "mask_all_true": False, "mask_rules": True},
         "model": {"type": ModelType.ppo},
     }
@@ -191,7 +192,7 @@ def baseline_config(
     own, raw = rival.config, dict(rival.raw)
     for section, values in changes.items():
         own = replace(own, **{section: replace(getattr(own, section), **values)})
-        raw[section] = {**raw[section], **plain(values)}
+        raw[section] = {**section_of(raw, section), **plain(values)}
     return own, raw
 
 

@@ -33,20 +33,21 @@ def check_floors(config: Config, profile: PromotionProfile, who: str) -> None:
         )
 
 
-def held_to_less(config: Config, floor: Mapping[str, Any]) -> list[str]:
+def held_to_less(config: Config, floor: Mapping[str, object]) -> list[str]:
     """Return each cost that is cheaper than in `floor`, each rule there that is set otherwise."""
     own = flatten(plain({"costs": asdict(config.costs), "risk": asdict(config.risk)}))
     found = []
     for key, asked in floor.items():
         value, less = own.get(key), own.get(key) != asked
-        if key.startswith("costs."):  # a quoted spread that is not paid is cheaper: False < True
+        costs = key.startswith("costs.")  # a spread that is not paid is cheaper: False < True
+        if costs and isinstance(value, int | float) and isinstance(asked, int | float):
             less = value > asked if key in _CHEAPER_ABOVE else value < asked
         if less:
             found.append(f"{key}={value} ({asked} there)")
     return found
 
 
-def market_floor(name: str) -> dict[str, Any]:
+def market_floor(name: str) -> dict[str, object]:
     """Return what a market's preset asks: full key -> value of costs, and of rules that are on.
 
     Raises:

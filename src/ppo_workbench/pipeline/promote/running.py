@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +20,7 @@ from ppo_workbench.config import (
     Interrupted,
     PromotionError,
     PromotionProfile,
+    Raw,
 )
 from ppo_workbench.delivery.artifact import (
     Artifact,
@@ -82,7 +82,7 @@ from ppo_workbench.records.studies.candidates import StudyTrials, read_study
 from ppo_workbench.records.studies.lineage import UNKNOWN
 from ppo_workbench.records.tracking import Tracker, open_tracker
 from ppo_workbench.reports.comparison.document import Comparand
-from ppo_workbench.reports.promotion import describe, headline, write_reports
+from ppo_workbench.reports.promotion import PromotionDocument, describe, headline, write_reports
 from ppo_workbench.scoring.gates.checks import Gate, failed
 from ppo_workbench.scoring.gates.profiles import CHAMPION as REIGNING
 from ppo_workbench.scoring.gates.profiles import THRESHOLD, Evidence, judge
@@ -107,7 +107,7 @@ class Promotion:
     promoted: bool
     gates: list[Gate]
     folder: Path
-    document: Mapping[str, Any]
+    document: PromotionDocument
     champion: ArtifactPaths | None
 
 
@@ -338,7 +338,7 @@ class _Promotion:
                 return None
             raise
 
-    def _contender(self, own: tuple[Config, dict[str, Any]], number: int) -> Contender:
+    def _contender(self, own: tuple[Config, Raw], number: int) -> Contender:
         contender = Contender(f"trial {number}", *own, self._folder / f"trial_{number}")
         contender.check_test()
         return contender
@@ -453,7 +453,7 @@ class _Promotion:
         opened: Opened,
         gates: list[Gate],
         promoted: bool,
-    ) -> dict[str, Any]:
+    ) -> PromotionDocument:
         winner = self._contenders[number]
         delivered = winner.delivered()
         return {
@@ -462,7 +462,7 @@ class _Promotion:
             "profile": self.profile.value,
             "promoted": promoted,
             "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "gates": [asdict(gate) for gate in gates],
+            "gates": [plain(asdict(gate)) for gate in gates],
             "winner": {"trial": number, "seed": delivered.seed, "bound": winner.bound().value},
             "candidates": [
                 {
@@ -488,7 +488,7 @@ class _Promotion:
             "inference": inferred(evidence.trace, self.config),
         }
 
-    def _record(self, tracker: Tracker, gates: list[Gate], document: Mapping[str, Any]) -> None:
+    def _record(self, tracker: Tracker, gates: list[Gate], document: PromotionDocument) -> None:
         """Give the run every gate and the reports; the registry gives it the model."""
         promoted = bool(document["promoted"])
         metrics = {f"gate/{gate.name}/passed": float(gate.passed) for gate in gates}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppo_workbench.config import Config
+from ppo_workbench.config import Config, Raw
 from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.learning.progress import command_line, next_lines
 from ppo_workbench.records.mlflow_store import RunInfo, find_runs
@@ -26,6 +26,7 @@ from ppo_workbench.records.studies.session import (
     GRACE_BEATS,
     HEARTBEAT_SECONDS,
     INTERRUPTED,
+    TrialAttributes,
     is_watched,
     load_study,
 )
@@ -67,7 +68,7 @@ class StudyRecord:
         self._storage, self._metrics = config.trial.storage, config.objective.metrics
         self._children: dict[int, Tracker] = {}
 
-    def trial_started(self, number: int, params: Mapping[str, Any]) -> str | None:
+    def trial_started(self, number: int, params: Mapping[str, object]) -> str | None:
         """Begin the child run of a trial; return its id."""
         tags = {"study": self._study, "trial": str(number), "state": "RUNNING"}
         tags["overrides"] = " ".join(f"{key}={value}" for key, value in params.items())
@@ -83,16 +84,17 @@ class StudyRecord:
         number: int,
         state: str,
         values: Sequence[float] | None,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         folder: Path,
-        user_attrs: Mapping[str, Any],
+        user_attrs: TrialAttributes,
     ) -> str | None:
         """Write what the trial left in its folder and end its run; return the run's id."""
         child = self._children.pop(number, None) or self._left_behind(number)
         if child is None:
             self.trial_started(number, params)
             child = self._children.pop(number)
-        tags = {name: str(user_attrs[name]) for name in TAGS if user_attrs.get(name) is not None}
+        known = {name: user_attrs.get(name) for name in TAGS}
+        tags = {name: str(value) for name, value in known.items() if value is not None}
         self._describe(child, number, folder, {**tags, "state": state, "status": state.lower()})
         for step, metrics in _metrics_of(folder):
             child.log_metrics(metrics, step)
@@ -147,8 +149,9 @@ class StudyRecord:
             ended = trial.state.is_finished() and str(number) not in recorded
             if ended and not is_watched(trial, grace):
                 folder = self._folder / str(number)
+                kept: Any = trial.user_attrs
                 self.trial_finished(
-                    number, trial.state.name, trial.values, trial.params, folder, trial.user_attrs
+                    number, trial.state.name, trial.values, trial.params, folder, kept
                 )
 
     def _loaded(self) -> "optuna.Study":
@@ -173,7 +176,7 @@ class StudyRecord:
             for trial in self._loaded().get_trials(deepcopy=False)
         )
 
-    def close(self, best: Mapping[str, Any], interrupted: bool = False) -> None:
+    def close(self, best: Mapping[str, object], interrupted: bool = False) -> None:
         """Write the summary of the study and end the parent run.
 
         Args:
@@ -270,9 +273,7 @@ def is_child(run: RunInfo) -> bool:
     return "trial" in run.tags
 
 
-def open_study_record(
-    config: Config, home: Path, study: str, params: Mapping[str, Any]
-) -> StudyRecord:
+def open_study_record(config: Config, home: Path, study: str, params: Raw) -> StudyRecord:
     """Begin, or go on with, the parent run of a study.
 
     Args:

@@ -9,16 +9,16 @@ scores on the same seed and window, so the seeds are trained one after the other
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from time import monotonic
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from ppo_workbench.config import Config, ConfigError
+from ppo_workbench.config import Config, ConfigError, Raw
 from ppo_workbench.config.arrays import Singles
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
@@ -32,7 +32,7 @@ from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split,
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
 from ppo_workbench.records.studies.returns import write_returns
-from ppo_workbench.records.studies.session import TrialSession
+from ppo_workbench.records.studies.session import TrialAttributes, TrialSession
 from ppo_workbench.scoring.catalogue import NEITHER, metric_of
 from ppo_workbench.scoring.metrics import (
     RATIO_CAP,
@@ -59,10 +59,18 @@ class Bound:
     standard_error: float
 
 
+class MetricsLine(TypedDict):
+    """A line of metrics.jsonl; without a seed it is of the whole trial."""
+
+    step: int
+    seed: int | None
+    metrics: dict[str, float]
+
+
 class SeedTraining:
     """One seed of a trial: its learner, and the scores of its evaluations."""
 
-    def __init__(self, experiment: Experiment, seed: int, metrics: list[dict[str, Any]]) -> None:
+    def __init__(self, experiment: Experiment, seed: int, metrics: list[MetricsLine]) -> None:
         """Build the learner.
 
         Args:
@@ -91,7 +99,7 @@ class SeedTraining:
     def _record(self, metrics: dict[str, float], step: int) -> None:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
 
-    def finish(self, folder: Path, raw: Mapping[str, Any], run_id: str | None) -> None:
+    def finish(self, folder: Path, raw: Raw, run_id: str | None) -> None:
         """Score the selected checkpoint as the last look, and keep it as `seed_SEED.pth`.
 
         Args:
@@ -260,20 +268,18 @@ def run_trial(given: Given) -> float:
         raise
 
 
-def _write_config(folder: Path, raw: Mapping[str, Any]) -> None:
+def _write_config(folder: Path, raw: Raw) -> None:
     (folder / "config.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")
 
 
 class _Run:
     """The seeds of one trial, and what is told of them."""
 
-    def __init__(
-        self, config: Config, raw: Mapping[str, Any], session: TrialSession, folder: Path
-    ) -> None:
+    def __init__(self, config: Config, raw: Raw, session: TrialSession, folder: Path) -> None:
         self._started = monotonic()
         self._session, self._folder = session, folder
         self._metric = config.objective.metrics[0]
-        self._metrics: list[dict[str, Any]] = []
+        self._metrics: list[MetricsLine] = []
         experiment = prepare(config, *split_bars(config))
         self._config = experiment.config
         self._raw = recorded_horizons(raw, self._config)
@@ -352,10 +358,10 @@ class _Run:
         self._session.complete([b.value for b in bounds], attributes, constraints)
         return bounds[0].value
 
-    def _write(self, state: str, bounds: Sequence[Bound], pruned_at: int | None) -> dict[str, Any]:
+    def _write(self, state: str, bounds: Sequence[Bound], pruned_at: int | None) -> TrialAttributes:
         """Write what the trial leaves in its folder; return what the study keeps of it."""
         scored, trial = self._scored(), self._config.trial
-        attributes: dict[str, Any] = {
+        attributes: TrialAttributes = {
             "seeds": [seed.seed for seed in self._seeds],
             "mean": bounds[0].mean,
             "standard_error": bounds[0].standard_error,

@@ -8,7 +8,7 @@ many timesteps, whichever process or machine runs it and however often the sweep
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from ppo_workbench import plugins
 from ppo_workbench.config import (
@@ -16,6 +16,7 @@ from ppo_workbench.config import (
     CheckpointConfig,
     Config,
     ConfigError,
+    Raw,
     flatten,
     settled,
 )
@@ -30,7 +31,8 @@ from ppo_workbench.trading.experiment import prepare, split_bars
 
 PROBE_FRAC = 0.03
 PROBE_SECONDS = (2.0, 15.0)
-SHARED = ("budget", "objective")  # sections whose change makes values incomparable
+# Sections whose change makes values incomparable.
+SHARED: tuple[Literal["budget", "objective"], ...] = ("budget", "objective")
 # The same of sections of which a sweep may search a part.
 FIXED = (
     "market",
@@ -45,6 +47,21 @@ FIXED = (
     "select",
 )
 OF_THE_MACHINE = ("model.device",)
+
+
+class Settled(TypedDict):
+    """What all trials of a study share: overrides for each, timesteps for each of its seeds.
+
+    A later start must repeat the first four; earlier versions recorded nothing `fixed`.
+    """
+
+    budget: Mapping[str, object]
+    objective: Mapping[str, object]
+    fixed: NotRequired[dict[str, object]]
+    searched: list[str]
+    overrides: list[str]
+    timesteps: int
+    measured: NotRequired[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -64,10 +81,10 @@ class Speed:
 
 def settle(
     config: Config,
-    kept: Mapping[str, Any] | None,
-    raw: Mapping[str, Any] | None = None,
+    kept: Settled | None,
+    raw: Raw | None = None,
     searched: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Settled:
     """Return what a study's trials share, measured if this is the study's first start.
 
     Args:
@@ -76,25 +93,27 @@ def settle(
         raw: The same as `config` with secrets unresolved; None outside of a study.
         searched: Keys that the study chooses.
 
-    Returns:
-        `overrides` for every trial, `timesteps` for each of its seeds, what was measured, and
-        the sections and values that a later start must repeat.
-
     Raises:
         ConfigError: Budget, objective or a fixed value differ from those of the study.
         KeyboardInterrupt: The user does not want to wait for the measurement.
     """
-    asked = {name: plain(asdict(getattr(config, name))) for name in SHARED}
     fixed = fixed_values(raw or {}, searched)
     fixed |= {f"plugins.{name}": digest for name, digest in plugins.digests().items()}
     if kept is not None:
-        _check_same(asked, kept)
+        _check_same(config, kept)
         _check_fixed(fixed, kept, searched)
-        return dict(kept)
-    asked |= {"fixed": fixed, "searched": list(searched)}
+        return kept.copy()
     budget = config.budget
+    found: Settled = {
+        "budget": plain(asdict(budget)),
+        "objective": plain(asdict(config.objective)),
+        "fixed": fixed,
+        "searched": list(searched),
+        "overrides": [],
+        "timesteps": budget.timesteps or 0,
+    }
     if budget.minutes is None and budget.episodes is None:
-        return {**asked, "overrides": [], "timesteps": budget.timesteps}
+        return found
     speed = measure(config)
     timesteps = planned_timesteps(budget, speed)
     WorkbenchConsole().show(
@@ -102,10 +121,10 @@ def settle(
         f"({speed.steps_per_second:,.0f} a second)"
     )
     limits = [f"budget.timesteps={timesteps}", "budget.minutes=null", "budget.episodes=null"]
-    return {**asked, "overrides": limits, "timesteps": timesteps, "measured": asdict(speed)}
+    return {**found, "overrides": limits, "timesteps": timesteps, "measured": asdict(speed)}
 
 
-def fixed_values(raw: Mapping[str, Any], searched: Sequence[str]) -> dict[str, Any]:
+def fixed_values(raw: Raw, searched: Sequence[str]) -> dict[str, object]:
     """Return key -> value of what all trials have in common: market, rules, reward and model.
 
     >>> fixed_values({"data": {"sort": True, "path": "a"}, "seed": 1}, ["data.path"])
@@ -180,15 +199,13 @@ def _rate(seen: list[tuple[float, int]], looking_seconds: float) -> float:
     return (seen[-1][1] - start[1]) / max(seconds, 1e-9)
 
 
-def _check_same(asked: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    for section, values in asked.items():
-        for key, value in values.items():
+def _check_same(config: Config, kept: Settled) -> None:
+    for section in SHARED:
+        for key, value in plain(asdict(getattr(config, section))).items():
             _refuse_other(f"{section}.{key}", value, kept.get(section, {}).get(key))
 
 
-def _check_fixed(
-    fixed: Mapping[str, Any], kept: Mapping[str, Any], searched: Sequence[str]
-) -> None:
+def _check_fixed(fixed: Mapping[str, object], kept: Settled, searched: Sequence[str]) -> None:
     """Compare what neither start searches; a study of an earlier version recorded nothing."""
     if "fixed" not in kept:
         return

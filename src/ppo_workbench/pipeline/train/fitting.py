@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numba
 import torch
@@ -15,6 +14,7 @@ from ppo_workbench.config import (
     BudgetConfig,
     CheckpointConfig,
     DivergedError,
+    Raw,
 )
 from ppo_workbench.delivery.artifact import (
     ArtifactPaths,
@@ -31,6 +31,7 @@ from ppo_workbench.learning.checkpoints import (
     SUFFIX,
     Checkpoint,
     CheckpointError,
+    Owner,
     find_checkpoint,
     read_checkpoint,
     read_header,
@@ -135,7 +136,7 @@ class Keeper:
 
     home: Path
     name: str
-    raw: Mapping[str, Any]
+    raw: Raw
     choices: dict[str, str]
     experiment: Experiment
     tracker: Tracker
@@ -150,7 +151,7 @@ class Keeper:
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; the first one that cannot be written is told."""
         self.tracker.flush()  # the record is never behind a checkpoint
-        header = {
+        owner: Owner = {
             "name": self.name,
             "run_id": self.tracker.run_id,
             "fingerprint": self.experiment.bars.fingerprint,
@@ -158,7 +159,7 @@ class Keeper:
             "choices": self.choices,
         }
         try:
-            write_checkpoint(self.path, checkpoint, header)
+            write_checkpoint(self.path, checkpoint, owner)
             self.told = False
         except OSError as error:
             if not self.told:
@@ -224,11 +225,10 @@ class Resumed:
         if resume is None:
             return None
         path = find_checkpoint(checkpoint_folder(home), resume)
-        header = read_header(path)
-        name, run_id, fingerprint = (header.get(k) for k in ("name", "run_id", "fingerprint"))
-        return cls(str(name), run_id, str(fingerprint), read_checkpoint(path))
+        checkpoint, header = read_checkpoint(path), read_header(path)
+        return cls(header["name"], header["run_id"], header["fingerprint"], checkpoint)
 
-    def owns_artifact(self, folder: Path, raw: Mapping[str, Any]) -> bool:
+    def owns_artifact(self, folder: Path, raw: Raw) -> bool:
         """Tell whether what stands under the run's name is its own, from just before a kill."""
         paths = artifact_paths(folder, self.name)
         if not paths.metadata.exists():

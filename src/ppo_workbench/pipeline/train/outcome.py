@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from ppo_workbench.config import Config, RewardConfig
+from ppo_workbench.config import Config, Raw, RewardConfig, section_of
 from ppo_workbench.delivery.artifact import ArtifactPaths
-from ppo_workbench.delivery.describe import describe_data, utc
+from ppo_workbench.delivery.describe import describe_data, plain, utc
 from ppo_workbench.delivery.metadata import Metadata, Training
 from ppo_workbench.learning.progress import WorkbenchConsole, command_line
 from ppo_workbench.learning.training import TrainingResult
@@ -19,6 +18,7 @@ from ppo_workbench.pipeline.train.scores import Scores, effective_evaluations, o
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
 from ppo_workbench.records.tracking import Tracker
 from ppo_workbench.reports.plots import write_plots
+from ppo_workbench.scoring.documents import BarsPart
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment
 
@@ -184,7 +184,7 @@ def record_outcome(
     traces: dict[str, Trace],
     paths: ArtifactPaths,
     result: TrainingResult,
-    data: Mapping[str, Any],
+    data: BarsPart,
 ) -> None:
     """Record bars, scorecards, plots, console log and artefact."""
     final: dict[str, float] = {}
@@ -222,13 +222,13 @@ def record_outcome(
     tracker.log_text(console.log_text, "console.log")
 
 
-def bars_of(experiment: Experiment, raw: Mapping[str, Any]) -> dict[str, Any]:
+def bars_of(experiment: Experiment, raw: Raw) -> BarsPart:
     """Return which bars an experiment is on, for its record; a path stays unresolved."""
-    path = raw.get("data", {}).get("path")
-    return describe_data(experiment).model_dump(mode="json") | {"path": path}
+    told: BarsPart = plain(describe_data(experiment).model_dump(mode="json"))
+    return {**told, "path": plain(section_of(raw, "data").get("path"))}
 
 
-def outcome_document(outcome: Outcome) -> dict[str, Any]:
+def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return the outcome as JSON values."""
     return {
         "score": outcome.score,

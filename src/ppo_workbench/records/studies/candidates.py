@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ppo_workbench.config import ConfigError, RiskConfig, Severity
+from ppo_workbench.config import ConfigError, Raw, RiskConfig, Severity
 from ppo_workbench.records.storage import check_study_folder, open_storage
 from ppo_workbench.records.studies.identity import check_folder
 from ppo_workbench.records.studies.lineage import trials_elsewhere
@@ -43,9 +43,9 @@ class Candidate:
 
     number: int
     value: float
-    params: Mapping[str, Any]
+    params: Mapping[str, object]
     seeds: tuple[int, ...]
-    raw: Mapping[str, Any]
+    raw: Raw
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ the instrument, or the fingerprint, is the same.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from ppo_workbench.scoring.documents import BarsPart, Card
 
 UNKNOWN = (
     "Not known and not counted: trials in other homes, of deleted studies, of trainings that left "
@@ -17,6 +19,15 @@ UNKNOWN = (
 TRAININGS = "trainings"
 # Without sweeps/: the models of a study are its trials'.
 _MODELS = ["trained_models", "baselines", "promotions/*", "promotions/*/*", "comparisons/*/cells/*"]
+
+
+class Recorded(TypedDict, total=False):
+    """What a trial's result.json, or a model's metadata, says that is asked for here."""
+
+    created_utc: str
+    seed: int
+    data: BarsPart
+    scorecards: dict[str, Card]  # of a trial, by seed
 
 
 def trials_elsewhere(
@@ -48,17 +59,17 @@ def trials_elsewhere(
     return found | ({TRAININGS: len(distinct)} if distinct else {})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file, nothing where there is none or it is damaged."""
+def read_json(path: Path) -> Recorded:
+    """Return the JSON file of a trial or a model, nothing where there is none or it is damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Recorded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found
 
 
-def _same_validation(*records: Mapping[str, Any]) -> bool:
-    datas = [record.get("data", {}) for record in records]
+def _same_validation(*records: Recorded) -> bool:
+    datas = [record.get("data", BarsPart()) for record in records]
     if not all("validation" in data.get("splits", {}) for data in datas):
         return False
     one, two = datas

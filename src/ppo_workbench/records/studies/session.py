@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ppo_workbench.config import ConfigError, WorkbenchError
 from ppo_workbench.config.secrets import redact
@@ -43,11 +43,42 @@ PRUNERS = {
 }
 
 
+class Seen(TypedDict):
+    """A process that showed itself alive: Unix time, and what names it."""
+
+    time: float
+    machine: str
+    pid: int
+    started: float
+
+
+class TrialAttributes(TypedDict, total=False):
+    """What a study keeps of a trial, beside parameters and values."""
+
+    seeds: list[int]
+    mean: float
+    standard_error: float
+    interval: list[float]
+    timesteps: int
+    seconds: float
+    pruned_at: int | None
+    folder: str
+    artifacts: list[str]
+    run_id: str
+    last_seen: Seen
+    sweeper: Seen
+    fail_reason: str
+    retry_of: int
+
+
+_PROCESS: tuple[Literal["machine", "pid", "started"], ...] = ("machine", "pid", "started")
+
+
 class StudyError(WorkbenchError):
     """A trial or its study cannot be recorded as asked."""
 
 
-def make_pruner(spec: Mapping[str, Any]) -> "optuna.pruners.BasePruner":
+def make_pruner(spec: Mapping[str, object]) -> "optuna.pruners.BasePruner":
     """Build the pruner `{name: ..., argument: ...}`.
 
     Raises:
@@ -61,7 +92,7 @@ def make_pruner(spec: Mapping[str, Any]) -> "optuna.pruners.BasePruner":
 def build(
     kind: str,
     registry: Mapping[str, str],
-    spec: Mapping[str, Any],
+    spec: Mapping[str, object],
     module: Any,
     hidden: Sequence[str] = (),
     **own: Any,
@@ -81,7 +112,7 @@ def build(
     """
     # Null takes an argument back that a file gave to another pruner or sampler.
     arguments = {key: value for key, value in spec.items() if value is not None}
-    name, where = arguments.pop("name", None), f"hydra.sweeper.{kind}"
+    name, where = str(arguments.pop("name", None)), f"hydra.sweeper.{kind}"
     if name not in registry:
         raise ConfigError(f"{where}.name={name}: must be one of {', '.join(registry)}")
     if name == "none":
@@ -156,7 +187,7 @@ def _machine() -> str:
         return platform.node()
 
 
-def last_seen() -> dict[str, Any]:
+def last_seen() -> Seen:
     """Return the attribute by which others tell whether this process is alive."""
     import psutil
 
@@ -168,10 +199,10 @@ def last_seen() -> dict[str, Any]:
     }
 
 
-def is_here(seen: Mapping[str, Any] | None) -> bool:
+def is_here(seen: Seen | None) -> bool:
     """Tell whether `last_seen` or `sweeper` names this process."""
     mine = last_seen()
-    return seen is not None and all(seen[key] == mine[key] for key in ("machine", "pid", "started"))
+    return seen is not None and all(seen[key] == mine[key] for key in _PROCESS)
 
 
 def is_watched(trial: "optuna.trial.FrozenTrial", grace_seconds: float) -> bool:
@@ -293,7 +324,7 @@ class TrialSession:
             raise StudyError(f"study {study} has no trial {number}") from None
         if frozen.state.is_finished():
             raise StudyError(f"trial {number} of {study} has ended as {frozen.state.name}")
-        self.params: dict[str, Any] = frozen.params
+        self.params: dict[str, object] = frozen.params
         self.run_id: str | None = frozen.user_attrs.get("run_id")
         self._id = frozen._trial_id
         self._single = len(self.study.directions) == 1
@@ -332,7 +363,7 @@ class TrialSession:
     def complete(
         self,
         values: Sequence[float],
-        user_attrs: Mapping[str, Any] | None = None,
+        user_attrs: Mapping[str, object] | None = None,
         constraints: Sequence[float] = (),
     ) -> None:
         """End the trial as COMPLETE, or as FAIL if a value is not finite.
@@ -357,7 +388,7 @@ class TrialSession:
                 trial.set_constraint(f"constraint_{position}", constraint)
         self._end("COMPLETE", [float(value) for value in values])
 
-    def pruned(self, user_attrs: Mapping[str, Any] | None = None) -> None:
+    def pruned(self, user_attrs: Mapping[str, object] | None = None) -> None:
         """End the trial as PRUNED; its value is the last one reported."""
         self._attributes(user_attrs)
         self._end("PRUNED")
@@ -387,7 +418,7 @@ class TrialSession:
         self._ended.set()
         tell(self.study, self.number, state, values)
 
-    def _attributes(self, values: Mapping[str, Any] | None) -> None:
+    def _attributes(self, values: Mapping[str, object] | None) -> None:
         for key, value in (values or {}).items():
             self._storage.set_trial_user_attr(self._id, key, value)
 

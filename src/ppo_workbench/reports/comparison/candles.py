@@ -7,7 +7,7 @@ years of daily data.  The page draws one of them at a time from these numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -27,14 +27,42 @@ class Stretch:
     stop: int
 
 
-def candle_data(world: World) -> dict[str, Any]:
+class StretchBars(TypedDict):
+    """Bars of a stretch as parallel lists: local time as text, and prices."""
+
+    time: list[str]
+    open: list[float]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+
+
+class Episode(TypedDict):
+    """What an arm did in a stretch: fills, blocked runs, and rows that broke a rule."""
+
+    label: str
+    reason: str
+    fills: list[list[float]]
+    blocked: list[list[Any]]
+    broken: list[int]
+
+
+class CandleData(TypedDict):
+    """All chosen stretches by label, and every arm's episodes."""
+
+    stretches: dict[str, StretchBars]
+    arms: dict[str, list[Episode]]
+    unit: str
+
+
+def candle_data(world: World) -> CandleData:
     """Return the bars of all chosen stretches, and what each arm did in its own.
 
     `stretches` maps a label to bar times (local, text) and prices; `arms` maps an arm to its
     choices: label, why it was chosen, return, fills as (bar, signed shares, price, position
     before and after in signs), and blocked runs as (action, first bar, last bar, rules).
     """
-    data: dict[str, Any] = {"stretches": {}, "arms": {}, "unit": _unit(world)}
+    data: CandleData = {"stretches": {}, "arms": {}, "unit": _unit(world)}
     for name, trace in world.traces.items():
         bars = world.bar_of_row(name)
         chosen = _chosen(world, trace)
@@ -111,18 +139,18 @@ def _gains(trace: Trace, found: Sequence[Stretch]) -> Floats:
     return gains
 
 
-def _bars(world: World, rows: Ints) -> dict[str, Any]:
+def _bars(world: World, rows: Ints) -> StretchBars:
     bars = world.bars
     form = "%Y-%m-%d %H:%M" if world.is_intraday else "%Y-%m-%d"
     times = world.local(bars.end_ns[rows] + (1 if world.is_intraday else 0)).strftime(form)
-    prices = {
-        name: [float(f"{value:.7g}") for value in getattr(bars, name)[rows]]
-        for name in ("open", "high", "low", "close")
-    }
-    return {"time": times.tolist(), **prices}
+    first, high, low, last = (
+        [float(f"{value:.7g}") for value in prices[rows]]
+        for prices in (bars.open, bars.high, bars.low, bars.close)
+    )
+    return {"time": times.tolist(), "open": first, "high": high, "low": low, "close": last}
 
 
-def _episode(trace: Trace, stretch: Stretch, reason: str) -> dict[str, Any]:
+def _episode(trace: Trace, stretch: Stretch, reason: str) -> Episode:
     rows = slice(stretch.start, stretch.stop)
     return {
         "label": stretch.label,

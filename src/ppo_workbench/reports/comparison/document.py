@@ -8,17 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ppo_workbench.scoring.catalogue import metric_of
+from ppo_workbench.scoring.documents import (
+    AuditCounts,
+    Card,
+    Document,
+    PairedDifference,
+    TargetVerdict,
+)
 from ppo_workbench.scoring.figures import Estimate, display_name, is_told, of_card
 from ppo_workbench.scoring.trace import Trace
 
-Document = Mapping[str, Any]
-
-SIDES = ("first", "second")  # of a difference
+# Of a difference.
+SIDES: tuple[Literal["first", "second"], ...] = ("first", "second")
 RESAMPLED = "days and seeds"  # how a document says that its runs traded the same days
 
 
@@ -45,7 +51,7 @@ class Comparand:
     name: str
     title: str
     trace: Trace
-    audit: dict[str, Any]
+    audit: AuditCounts
 
 
 def plain(value: Any) -> Any:
@@ -72,11 +78,6 @@ def part(document: Any, *keys: str) -> Any:
     return document or {}
 
 
-def rows(document: Document, key: str) -> Sequence[Mapping[str, Any]]:
-    """Return the rows of a listed part, empty where it is missing."""
-    return document.get(key) or ()
-
-
 def arms_of(document: Document) -> list[Arm]:
     """Return the arms in the document's order."""
     return [Arm(row["name"], row["title"], row["kind"]) for row in document["arms"]]
@@ -92,52 +93,54 @@ def title_of(arms: Sequence[Arm], name: str) -> str:
     return next((arm.title for arm in arms if arm.name == name), display_name(name))
 
 
-def cards_of(document: Document, arm: str) -> Sequence[Mapping[str, Any]]:
+def cards_of(document: Document, arm: str) -> Sequence[Card]:
     """Return an arm's flat scorecards over all seeds, of the market that the report is about."""
-    cards: Sequence[Mapping[str, Any]] = next(iter(document["cards"].values()))[arm]
-    return cards
+    return next(iter(document["cards"].values()))[arm]
 
 
-def told_differences(document: Document) -> list[Mapping[str, Any]]:
+def told_differences(document: Document) -> list[PairedDifference]:
     """Return the differences of figures that mean something for both of their arms."""
     return [
         row
-        for row in rows(document, "differences")
+        for row in document.get("differences") or ()
         if all(is_told(cards_of(document, row[side]), row["figure"]) for side in SIDES)
     ]
 
 
-def has_interval(row: Mapping[str, Any]) -> bool:
+def has_interval(row: PairedDifference) -> bool:
     """Tell whether a difference has an interval: without one nothing can be decided."""
     return row["low"] is not None and row["high"] is not None
 
 
-def target_of(document: Document, arm: str, figure: str) -> Mapping[str, Any]:
-    """Return the row of a target, empty where there is none."""
-    named = (row for row in rows(document, "targets") if row["arm"] == arm)
-    return next((row for row in named if row["figure"] == figure), {})
+def target_of(document: Document, arm: str, figure: str) -> TargetVerdict | None:
+    """Return the row of a target, None where there is none."""
+    named = (row for row in document.get("targets") or () if row["arm"] == arm)
+    return next((row for row in named if row["figure"] == figure), None)
 
 
 def estimate(document: Document, arm: str, figure: str) -> Estimate:
     """Return the best known value of a figure: a target's, a summary's, or that of the runs."""
     cards = cards_of(document, arm)
-    target, summary = target_of(document, arm, figure), part(document, "figures", arm, figure)
+    target = target_of(document, arm, figure)
+    summary = (document.get("figures") or {}).get(arm, {}).get(figure)
     runs = len(summary["values"]) if summary else len(cards)
     over = sampled(document["method"], runs, figure) if target or summary else ""
     if not is_told(cards, figure) or (len(cards) == 1 and not (target or summary)):
         return of_card(cards[0], figure)
     if target:
-        ends = _ends(target, "low", "high", figure)
+        ends = _ends(target["low"], target["high"], figure)
         verdict, years = target["verdict"], target["years_to_decide"]
         return Estimate(target["value"], *ends, "as judged", over, verdict, years)
     if not summary:
         values = [card[figure] for card in cards]
         return Estimate(median(values), basis=f"median of {len(values)} runs")
-    kind, low, high = "median", "median_low", "median_high"
     if document["method"] == RESAMPLED:  # an interval over seeds would leave out the days
-        kind, low, high = "mean", "low", "high"
+        kind, value, low, high = "mean", summary["mean"], summary["low"], summary["high"]
+    else:
+        kind, value = "median", summary["median"]
+        low, high = summary["median_low"], summary["median_high"]
     basis = f"{kind} of {runs} runs" if runs > 1 else "one run"
-    return Estimate(summary[kind], *_ends(summary, low, high, figure), basis, over)
+    return Estimate(value, *_ends(low, high, figure), basis, over)
 
 
 def sampled(method: str, runs: int, figure: str) -> str:
@@ -155,11 +158,8 @@ def sampled(method: str, runs: int, figure: str) -> str:
     return "days" if runs == 1 else f"days and {runs} seeds"
 
 
-def _ends(
-    row: Mapping[str, Any], low: str, high: str, figure: str
-) -> tuple[float | None, float | None]:
+def _ends(low: float | None, high: float | None, figure: str) -> tuple[float | None, float | None]:
     """Return an interval within what a figure can be; None where it is a single value's."""
-    first, last = row[low], row[high]
-    if first is None or last is None or first == last:
+    if low is None or high is None or low == high:
         return None, None
-    return max(first, metric_of(figure).lowest), min(last, metric_of(figure).highest)
+    return max(low, metric_of(figure).lowest), min(high, metric_of(figure).highest)

@@ -6,8 +6,7 @@ ink and grid.
 """
 
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from ppo_workbench.reports.strokes import (
     line_trace,
     panel_axis,
 )
+from ppo_workbench.scoring.documents import StressPart
 from ppo_workbench.scoring.metrics import drawdowns_at_reference
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.rewards import REWARD_NAMES
@@ -56,7 +56,7 @@ def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[st
     return figures
 
 
-def arm_strokes(arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
+def arm_strokes(arms: Sequence[Arm]) -> dict[str, Figure]:
     """Return the line of each arm: trained ones solid, yardsticks dashed."""
     return {
         arm.name: {
@@ -162,7 +162,7 @@ def curves_figure(curves: Curves, key: str, arms: Sequence[Arm]) -> Figure:
     return figure_of(traces, x, y, hovermode="x unified", showlegend=True)
 
 
-def cost_figure(stress: Mapping[str, Any]) -> Figure:
+def cost_figure(stress: StressPart) -> Figure:
     """Draw the Sharpe ratio over the multiple of costs; the break-even cost as a mark."""
     points = sorted(
         (float(name.removeprefix("costs_x")), told["figures"])
@@ -218,7 +218,7 @@ def _thinned(
     name: str,
     dates: Sequence[str],
     values: Floats,
-    line: dict[str, Any],
+    line: Figure,
     limit: int = CURVE_POINTS,
 ) -> Figure:
     rows = thinned_rows(values, limit)

@@ -1,6 +1,6 @@
 """What masks blocked and when: by rule, action, regime and hour, and over time."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,36 @@ from ppo_workbench.scoring.trace import Trace
 MOST_BUCKETS, MOST_RULES = 80, 6
 
 
-def mask_table(world: World, name: str) -> dict[str, Any]:
+class MaskColumn(TypedDict):
+    """A heading, and the share of decisions that fall under it."""
+
+    name: str
+    time_share: float
+
+
+class MaskRule(TypedDict):
+    """A rule, or any rule on one action; its shares by column."""
+
+    name: str
+    shares: list[float]
+
+
+class MaskTable(TypedDict):
+    """What the masks of one arm blocked."""
+
+    columns: list[MaskColumn]
+    rules: list[MaskRule]
+    masked_share: float
+
+
+class MaskHistory(TypedDict):
+    """Shares of the most active rules over time, by rule; the first date of each stretch."""
+
+    dates: list[str]
+    rules: dict[str, list[float]]
+
+
+def mask_table(world: World, name: str) -> MaskTable:
     """Return the share of decisions at which each rule blocked an action, in columns.
 
     `columns` has a heading and the share of decisions that fall under it; a rule's `shares`
@@ -41,7 +70,7 @@ def mask_table(world: World, name: str) -> dict[str, Any]:
     }
 
 
-def mask_history(world: World, name: str) -> dict[str, Any]:
+def mask_history(world: World, name: str) -> MaskHistory:
     """Return the shares of the most active rules in equal stretches of sessions."""
     trace = world.traces[name]
     rules = trace.blocked_rules()

@@ -2,24 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ppo_workbench.reports.comparison.candles import candle_data
 from ppo_workbench.reports.comparison.curves import Curves, curve_keys, curve_title
-from ppo_workbench.reports.comparison.document import Arm, Document, part, primary
+from ppo_workbench.reports.comparison.document import Arm, primary
 from ppo_workbench.reports.comparison.figures import (
     REGIME_COLOURS,
     cost_figure,
     is_faint,
     report_figures,
 )
-from ppo_workbench.reports.comparison.tables import METRICS, MOST_TRIPS, PROMISED
+from ppo_workbench.reports.comparison.tables import (
+    METRICS,
+    MOST_TRIPS,
+    PROMISED,
+    DifferenceGroup,
+    MetricRow,
+    ReportTables,
+)
 from ppo_workbench.reports.comparison.tiles import FIGURES, report_tiles
 from ppo_workbench.reports.comparison.words import accesses, findings, headline, missing
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.page import assemble_page
 from ppo_workbench.reports.plots import MONTHS
 from ppo_workbench.reports.plots import REGIME_NAMES as REGIMES
+from ppo_workbench.scoring.documents import BreakEvenPart, Document, MarketPart
 from ppo_workbench.scoring.figures import (
     display_name,
     figure_title,
@@ -40,14 +48,24 @@ STRESS_KEYS = (
 )
 
 
+class Download(TypedDict):
+    """A trace to download; `href` is a data URI where the page holds the file itself."""
+
+    title: str
+    file: str
+    href: str
+    size: str
+    embedded: bool
+
+
 def render_report(
     title: str,
     document: Document,
     arms: Sequence[Arm],
     world: World,
     curves: Curves,
-    tables: Mapping[str, Any],
-    links: Sequence[Mapping[str, Any]],
+    tables: ReportTables,
+    links: Sequence[Download],
 ) -> str:
     """Return the page; it makes no request.  All texts of the input are escaped.
 
@@ -57,13 +75,12 @@ def render_report(
         arms: Its arms.
         world: The shown world.
         curves: Training curves by arm.
-        tables: What `report.report_tables` made of the same input.
-        links: Traces to download: title, file, size, whether `embedded`, and `href`, a data URI
-            where the page holds the file itself.
+        tables: What `writing.report_tables` made of the same input.
+        links: Traces to download.
     """
     from markupsafe import Markup
 
-    chosen, stress = primary(arms).name, part(document, "stress")
+    chosen, stress = primary(arms).name, document.get("stress")
     figures = report_figures(world, arms, curves)
     if stress:
         figures["cost"] = cost_figure(stress)
@@ -107,7 +124,7 @@ def render_report(
         curve_names=[curve_title(key) for key in keys],
         candles=candles,
         embedded_details={
-            "candles": candles | {"arms": [candles["arms"][arm.name] for arm in arms]},
+            "candles": {**candles, "arms": [candles["arms"][arm.name] for arm in arms]},
             "actions": [list(world.traces[arm.name].action_names) for arm in arms],
             "trips": [each["trips"]["columns"] for each in details],
         },
@@ -127,7 +144,7 @@ def render_report(
     )
 
 
-def _over(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _over(metrics: Sequence[MetricRow]) -> str:
     """Say what the intervals of the figures are over, and which figures' are over another."""
     found: dict[str, list[str]] = {}
     for key, cell in ((key, cell) for row in metrics for key, cell in row["figures"].items()):
@@ -139,10 +156,10 @@ def _over(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _by_interval(
-    groups: Sequence[Mapping[str, Any]],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    groups: Sequence[DifferenceGroup],
+) -> tuple[list[DifferenceGroup], list[DifferenceGroup]]:
     """Part the differences into those with an interval, the most asked first, and the others."""
-    parted = [
+    parted: list[list[DifferenceGroup]] = [
         [
             {**group, "rows": rows, "count": len(rows)}
             for group in groups
@@ -166,16 +183,16 @@ def _setup(document: Document) -> str:
         *_markets(setup["markets"]),
     ]
     for key, name in (("created_utc", "written"), ("git_commit", "commit")):
-        if document.get(key):
-            words.append(f"{name} {document[key]}")
+        if told := document.get(key):
+            words.append(f"{name} {told}")
     return "; ".join(words)
 
 
-def _markets(markets: Sequence[Mapping[str, Any]]) -> list[str]:
+def _markets(markets: Sequence[MarketPart]) -> list[str]:
     """Say which markets were traded when, worlds of the same dates together."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for market in markets:
-        start, stop = (market.get(key, "")[:10] for key in ("test_start", "test_stop"))
+        start, stop = market.get("test_start", "")[:10], market.get("test_stop", "")[:10]
         kind = "synthetic market" if market["synthetic"] else "market"
         when = f", test {start} to {stop}" if start and stop else ""
         grouped.setdefault((kind, when), []).append(market["instrument"])
@@ -185,7 +202,7 @@ def _markets(markets: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _years(markets: Sequence[Mapping[str, Any]]) -> str:
+def _years(markets: Sequence[MarketPart]) -> str:
     # The first names the market that the table is about; others are controls.
     years = [market["years"] for market in markets if market["name"] == markets[0]["name"]]
     each = f" in each of {len(years)} worlds" if len(years) > 1 else ""
@@ -200,11 +217,11 @@ def _statistics(document: Document, arms: Sequence[Arm]) -> list[tuple[str, list
         "probability_above_zero": "Probability that the true Sharpe ratio is above 0 (PSR), by run",
     }
     titles = {arm.name: arm.title for arm in arms}
-    found = [(title, _lines(part(document, key), titles)) for key, title in named.items()]
+    found = [(title, _lines(document.get(key) or {}, titles)) for key, title in named.items()]
     return [(title, lines) for title, lines in found if lines]
 
 
-def _lines(values: Any, titles: Mapping[str, str], prefix: str = "") -> list[tuple[str, str]]:
+def _lines(values: object, titles: Mapping[str, str], prefix: str = "") -> list[tuple[str, str]]:
     """Flatten a part to lines of key and value, with the titles of the variants."""
     if isinstance(values, Mapping):
         return [
@@ -222,14 +239,12 @@ def _lines(values: Any, titles: Mapping[str, str], prefix: str = "") -> list[tup
     return [(key, _brief(values, titles))]
 
 
-def _brief(value: Any, titles: Mapping[str, str]) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else titles.get(value, str(value))
+def _brief(value: object, titles: Mapping[str, str]) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else titles.get(str(value), str(value))
 
 
-def _break_even_words(even: Mapping[str, Any]) -> str:
-    cost, own, multiple = (
-        even[key] for key in ("cost_bps", "configured_bps", "multiple_of_configured")
-    )
+def _break_even_words(even: BreakEvenPart) -> str:
+    cost, own, multiple = even["cost_bps"], even["configured_bps"], even["multiple_of_configured"]
     if cost is None:
         return f"Break-even cost: {even['verdict']}."
     times = f", {multiple:.2f} times" if multiple is not None else ""

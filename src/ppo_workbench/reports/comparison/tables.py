@@ -5,15 +5,13 @@ Every number is finite or None.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from ppo_workbench.plugins import registered
 from ppo_workbench.reports.comparison.document import (
-    SIDES,
     Arm,
-    Document,
     estimate,
     has_interval,
     plain,
@@ -21,15 +19,15 @@ from ppo_workbench.reports.comparison.document import (
     title_of,
     told_differences,
 )
+from ppo_workbench.reports.comparison.masks import MaskTable
 from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.plots import monthly_returns
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
 from ppo_workbench.scoring.catalogue import metric_of
+from ppo_workbench.scoring.documents import Document, Figures, PairedDifference
 from ppo_workbench.scoring.figures import difference_unit, figure_title
 from ppo_workbench.scoring.metrics import SEVERITIES, round_trips
 from ppo_workbench.scoring.trace import Trace
-
-Table = dict[str, Any]
 
 # The specification's table, then what tells how much the figures rest on.
 METRICS = (
@@ -54,22 +52,125 @@ PROMISED = {
 MOST_TRIPS = 1500
 
 
-def metric_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
+class EstimateCell(TypedDict):
+    """A `scoring.figures.Estimate`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    basis: str
+    over: str
+    verdict: str
+    years_to_decide: float | None
+
+
+class MetricRow(TypedDict):
+    """Every figure of one arm."""
+
+    arm: str
+    title: str
+    kind: str
+    figures: dict[str, EstimateCell]
+
+
+class PlacedDifference(TypedDict):
+    """A difference between two titles, and where it lies on its axis, in per cent of that."""
+
+    first: str
+    second: str
+    estimate: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    decided: bool
+    has_interval: bool
+    over: str
+    at: float | None
+    left: float | None
+    width: float | None
+    zero: float | None
+
+
+class DifferenceGroup(TypedDict):
+    """The differences of one figure; the page counts those that it shows."""
+
+    figure: str
+    title: str
+    unit: str
+    better: str
+    rows: list[PlacedDifference]
+    count: NotRequired[int]
+
+
+class InvalidRow(TypedDict):
+    """Invalid trades of one arm by severity, and what the audit counted."""
+
+    arm: str
+    title: str
+    executed: dict[str, int | None]
+    rejected: dict[str, int | None]
+    audit: int
+    audit_by_rule: dict[str, int]
+    unaudited: list[str]
+
+
+class MonthGrid(TypedDict):
+    """Returns by month, a row a year, as fractions; None where nothing was traded."""
+
+    years: list[int]
+    months: list[list[float | None]]
+    totals: list[float | None]
+    largest: float
+
+
+class TripTable(TypedDict):
+    """How many round trips there were, and the columns of `trip_table`."""
+
+    count: int
+    columns: dict[str, list[str | float]]
+
+
+class ArmTables(TypedDict):
+    """The tables of one arm's trace; a part has its `name` and figures."""
+
+    whole: Figures
+    by_regime: list[dict[str, str | float | None]]
+    by_hour: list[dict[str, str | float | None]]
+    by_year: list[dict[str, str | float | None]]
+    monthly: MonthGrid
+    trips: TripTable
+
+
+class ReportTables(TypedDict):
+    """Every table of a report; by arm where there is one for each."""
+
+    metrics: list[MetricRow]
+    differences: list[DifferenceGroup]
+    invalid_trades: list[InvalidRow]
+    masks: dict[str, MaskTable]
+    arms: dict[str, ArmTables]
+
+
+def metric_table(document: Document, arms: Sequence[Arm]) -> list[MetricRow]:
     """Return one row for each arm: every figure with its interval and verdict."""
     return [
-        {"arm": arm.name, "title": arm.title, "kind": arm.kind}
-        | {"figures": {key: asdict(estimate(document, arm.name, key)) for key in METRICS}}
+        {
+            "arm": arm.name,
+            "title": arm.title,
+            "kind": arm.kind,
+            "figures": {key: plain(asdict(estimate(document, arm.name, key))) for key in METRICS},
+        }
         for arm in arms
     ]
 
 
-def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
+def difference_table(document: Document, arms: Sequence[Arm]) -> list[DifferenceGroup]:
     """Return the paired differences, figure by figure, with the scale of their picture.
 
     `left`, `width` and `at` are the interval and the estimate in per cent of the axis that
     all differences of one figure share; `zero` is where 0 stands on it.
     """
-    groups: dict[str, list[Document]] = {}
+    groups: dict[str, list[PairedDifference]] = {}
     for row in told_differences(document):
         groups.setdefault(row["figure"], []).append(row)
     return [
@@ -84,11 +185,11 @@ def difference_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     ]
 
 
-def invalid_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
+def invalid_table(document: Document, arms: Sequence[Arm]) -> list[InvalidRow]:
     """Return the invalid trades of each arm by severity: executed, and rejected."""
-    table = []
+    table: list[InvalidRow] = []
     for arm in arms:
-        counts, audit = (document[key][arm.name] for key in ("invalid_trades", "audit"))
+        counts, audit = document["invalid_trades"][arm.name], document["audit"][arm.name]
         table.append(
             {
                 "arm": arm.name,
@@ -105,7 +206,7 @@ def invalid_table(document: Document, arms: Sequence[Arm]) -> list[Table]:
     return table
 
 
-def arm_tables(world: World, name: str) -> Table:
+def arm_tables(world: World, name: str) -> ArmTables:
     """Return the tables of one arm's trace: months, regimes, hours, years and round trips."""
     trace, zone = world.traces[name], world.bars.timezone
     years, grid = monthly_returns(trace)
@@ -125,7 +226,7 @@ def arm_tables(world: World, name: str) -> Table:
     }
 
 
-def trip_table(trace: Trace, world: World) -> Table:
+def trip_table(trace: Trace, world: World) -> TripTable:
     """Return the round trips, in the order of their exit, the largest if they are too many.
 
     Columns, as parallel lists: entry and exit in the exchange's local time, direction (1
@@ -149,28 +250,34 @@ def trip_table(trace: Trace, world: World) -> Table:
     return {"count": len(trips), "columns": plain(columns)}
 
 
-def _parts(parts: Mapping[str, Part]) -> list[Table]:
+def _parts(parts: Mapping[str, Part]) -> list[dict[str, str | float | None]]:
     return [{"name": name, **plain(values.to_dict())} for name, values in parts.items()]
 
 
-def _span(listed: Sequence[Document]) -> tuple[float, float]:
+def _span(listed: Sequence[PairedDifference]) -> tuple[float, float]:
     """Return the ends of an axis that holds 0 and every interval."""
-    ends = [row[key] for row in listed for key in ("low", "high", "estimate")]
+    ends = [end for row in listed for end in (row["low"], row["high"], row["estimate"])]
     values = [0.0, *(value for value in ends if value is not None)]
     low, high = min(values), max(values)
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room
 
 
-def _placed(row: Document, arms: Sequence[Arm], left: float, right: float) -> Table:
+def _placed(
+    row: PairedDifference, arms: Sequence[Arm], left: float, right: float
+) -> PlacedDifference:
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * (value - left) / (right - left), 2)
 
     start, stop = place(row["low"]), place(row["high"])
-    kept = ("estimate", "low", "high", "p_value", "decided")
     return {
-        **{side: title_of(arms, row[side]) for side in SIDES},
-        **{key: row[key] for key in kept},
+        "first": title_of(arms, row["first"]),
+        "second": title_of(arms, row["second"]),
+        "estimate": row["estimate"],
+        "low": row["low"],
+        "high": row["high"],
+        "p_value": row["p_value"],
+        "decided": row["decided"],
         "has_interval": has_interval(row),
         "over": sampled(row["method"], row["runs"], row["figure"]),
         "at": place(row["estimate"]),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
-    Document,
     estimate,
     target_of,
     told_differences,
 )
+from ppo_workbench.scoring.documents import Document
 from ppo_workbench.scoring.figures import Estimate, figure_title, interval_text, shown, unit_of
 
 FIGURES = ("sharpe_annual", "max_drawdown_frac", "win_rate_frac")
@@ -75,9 +75,9 @@ def report_tiles(document: Document, arms: Sequence[Arm], chosen: str) -> list[T
 
 
 def _verdict(document: Document, chosen: str, figure: str, own: Estimate) -> str:
-    if not own.verdict:
-        return ""
     target = target_of(document, chosen, figure)
+    if target is None or not own.verdict:
+        return ""
     why = "" if target["trades_enough"] else ", trades too little"
     bound = shown(target["target"], unit_of(figure))
     return f"target {target['sense']} {bound}: {own.verdict}{why}"

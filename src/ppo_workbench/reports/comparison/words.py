@@ -1,20 +1,18 @@
 """What a comparison found, in plain words: a null result is said first and as such."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ppo_workbench.reports.comparison.document import (
     SIDES,
     Arm,
-    Document,
     estimate,
     has_interval,
     primary,
-    rows,
     title_of,
     told_differences,
 )
 from ppo_workbench.scoring.catalogue import metric_of
+from ppo_workbench.scoring.documents import Document, PairedDifference, TargetVerdict
 from ppo_workbench.scoring.figures import KNOWING, interval_text, shown, spoken, unit_of
 from ppo_workbench.scoring.metrics import SEVERITIES
 
@@ -46,12 +44,12 @@ def findings(document: Document, arms: Sequence[Arm]) -> list[str]:
     found = told_differences(document)
     if found:
         sentences.append(_count_sentence(found))
-        if rows(document, "targets"):
+        if document.get("targets"):
             sentences.append(_target_sentence(document, primary(arms)))
     return [*sentences, *_rule_sentences(document, arms), *document["conclusion"]]
 
 
-def _count_sentence(found: Sequence[Mapping[str, Any]]) -> str:
+def _count_sentence(found: Sequence[PairedDifference]) -> str:
     """Say how many differences are decided, and what chance alone would have decided."""
     said = f"{sum(row['decided'] for row in found)} of {len(found)} differences are decided"
     if any("p_holm" in row for row in found):
@@ -98,7 +96,7 @@ def missing(document: Document, has_curves: bool) -> list[str]:
 
 
 def _model_headline(
-    document: Document, found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
+    document: Document, found: Sequence[PairedDifference], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
     """Say whether one model earned anything, and how it stands to those beside it."""
     own = estimate(document, chosen.name, "sharpe_annual")
@@ -123,7 +121,7 @@ def _model_headline(
 
 
 def _difference_headline(
-    found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]
+    found: Sequence[PairedDifference], chosen: Arm, arms: Sequence[Arm]
 ) -> str:
     """Say where an arm is better or worse than other trained arms, or all where there are none."""
     trained = {arm.name for arm in arms if arm.kind == "trained"}
@@ -156,7 +154,7 @@ def _difference_headline(
     return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
 
 
-def _simpler(found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm]) -> str:
+def _simpler(found: Sequence[PairedDifference], chosen: Arm, arms: Sequence[Arm]) -> str:
     """Name the policies that nobody trained as an agent and that are better nevertheless."""
     simple = {arm.name for arm in arms if arm.kind != "trained"}.difference(KNOWING)
     better = [
@@ -170,13 +168,12 @@ def _simpler(found: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm
     return f" {said}: {_listed(better)}." if better else ""
 
 
-def _rival(row: Mapping[str, Any], chosen: Arm) -> str:
-    name: str = row["second" if row["first"] == chosen.name else "first"]
-    return name
+def _rival(row: PairedDifference, chosen: Arm) -> str:
+    return row["second"] if row["first"] == chosen.name else row["first"]
 
 
 def _standing(
-    listed: Sequence[Mapping[str, Any]], chosen: Arm, arms: Sequence[Arm], *, named: bool
+    listed: Sequence[PairedDifference], chosen: Arm, arms: Sequence[Arm], *, named: bool
 ) -> str:
     """Return than how many, or whom, an arm is better or worse in one figure, empty if none."""
     against: dict[int, list[str]] = {}
@@ -191,13 +188,13 @@ def _standing(
     )
 
 
-def _sign(row: Mapping[str, Any]) -> int:
+def _sign(row: PairedDifference) -> int:
     """Return +1 where the first arm is better, -1 where it is worse, 0 where neither is said."""
     return metric_of(row["figure"]).better * (1 if row["estimate"] >= 0 else -1)
 
 
 def _target_sentence(document: Document, chosen: Arm) -> str:
-    mine = [row for row in rows(document, "targets") if row["arm"] == chosen.name]
+    mine = [row for row in (document.get("targets") or ()) if row["arm"] == chosen.name]
     phrases = []
     for verdict in ("met", "missed", "not decidable"):
         named = [_target_name(row) for row in mine if row["verdict"] == verdict]
@@ -206,7 +203,7 @@ def _target_sentence(document: Document, chosen: Arm) -> str:
     return f"Targets of {chosen.title}: {'; '.join(phrases)}."
 
 
-def _target_name(row: Mapping[str, Any]) -> str:
+def _target_name(row: TargetVerdict) -> str:
     figure, years = row["figure"], row["years_to_decide"]
     sense = "<" if row["sense"] == "below" else ">"
     text = f"{spoken(figure)} {sense} {shown(row['target'], unit_of(figure))}"

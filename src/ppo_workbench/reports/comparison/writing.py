@@ -13,13 +13,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ppo_workbench.market.bars import Bars
+from ppo_workbench.reports.comparison.curves import Curves
 from ppo_workbench.reports.comparison.document import Arm, arms_of, plain
 from ppo_workbench.reports.comparison.masks import mask_table
-from ppo_workbench.reports.comparison.page import render_report
+from ppo_workbench.reports.comparison.page import Download, render_report
 from ppo_workbench.reports.comparison.tables import (
+    ReportTables,
     arm_tables,
     difference_table,
     invalid_table,
@@ -27,6 +28,7 @@ from ppo_workbench.reports.comparison.tables import (
 )
 from ppo_workbench.reports.comparison.words import accesses, findings, headline
 from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.scoring.documents import Document
 from ppo_workbench.scoring.trace import Trace
 
 _FORMAT_VERSION = 1
@@ -46,10 +48,10 @@ class ReportInput:
             and figures of docs/metrics.md, such as `validation/sharpe_annual`.
     """
 
-    document: Mapping[str, Any]
+    document: Document
     traces: Mapping[str, Trace]
     bars: Bars
-    curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
+    curves: Curves
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     Raises:
         ReportError: A trace has rows that are no bars of `source.bars`.
     """
-    document: dict[str, Any] = plain(source.document)
+    document: Document = plain(source.document)
     world = World(source.bars, source.traces)
     arms = arms_of(document)
     tables = report_tables(document, arms, world)
@@ -81,7 +83,7 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     record = folder / "report.json"
     record.write_text(_record(document, arms, tables, title), encoding="utf-8")
 
-    def page(links: Sequence[dict[str, Any]]) -> str:
+    def page(links: Sequence[Download]) -> str:
         return render_report(title, document, arms, world, source.curves, tables, links)
 
     bare = page(_links(arms, traces, 0))
@@ -93,22 +95,20 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     return ReportFiles(path, record, tuple(traces.values()))
 
 
-def report_tables(document: Mapping[str, Any], arms: Sequence[Arm], world: World) -> dict[str, Any]:
+def report_tables(document: Document, arms: Sequence[Arm], world: World) -> ReportTables:
     """Return every table of the report; all numbers are finite or None."""
-    tables = {
+    tables: ReportTables = {
         "metrics": metric_table(document, arms),
         "differences": difference_table(document, arms),
         "invalid_trades": invalid_table(document, arms),
         "masks": {arm.name: mask_table(world, arm.name) for arm in arms},
         "arms": {arm.name: arm_tables(world, arm.name) for arm in arms},
     }
-    clean: dict[str, Any] = plain(tables)
+    clean: ReportTables = plain(tables)
     return clean
 
 
-def _record(
-    document: Mapping[str, Any], arms: Sequence[Arm], tables: Mapping[str, Any], title: str
-) -> str:
+def _record(document: Document, arms: Sequence[Arm], tables: ReportTables, title: str) -> str:
     record = {
         "format_version": _FORMAT_VERSION,
         "title": title,
@@ -132,7 +132,7 @@ def _write_traces(arms: Sequence[Arm], world: World, folder: Path) -> dict[str, 
     return paths
 
 
-def _links(arms: Sequence[Arm], traces: Mapping[str, Path], room: int) -> list[dict[str, Any]]:
+def _links(arms: Sequence[Arm], traces: Mapping[str, Path], room: int) -> list[Download]:
     """Return the downloads, the smallest files inside the page as long as there is room."""
     titles = {arm.name: arm.title for arm in arms}
     embedded: dict[str, str] = {}

@@ -21,7 +21,6 @@ It asks whether anything forbidden happened, not whether a mask forbade too much
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 
@@ -116,7 +115,7 @@ class AuditReport:
                 lines.append(f"{rule}: {count:,}, first at row {first.row}: {first.what}")
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON; the first ten violations of each rule are written out."""
         shown: Counter[str] = Counter()
         listed = []

@@ -3,10 +3,8 @@
 Rule k owns bit k; docs/rules.md gives each rule's source and severity.
 """
 
-from typing import Any
-
 from ppo_workbench import plugins
-from ppo_workbench.config import RiskConfig, Severity
+from ppo_workbench.config import MaskRule, RiskConfig, Severity
 from ppo_workbench.trading.rules.own import own_rules
 
 RULE_NAMES = (
@@ -78,9 +76,13 @@ def rules_in(bits: int) -> tuple[str, ...]:
     return tuple(name for k, name in enumerate(RULE_NAMES) if bits >> k & 1)
 
 
-def rule_sections(risk: RiskConfig) -> dict[str, Any]:
+def rule_sections(risk: RiskConfig) -> dict[str, MaskRule]:
     """Map each rule name to the section of the configuration that switches it."""
-    shared = {"session_flatten": risk.session, "session_no_open": risk.session, **own_rules(risk)}
+    shared: dict[str, MaskRule] = {
+        "session_flatten": risk.session,
+        "session_no_open": risk.session,
+        **own_rules(risk),
+    }
     return {name: shared.get(name) or getattr(risk, name) for name in RULE_NAMES}
 
 

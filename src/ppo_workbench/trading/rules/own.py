@@ -1,21 +1,19 @@
 """Rules of plug-ins in the step: their settings, the fields of their parameters, their bits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ppo_workbench import plugins
-from ppo_workbench.config import ConfigError, RiskConfig, Severity
+from ppo_workbench.config import ConfigError, MaskRule, RiskConfig, Severity
 from ppo_workbench.jit import composed_kernel
 
 
-@dataclass(frozen=True)
-class OwnRuleSettings:
+@dataclass
+class OwnRuleSettings(MaskRule):
     """A plug-in's rule as `risk.extra` sets it."""
 
-    enabled: bool
-    severity: Severity
-    parameters: dict[str, float]
+    parameters: dict[str, float] = field(default_factory=dict)
 
 
 def own_fields(*, asks_account: bool) -> list[str]:
