@@ -98,7 +98,7 @@ def test_comparison_without_arms_is_refused() -> None:
 def test_plan_of_another_experiment_is_refused_and_the_same_goes_on(tmp_path: Path) -> None:
     plan = settled_plan(_config())
     assert check_plan(tmp_path, plan, overwrite=False) is None
-    (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "look": "a"}))
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "plugins": {}, "look": "a"}))
 
     assert check_plan(tmp_path, settled_plan(_config("output=x")), overwrite=False)
     with pytest.raises(ConfigError, match="begun with other settings"):
@@ -108,7 +108,7 @@ def test_plan_of_another_experiment_is_refused_and_the_same_goes_on(tmp_path: Pa
 
 def test_finished_comparison_of_that_name_is_refused(tmp_path: Path) -> None:
     plan = settled_plan(_config())
-    (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "look": "a"}))
+    (tmp_path / "plan.json").write_text(json.dumps({"plan": plan, "plugins": {}, "look": "a"}))
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(ConfigError, match="finished comparison"):
         check_plan(tmp_path, plan, overwrite=False)

@@ -21,7 +21,7 @@ class MaskColumn(TypedDict):
     time_share: float
 
 
-class MaskRule(TypedDict):
+class RuleInMask(TypedDict):
     """A rule, or any rule on one action; its shares by column."""
 
     name: str
@@ -32,7 +32,7 @@ class MaskTable(TypedDict):
     """What the masks of one arm blocked."""
 
     columns: list[MaskColumn]
-    rules: list[MaskRule]
+    rules: list[RuleInMask]
     masked_share: float
 
 
