@@ -1,6 +1,8 @@
 """The door itself: what is registered, what is refused, and in which words."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +171,7 @@ def test_rule_settings_are_checked(parts: plugins.Parts) -> None:
         ({"other": {}}, r"has 'other', but switches only rules of plug-ins \(own\)"),
         ({"own": {"limits": 1}}, "must map names of severity, limit to values"),
         ({"own": 3}, "must map names"),
-        ({"own": {"limit": "x"}}, "give a number"),
+        ({"own": {"limit": "x"}}, "parameters are numbers"),
         ({"own": {"severity": "harsh"}}, "'harsh' is not a valid"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -191,3 +193,69 @@ def _infinite(trace: object) -> float:
 
 def _faulty(trace: object) -> float:
     return trace.nothing  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("form", ["extra:a", "my range", "x_<n>_<m>_<k>_<l>", "Rsi_<n>", ""])
+def test_form_of_a_feature_is_a_plain_name(form: str, parts: plugins.Parts) -> None:
+    with pytest.raises(ConfigError, match="must be a name of"):
+        plugins.feature(form)
+
+
+@pytest.mark.parametrize("name", ["../x", "./quant", "", "a b", "1x"])
+def test_name_of_a_plugin_is_that_of_a_module(name: str, parts: plugins.Parts) -> None:
+    parts.read = False
+    with pytest.raises(ConfigError, match="is no name of a module"):
+        plugins.use([name])
+
+
+@pytest.mark.parametrize("name", ["sys", "os"])
+def test_module_without_a_file_is_refused(name: str, parts: plugins.Parts) -> None:
+    parts.read = False
+    with pytest.raises(ConfigError, match=f"no module '{name}'"):
+        plugins.use([name])
+
+
+def test_decorator_without_its_parentheses_is_refused(parts: plugins.Parts) -> None:
+    with pytest.raises(TypeError):
+        plugins.rule(_infinite)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="write @metric"):
+        plugins.metric(_infinite)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "asks", "told"),
+    [
+        ("@plugins.metric('M')\ndef sharpe_annual(t): ...", "scoring.catalogue", "metric"),
+        ("@plugins.reward_term\ndef drawdown(a, o, p): ...", "trading.rewards", "reward term"),
+        ("@plugins.rule()\ndef volatility(a, b, e): ...", "trading.rules.names", "rule"),
+        ("@plugins.feature('rsi_<n>')\ndef f(b, c, s, n): ...", "market.features", "feature"),
+        ("@plugins.feature('return_7')\ndef f(b, c, s): ...", "market.features", "feature"),
+    ],
+)
+def test_name_of_something_built_in_is_refused(
+    text: str, asks: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_parts.py").write_text(f"from ppo_workbench import plugins\n{text}\n")
+    script = (
+        "from ppo_workbench import plugins; plugins.use(['own_parts']); "
+        f"import ppo_workbench.{asks}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PPO_WORKBENCH_CACHE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"plugins=[own_parts]: {told} " in done.stderr
+    assert "is built in; give yours another name" in done.stderr
+
+
+def test_source_with_a_built_in_name_is_refused(
+    parts: plugins.Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from ppo_workbench import plugins\n@plugins.source\ndef file(config): ...\n"
+    _name(parts, tmp_path, monkeypatch, "file_parts", text)
+    with pytest.raises(ConfigError, match="source 'file' is built in"):
+        load_bars(DataConfig(source="file", path="x.csv"))

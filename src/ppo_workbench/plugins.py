@@ -12,8 +12,9 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -94,12 +95,19 @@ def feature(
     `state` is float64 (state_size,), zeros at the start of history, changed in place.  It is
     compiled by numba, and what it calls has to be `jit.lean_kernel`s.
 
+    Nothing checks that a compiled step stays within `state`: try it as plain Python first.
+
     Args:
         form: Name with its windows in bars: "range_<n>" is named in `features.names` as range_20.
         state_size: Floats of memory, from the windows.
         warmup_bars: Bars before the value may be used, from the windows.
         smallest: Smallest window that is allowed.
     """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*?(_<[a-z]+>){0,3}", form):
+        raise ConfigError(
+            f"feature {form!r}: must be a name of a-z, 0-9 and _ with at most three windows, such "
+            "as range_<n>"
+        )
     return lambda step: _add(
         _PARTS.features, form, OwnFeature(form, step, smallest, state_size, warmup_bars), step
     )
@@ -117,7 +125,7 @@ def reward_term(formula: _F) -> _F:
 
 
 def rule(
-    audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
+    *, audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
 ) -> Callable[[_F], _F]:
     """Register a rule that asks the account: orders that add risk are masked where it is True.
 
@@ -131,17 +139,17 @@ def rule(
             one the rule masks, but no model that has it on can be promoted.
         severity: `risk.extra={NAME: {severity: regulatory}}` wins.
     """
-    return functools.partial(_add_rule, audit, severity, 3)
+    return functools.partial(_add_rule, audit, Severity(severity), 3)
 
 
 def market_rule(
-    audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
+    *, audit: Callable[..., Any] | None = None, severity: Severity = Severity.house
 ) -> Callable[[_F], _F]:
     """Register a rule that asks the market alone, once a bar.
 
     As `rule`, of a function that takes `(bar, *parameters)`, a row of `rules.market.NEWS_DTYPE`.
     """
-    return functools.partial(_add_rule, audit, severity, 1)
+    return functools.partial(_add_rule, audit, Severity(severity), 1)
 
 
 def metric(title: str, unit: str = "ratio", better: int = 0) -> Callable[[_F], _F]:
@@ -154,6 +162,8 @@ def metric(title: str, unit: str = "ratio", better: int = 0) -> Callable[[_F], _
         unit: "ratio", "fraction", "count" or "USD".
         better: 1 where more is better, -1 where less is, 0 where neither is.
     """
+    if not isinstance(title, str):
+        raise TypeError('write @metric("Title")')
     return lambda measure: _add(
         _PARTS.metrics, measure.__name__, OwnMetric(measure, title, unit, better), measure
     )
@@ -184,7 +194,12 @@ def use(names: Sequence[str]) -> None:
     Raises:
         ConfigError: One is not found, or kernels with other plug-ins are compiled already.
     """
-    wanted = tuple(names)
+    wanted = tuple(dict.fromkeys(names))
+    for name in wanted:
+        if not re.fullmatch(r"[A-Za-z_]\w*([.-]\w+)*", name):
+            raise ConfigError(
+                f"plugins=[{name}]: is no name of a module; write it as in an import, without .py"
+            )
     if wanted == active():
         return
     if _PARTS.read:
@@ -230,6 +245,20 @@ def registered() -> Parts:
             _PARTS.reading = False
         _PARTS.read = True
     return _PARTS
+
+
+def refuse_built_in(kind: str, names: Iterable[str], built_in: Iterable[str]) -> None:
+    """Refuse parts that have the name of something built in.
+
+    Raises:
+        ConfigError: One has.
+    """
+    known = set(built_in)
+    for name in names:
+        if name in known:
+            raise ConfigError(
+                f"plugins={_shown(active())}: {kind} {name!r} is built in; give yours another name"
+            )
 
 
 def check(trained_with: Mapping[str, str]) -> None:
@@ -282,7 +311,7 @@ def _digest(name: str) -> str:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         spec = None
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise ConfigError(
             f"plugins=[{name}]: there is no module {module!r}; put {module.replace('.', '/')}.py "
             "into the current folder or a folder of PYTHONPATH, or install its package"

@@ -191,7 +191,8 @@ def _check_data(config: Config, choices: Mapping[str, str], overrides: Sequence[
 
     _collect_garbage_as_usual()
     START_LINE.end()
-    own = [text for text in overrides if text.lstrip("+").startswith("data.")]
+    passed = ("data.", "plugins=")
+    own = [text for text in overrides if text.lstrip("+").startswith(passed)]
     market = choices.get("market", SYNTHETIC)
     named = None if market == SYNTHETIC else market
     return float(len(check_data(config, compose, ["data=file", *own], named)))
@@ -269,11 +270,15 @@ def _resumed(cfg: DictConfig) -> DictConfig:
                 f"{override}: cannot be changed on resume, the run keeps its own configuration; "
                 f"only {allowed} may be given"
             )
-    stored = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))["config"]
+    header = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))
+    try:
+        plugins.check(header["plugins"])
+    except ConfigError as error:
+        raise ConfigError(f"resume={cfg.resume}: {error}") from None
     # What was masked for the record, such as a password, is taken from this command, and code
     # that runs is what this command names.
     kept = {key: cfg[key] for key in (*CHANGES_ON_RESUME, "plugins")}
-    merged = OmegaConf.merge(_schema(), stored, kept)
+    merged = OmegaConf.merge(_schema(), header["config"], kept)
     assert isinstance(merged, DictConfig)
     return merged
 

@@ -44,6 +44,7 @@ class Owner(TypedDict):
     name: str
     run_id: str | None
     fingerprint: str
+    plugins: dict[str, str]
     config: Raw
     choices: Mapping[str, str]
 

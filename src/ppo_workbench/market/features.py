@@ -41,6 +41,10 @@ class FeatureKind(NamedTuple):
     state_size: Callable[[Sequence[int]], int] = lambda windows: 0
     warmup: Callable[[Sequence[int]], int] = lambda windows: 0
 
+    def match(self, name: str) -> re.Match[str] | None:
+        """Match the name of a feature, its windows as groups."""
+        return re.fullmatch(re.sub(r"<\w+>", r"(\\d{1,6})", self.form), name)
+
 
 def _ring(windows: Sequence[int]) -> int:
     return 1 + windows[0]
@@ -50,7 +54,7 @@ def _tenfold(windows: Sequence[int]) -> int:
     return 10 * windows[0]
 
 
-KINDS = (
+_BUILT_IN = (
     FeatureKind("return_<n>", kernels.RETURN, 1, _ring, _ring),
     FeatureKind("ema_distance_<halflife>", kernels.EMA_DISTANCE, 1, lambda _: 2, _tenfold),
     FeatureKind("rsi_<n>", kernels.RSI, 2, lambda _: RSI_STATE, _tenfold),
@@ -74,6 +78,18 @@ KINDS = (
     FeatureKind("regime_high_volatility", kernels.HIGH_REGIME),
     FeatureKind("regime_trend", kernels.TREND_REGIME),
     FeatureKind("large_move", kernels.LARGE),
+)
+plugins.refuse_built_in(
+    "feature",
+    plugins.registered().features,
+    [
+        form
+        for form in plugins.registered().features
+        if any(kind.match(re.sub(r"<\w+>", "7", form)) for kind in _BUILT_IN)
+    ],
+)
+KINDS = (
+    *_BUILT_IN,
     *(
         FeatureKind(
             own.form,
@@ -228,7 +244,7 @@ def _parse(name: str, extra_names: Sequence[str]) -> tuple[FeatureKind, list[int
         index = list(extra_names).index(name.removeprefix(EXTRA_PREFIX))
         return FeatureKind(name, kernels.EXTRA), [index]
     for kind in KINDS:
-        match = re.fullmatch(re.sub(r"<\w+>", r"(\\d{1,6})", kind.form), name)
+        match = kind.match(name)
         if match:
             windows = [int(text) for text in match.groups()]
             _check_windows(name, kind, windows)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ppo_workbench.config import BarsError, DataConfig, Volume, WorkbenchError
 from ppo_workbench.market.bars import Bars, validate_bars
-from ppo_workbench.plugins import registered, told_fault
+from ppo_workbench.plugins import refuse_built_in, registered, told_fault
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,9 +54,10 @@ def _with_volume(bars: Bars, kind: Volume) -> Bars:
 
 def _load(config: DataConfig) -> Bars:
     """Call the source; a fault in that of a plug-in is told as such."""
+    own = registered().sources
+    refuse_built_in("source", own, SOURCES)
     if config.source in SOURCES:
         return SOURCES[config.source](config)
-    own = registered().sources
     if config.source not in own:
         known = [*SOURCES, *own]
         near = difflib.get_close_matches(config.source, known, n=1)

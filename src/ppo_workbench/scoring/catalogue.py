@@ -7,7 +7,7 @@ formulas.  Figures of a rule or a severity, `blocked_share/RULE`, have one entry
 from dataclasses import dataclass
 from math import inf
 
-from ppo_workbench.plugins import registered
+from ppo_workbench.plugins import refuse_built_in, registered
 
 RATIO, FRACTION, COUNT, MONEY = "ratio", "fraction", "count", "USD"
 HIGHER, LOWER, NEITHER = 1, -1, 0
@@ -70,7 +70,11 @@ CATALOGUE = {
     "violations": Metric("Violations", COUNT, LOWER, 0.0),
     "rejections": Metric("Rejections", COUNT, LOWER, 0.0),
     "passive_breaches": Metric("Passive breaches", COUNT, LOWER, 0.0),
-} | {name: Metric(own.title, own.unit, own.better) for name, own in registered().metrics.items()}
+}
+refuse_built_in("metric", registered().metrics, CATALOGUE)
+CATALOGUE |= {
+    name: Metric(own.title, own.unit, own.better) for name, own in registered().metrics.items()
+}
 
 
 # Of a comparison alone: the area under a training curve over its length.

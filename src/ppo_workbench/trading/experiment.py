@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppo_workbench.config import Config, settled
+from ppo_workbench.config import BarsError, Config, settled
 from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
@@ -158,6 +158,18 @@ def _assemble(
     ranges = train_ranges or (splits["train"],)
     config = with_volatility(config, bars, ranges)
     rows, bits = _rows_of(table.features, ranges), observed_bits(config.env)
+    _check_numbers(rows, table)
     scaler = Scaler.fit(rows, config.features.clip, bits)
     market = trading_market(bars, table, config, scaler)
     return Experiment(config, bars, table, splits, market, test_range, ranges)
+
+
+def _check_numbers(rows: Floats, table: MarketTable) -> None:
+    """Refuse features that are not numbers after the warm-up, as a plug-in's may be."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=0))
+    if bad.size:
+        count = int((~np.isfinite(rows[:, bad[0]])).sum())
+        raise BarsError(
+            f"features.names={table.names[bad[0]]}: is no finite number in {count:,} training "
+            "bars; define what it is there, or leave it away"
+        )

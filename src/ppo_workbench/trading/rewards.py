@@ -38,15 +38,21 @@ from ppo_workbench.jit import composed_kernel, inlined_kernel, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 
-REWARD_NAMES = (
+_BUILT_IN = (
     "log_return",
     "variance",
     "differential_sharpe",
     "drawdown",
     "turnover",
     "invalid_action",
-    *plugins.registered().reward_terms,
 )
+OWN_TERMS = plugins.registered().reward_terms
+_OUTCOMES = (
+    *("fill_quantity", "fill_price", "cost", "carry", "rejected", "violated", "passive"),
+    *("reward", "equity", "exposure", "episode_reward", "episode_length"),
+)
+plugins.refuse_built_in("reward term", OWN_TERMS, (*_BUILT_IN, *_OUTCOMES))
+REWARD_NAMES = (*_BUILT_IN, *OWN_TERMS)
 LIMIT = 100.0  # of a component's summand in one bar, in bar volatilities
 MINIMUM_EQUITY_FRAC = 1e-6
 SMALLEST_VARIANCE = 0.01  # of the differential Sharpe ratio, in squared bar volatilities
@@ -54,15 +60,15 @@ SMALLEST_VARIANCE = 0.01  # of the differential Sharpe ratio, in squared bar vol
 
 def _call_own_terms() -> Any:
     """Compile the plug-ins' components into one function that adds them to the reward."""
-    terms = plugins.registered().reward_terms
     lines = [
-        f"    out.{name} = min(max({name}(a, out, p), -{LIMIT}), {LIMIT})\n"
-        f"    total += p.w_{name} * out.{name}\n"
-        for name in terms
+        f"    out.{name} = 0.0\n"
+        f"    if p.w_{name} != 0.0:\n"
+        f"        out.{name} = min(max(term_{name}(a, out, p), -{LIMIT}), {LIMIT})\n"
+        f"        total += p.w_{name} * out.{name}\n"
+        for name in OWN_TERMS
     ]
-    return composed_kernel(
-        f"def add_terms(a, p, out, total):\n{''.join(lines)}    return total\n", terms
-    )
+    source = f"def add_terms(a, p, out, total):\n{''.join(lines)}    return total\n"
+    return composed_kernel(source, {f"term_{name}": term for name, term in OWN_TERMS.items()})
 
 
 _add_own_terms = _call_own_terms()

@@ -129,6 +129,7 @@ def take_bar(new: BarValues, scale: float, m: MarketArrays) -> int:
     bar[VOLUME], bar[SESSION], bar[SLOT] = new.volume / scale, new.session, new.bar_of_session
     facts.start_ns, facts.low, facts.close = new.start_ns, bar[LOW], bar[CLOSE]
     facts.session, facts.bars_left, facts.regular = new.session, new.bars_left, new.regular
+    facts.bar_of_session = new.bar_of_session
     facts.events, facts.events_ahead, facts.missing = new.events, new.events_ahead, new.missing
     market_step(m.plan, m.settings, m.state, bar, m.features[0], context)
     row.years = (facts.start_ns - memory.start_ns) / YEAR_NS if memory.bars > 0 else 0.0

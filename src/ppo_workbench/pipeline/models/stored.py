@@ -231,6 +231,7 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
         raise ConfigError(f"split={split!r}: must be train, validation or test")
     folder, name = find_artifact(artifact)
     stored = load_artifact(folder, name)
+    check_plugins(stored.metadata)
     if split == "test":
         experiment = open_with_test(config, f"backtest of {name}")
     else:

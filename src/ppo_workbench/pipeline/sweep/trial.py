@@ -31,6 +31,7 @@ from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, trained_policy
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, effective_evaluations, validated
+from ppo_workbench.plugins import registered
 from ppo_workbench.records.studies.returns import write_returns
 from ppo_workbench.records.studies.session import TrialAttributes, TrialSession
 from ppo_workbench.scoring.catalogue import NEITHER, metric_of
@@ -177,6 +178,7 @@ def check_objective(config: Config) -> None:
         ConfigError: Another name.
     """
     single = [name for name, kind in Scorecard.__annotations__.items() if kind in (int, float)]
+    single += registered().metrics
     known = sorted(name for name in single if metric_of(name).better != NEITHER)
     for name in config.objective.metrics:
         if name not in known:

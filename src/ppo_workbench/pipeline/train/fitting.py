@@ -8,6 +8,7 @@ from pathlib import Path
 import numba
 import torch
 
+from ppo_workbench import plugins
 from ppo_workbench.config import (
     CHANGES_ON_RESUME,
     ArtifactError,
@@ -155,6 +156,7 @@ class Keeper:
             "name": self.name,
             "run_id": self.tracker.run_id,
             "fingerprint": self.experiment.bars.fingerprint,
+            "plugins": plugins.digests(),
             "config": plain(self.raw),
             "choices": self.choices,
         }

@@ -54,7 +54,8 @@ def effective_evaluations(config: Config, result: TrainingResult) -> float:
     """Return of how many independent evaluations the checkpoint was chosen, 1 is no choice."""
     if config.select is Select.last:
         return 1.0
-    return effective_count([found.parts.astype(np.float64) for _, found in result.evaluations])
+    counted = effective_count([found.parts.astype(np.float64) for _, found in result.evaluations])
+    return max(counted, 1.0)  # equal evaluations come out at 1 less a rounding
 
 
 def score_policies(

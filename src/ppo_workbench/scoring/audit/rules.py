@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppo_workbench import plugins
-from ppo_workbench.config import Config, settled
+from ppo_workbench.config import Config, ConfigError, settled
 from ppo_workbench.config.arrays import Bools, Floats, Ints
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.books import (
@@ -381,7 +381,11 @@ def _own(name: str, rule: plugins.OwnRule, audit: Callable[..., Bools]) -> Check
     def check(case: Case) -> Iterator[Finding]:
         settings = case.config.risk.extra[name]
         own = {key: float(settings.get(key, value)) for key, value in rule.parameters.items()}
-        forbidden = np.asarray(audit(case, **own), dtype=np.bool_)
+        try:
+            forbidden = np.broadcast_to(np.asarray(audit(case, **own), np.bool_), len(case.trace))
+        except Exception as error:
+            told = f"{type(error).__name__} ({error})"
+            raise ConfigError(f"audit of the rule {name}: {told}; correct it") from error
         yield _no_increase(case, forbidden, lambda row: f"{name} was in force")
 
     return check

@@ -66,6 +66,7 @@ NEWS_DTYPE = np.dtype(
         ("low", "f8"),
         ("close", "f8"),
         ("session", "i8"),
+        ("bar_of_session", "i8"),
         ("bars_left", "i8"),
         ("regular", "i8"),
         ("events", "i8"),
@@ -76,6 +77,9 @@ NEWS_DTYPE = np.dtype(
         ("missing", "i8"),  # bars of the calendar between the bar before and this one
     ]
 )
+_OF_BARS = (
+    "start_ns", "low", "close", "session", "bar_of_session", "bars_left", "regular", "missing",
+)  # fmt: skip
 LULD_SECONDS = 300
 # A gap of m bars spoils features that remember fewer than 5 m bars by more than a fifth of
 # what they see; these have forgotten it 5 m bars later, and longer ones were hardly touched.
@@ -115,7 +119,7 @@ class MarketRules:
     def take(self, bars: Bars, market: MarketTable) -> Ints:
         """Take T bars that follow those taken before; return their bits, int64 (T,)."""
         news = np.zeros(len(bars), dtype=NEWS_DTYPE)
-        for name in ("start_ns", "low", "close", "session", "bars_left", "regular", "missing"):
+        for name in _OF_BARS:
             news[name] = getattr(bars, name)
         news["events"], news["events_ahead"] = bars.events, bars.events_ahead
         news["volatility_ratio"], news["regime"] = market.volatility_ratio, market.regime

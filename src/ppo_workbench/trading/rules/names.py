@@ -7,7 +7,7 @@ from ppo_workbench import plugins
 from ppo_workbench.config import MaskRule, RiskConfig, Severity
 from ppo_workbench.trading.rules.own import own_rules
 
-RULE_NAMES = (
+_BUILT_IN = (
     "halt",
     "closed_session",
     "session_flatten",
@@ -33,8 +33,9 @@ RULE_NAMES = (
     "gap",
     "stop_loss",
     "take_profit",
-    *plugins.registered().rules,
 )
+plugins.refuse_built_in("rule", plugins.registered().rules, (*_BUILT_IN, "session", "extra"))
+RULE_NAMES = (*_BUILT_IN, *plugins.registered().rules)
 BIT = {name: 1 << k for k, name in enumerate(RULE_NAMES)}
 
 HALT = BIT["halt"]

@@ -45,10 +45,11 @@ def own_bits(
     lines = []
     for name, rule in own.items():
         given = ", ".join([*head, *(f"{record}.{name}__{each}" for each in rule.parameters)])
-        lines.append(f"    if {name}({given}):\n        bits |= {bit[name]}\n")
+        lines.append(f"    if {record}.enabled & {bit[name]} != 0 and rule_{name}({given}):\n")
+        lines.append(f"        bits |= {bit[name]}\n")
     source = f"def own_bits({', '.join([*head, record])}):\n    bits = 0\n{''.join(lines)}"
     return composed_kernel(
-        f"{source}    return bits\n", {name: rule.test for name, rule in own.items()}
+        f"{source}    return bits\n", {f"rule_{name}": rule.test for name, rule in own.items()}
     )
 
 
@@ -79,7 +80,10 @@ def _own_rule(name: str, rule: plugins.OwnRule, risk: RiskConfig) -> OwnRuleSett
         severity = Severity(given.pop("severity", rule.severity))
         parameters = {key: float(value) for key, value in {**rule.parameters, **given}.items()}
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"risk.extra.{name}: {error}; give a number") from None
+        raise ConfigError(
+            f"risk.extra.{name}: {error}; parameters are numbers, severity is one of "
+            f"{', '.join(each.value for each in Severity)}"
+        ) from None
     return OwnRuleSettings(name in risk.extra, severity, parameters)
 
 
