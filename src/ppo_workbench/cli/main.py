@@ -272,7 +272,7 @@ def _resumed(cfg: DictConfig) -> DictConfig:
             )
     header = read_header(find_checkpoint(checkpoint_folder(home_folder()), cfg.resume))
     try:
-        plugins.check(header["plugins"])
+        plugins.check(header.get("plugins", {}))  # the damage of a damaged one is told later
     except ConfigError as error:
         raise ConfigError(f"resume={cfg.resume}: {error}") from None
     # What was masked for the record, such as a password, is taken from this command, and code
