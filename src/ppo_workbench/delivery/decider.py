@@ -49,7 +49,6 @@ from ppo_workbench.trading.observation import Scaler
 from ppo_workbench.trading.rules.names import STOPPED, rules_in
 from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.rules.reasons import flatten_bits
-from ppo_workbench.trading.step import StepInputs
 
 _NO_FILLS = np.empty((0, 3))
 _EPOCH = date(1970, 1, 1)
@@ -105,7 +104,8 @@ class Decider:
         self.params = build_params(self.config, self.space)
         means, stds = (artifact.tensors[name].numpy() for name in (SCALER_MEANS, SCALER_STDS))
         self._scaler = Scaler(means, stds, self.config.features.clip)
-        self._weights = stored_weights(metadata, artifact.tensors)
+        weights = stored_weights(metadata, artifact.tensors)
+        self._policy, self._scratch = tuple(weights), weights.scratch()
         self._use_mask = uses_mask(metadata.model_type)
         self.market = MarketMemory(self.config, metadata, self._scaler, events_path)
         self._make_buffers()
@@ -124,7 +124,6 @@ class Decider:
         self.logits = np.zeros(count, dtype=np.float32)
         self._reports = np.zeros(1, dtype=REPORT_DTYPE)
         self._outcomes = np.zeros(1, dtype=OUTCOME_DTYPE)
-        self._scratch = self._weights.scratch()
         self._probabilities, self._order = np.zeros(count), np.zeros(3)
         self._named: dict[int, list[str]] = {}
 
@@ -401,12 +400,12 @@ class Decider:
         self._target = account.shares
         self._day = market.clock.memory.day
 
-    def _inputs(self) -> StepInputs:
-        """Return the last two bars and what they are decided with, as kernels take it."""
+    def _inputs(self) -> tuple[Any, ...]:
+        """Return the fields of `StepInputs`: the last two bars, and what decides on them."""
         scaler, market = self._scaler, self.market
-        return StepInputs(
+        return (
             market.rows, market.scaled, scaler.means, scaler.stds, self.space.levels, self.params
-        )
+        )  # fmt: skip
 
     def _holds(self, account: Account) -> bool:
         """Return whether the account has a position that is worth an order."""
@@ -434,7 +433,7 @@ class Decider:
         market = self.market
         action, self._start, rung, recovers = choose_action(
             self._use_mask, self.accounts, self._inputs(), self.observation, self.mask,
-            self.reasons, self._weights, self._scratch, self.logits, self._probabilities,
+            self.reasons, self._policy, self._scratch, self.logits, self._probabilities,
             self._outcomes, self._short, self._order,
         )  # fmt: skip
         moves = rung != self._start

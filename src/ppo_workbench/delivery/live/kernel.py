@@ -1,4 +1,8 @@
-"""One bar in, one decision out: the training's own per-bar functions in live order."""
+"""One bar in, one decision out: the training's own per-bar functions in live order.
+
+What Python calls once a bar takes plain tuples and names their fields inside: telling the type of
+a `NamedTuple` costs twice that of a tuple, which costs no more than as many single arguments.
+"""
 
 from typing import Any, NamedTuple
 
@@ -108,18 +112,23 @@ class MarketArrays(NamedTuple):
 
 
 @kernel
-def take_bar(new: BarValues, scale: float, m: MarketArrays) -> int:
+def take_bar(values: tuple[Any, ...], scale: float, memory: tuple[Any, ...]) -> int:
     """Move everything that asks the market alone on by one closed bar.
 
     Args:
-        new: The bar.
+        values: The fields of `BarValues`.
         scale: Shares of today for one at the beginning of history: features and rules see the
             prices of one scale, the account those of the bar.
-        m: The memory, changed in place.
+        memory: The fields of `MarketArrays`, changed in place.
 
     Returns:
         The number of features outside of their ranges; -1 where one is not a number.
     """
+    return _take_bar(BarValues(*values), scale, MarketArrays(*memory))
+
+
+@kernel
+def _take_bar(new: BarValues, scale: float, m: MarketArrays) -> int:
     m.rows[0] = m.rows[1]
     m.scaled[0] = m.scaled[1]
     bar, context = m.bar, m.context
@@ -163,7 +172,7 @@ def _count_outside(features: Floats, ranges: Floats, outside: Bools) -> int:
 def follow_and_observe(
     begun: bool,
     accounts: Records,
-    inputs: StepInputs,
+    step_inputs: tuple[Any, ...],
     short: bool,
     start: int,
     ordered: int,
@@ -178,14 +187,14 @@ def follow_and_observe(
 ) -> tuple[bool, int]:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
-    `begun` is False for the first report; `inputs` holds the bar before and the one that just
-    closed; `report` holds the fields of `REPORT_DTYPE`, to be
-    written into `reports` (1,); for the rest see `following.follow_account` and
-    `step.refresh`.
+    `begun` is False for the first report; `step_inputs` holds the fields of `StepInputs`, with the
+    bar before and the one that just closed; `report` holds the fields of `REPORT_DTYPE`, to be
+    written into `reports` (1,); for the rest see `following.follow_account` and `step.refresh`.
 
     Returns:
         Whether the position stands short of its rung, and the rung.
     """
+    inputs = StepInputs(*step_inputs)
     a, p, said = accounts[0], inputs.params[0], reports[0]
     rows, levels = inputs.bars, inputs.levels
     said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
@@ -209,11 +218,11 @@ def follow_and_observe(
 def choose_action(
     use_mask: bool,
     accounts: Records,
-    inputs: StepInputs,
+    step_inputs: tuple[Any, ...],
     observation: Singles,
     mask: Bools,
     reasons: Ints,
-    weights: PolicyWeights,
+    policy: tuple[Any, ...],
     scratch: Singles,
     logits: Singles,
     probabilities: Floats,
@@ -223,13 +232,16 @@ def choose_action(
 ) -> tuple[int, int, int, bool]:
     """Decide; write logits (A,), probabilities (A,) and `order` (3,), see `order_after`.
 
+    `step_inputs` holds the fields of `StepInputs`, `policy` those of `PolicyWeights`.
+
     Returns:
         The action, the rung that it is asked from, the rung that it trades to, and whether the
         features recover from a gap.
     """
+    inputs = StepInputs(*step_inputs)
     a: Any = accounts[0]
     bar: Any = inputs.bars[1]
-    logits[:] = forward_row(observation, weights, scratch)
+    logits[:] = forward_row(observation, PolicyWeights(*policy), scratch)
     allowed = mask if use_mask else np.ones(mask.shape[0], dtype=np.bool_)
     action = best_allowed(logits, allowed)
     total = 0.0

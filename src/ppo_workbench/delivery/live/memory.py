@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_workbench.config import Config
 from ppo_workbench.delivery.decider_state import MarketDocument
-from ppo_workbench.delivery.live.kernel import BarValues, MarketArrays, take_bar
+from ppo_workbench.delivery.live.kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
 from ppo_workbench.market.calendars.clock import BarClock, ClockMemory, Place
@@ -175,18 +175,18 @@ class MarketMemory:
             self.rows["open"] /= split
             self.rows["close"] /= split
         spec, rules, scaler = self.stream.spec, self.rules, self._scaler
-        values: Any = (
+        values = (  # the fields of `BarValues`
             bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar),
             place.start_ns, place.session, place.bar_of_session, place.bars_left,
             int(place.regular), *events, place.missing,
         )  # fmt: skip
-        memory = MarketArrays(
+        memory = (  # those of `MarketArrays`
             spec.plan, spec.settings, self.stream.state, self._bar, self._features, self.context,
             self._news, rules.settings, rules.memory, rules.closes, self.rows, scaler.means,
             scaler.stds, scaler.clip, self.scaled, self._ranges, self.outside, self._has_volume,
             self._multiplier,
         )  # fmt: skip
-        count = take_bar(BarValues(*values), self.scale, memory)
+        count = take_bar(values, self.scale, memory)
         self.taken += 1
         return place, count
 
