@@ -4,8 +4,9 @@
     python benchmarks/mask_experiment.py --write    # only write tables and picture anew
 
 Three comparisons on validation alone, in `comparisons/` under `PPO_WORKBENCH_HOME`; killed, the
-same command goes on.  Collected are the training curves of every seed, from which all figures
-follow: areas, paired differences by Student's t over seeds, Holm over the secondary family.
+same command goes on, and one whose curves stand in docs/results is not run again.  Collected are
+the training curves of every seed, from which all figures follow: areas, paired differences by
+Student's t over seeds, Holm over the secondary family, which is shown once all three have ended.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,47 +59,38 @@ TITLES = {
 COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#7F7F7F")
 
 
-def run(home: Path) -> None:
-    """Run what is missing of the three comparisons."""
-    for name, overrides in RUNS.items():
-        if (home / "comparisons" / name / "comparison.json").exists():
-            continue
+def run(name: str, home: Path) -> dict[str, Any]:
+    """Run what is missing of a comparison; return steps, and curves by market, arm and seed."""
+    folder, began = home / "comparisons" / name, time.monotonic()
+    if not (folder / "comparison.json").exists():
         command = [sys.executable, "-m", "ppo_workbench", "task=compare"]
-        command += ["compare=mask_experiment", f"output={name}", *overrides]
+        command += ["compare=mask_experiment", f"output={name}", *RUNS[name]]
         subprocess.run(command, check=True, cwd=ROOT)
-
-
-def collect(home: Path) -> dict[str, Any]:
-    """Return steps and curves of every run, market, arm and seed, and what is not trained."""
-    found: dict[str, Any] = {}
-    for name in RUNS:
-        folder = home / "comparisons" / name
-        document = json.loads((folder / "comparison.json").read_text("utf-8"))
-        seeds = document["setup"]["seeds"]
-        curves: dict[str, dict[str, list[list[float]]]] = {}
-        beside: dict[str, list[float]] = {}
-        steps: list[float] = []
-        seconds = 0.0
-        for path in sorted(folder.glob("cells/*/result.json")):
-            cell = json.loads(path.read_text("utf-8"))
-            seconds += cell["seconds"]
-            if "curve" not in cell:
-                for policy in ("threshold", "ridge"):
-                    score = cell["scores"][policy]["validation"]["sharpe_annual"]
-                    beside.setdefault(policy, []).append(score)
-                continue
-            steps = [row["step"] for row in cell["curve"]]
-            curve = [round(row["validation/sharpe_annual"], 4) for row in cell["curve"]]
-            curves.setdefault(cell["market"], {}).setdefault(cell["arm"], []).append(curve)
-        found[name] = {
-            "seeds": seeds,
-            "steps": steps,
-            "curves": curves,
-            "not_trained": beside,
-            "cell_seconds": round(seconds),
-            "git_commit": document["git_commit"],
-        }
-    return found
+    document = json.loads((folder / "comparison.json").read_text("utf-8"))
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    beside: dict[str, list[float]] = {}
+    steps: list[float] = []
+    seconds = 0.0
+    for path in sorted(folder.glob("cells/*/result.json")):
+        cell = json.loads(path.read_text("utf-8"))
+        seconds += cell["seconds"]
+        if "curve" not in cell:
+            for policy in ("threshold", "ridge") if cell["market"] == "main" else ():
+                score = cell["scores"][policy]["validation"]["sharpe_annual"]
+                beside.setdefault(policy, []).append(score)
+            continue
+        steps = [row["step"] for row in cell["curve"]]
+        curve = [round(row["validation/sharpe_annual"], 4) for row in cell["curve"]]
+        curves.setdefault(cell["market"], {}).setdefault(cell["arm"], []).append(curve)
+    return {
+        "seeds": document["setup"]["seeds"],
+        "steps": steps,
+        "curves": curves,
+        "not_trained": beside,
+        "cell_seconds": round(seconds),
+        "wall_seconds": round(time.monotonic() - began),
+        "git_commit": document["git_commit"],
+    }
 
 
 def areas(steps: Sequence[float], curves: Sequence[Sequence[float]], until: float) -> Floats:
@@ -183,7 +176,6 @@ def _apart(
 def tables(found: Mapping[str, Any]) -> str:
     """Return what stands between the marks of the page."""
     own, best = found["mask_experiment"], primary(found)
-    family = secondary(found)
     lines = [
         f"**Primary: {_shown(best)}**, p = {best['p']:.3f}, better on {best['better']} of "
         f"{best['n']} markets.",
@@ -200,6 +192,9 @@ def tables(found: Mapping[str, Any]) -> str:
         lines.append(
             f"| {title}, not trained | | {_spread(np.array(own['not_trained'][policy]))} |"
         )
+    if set(found) < set(RUNS):
+        return "\n".join([*lines, "", "The secondary family waits for its last trainings.", ""])
+    family = secondary(found)
     lines += [
         "",
         f"The secondary family, {len(family)} comparisons:",
@@ -266,11 +261,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="do not run or collect")
     options = parser.parse_args()
     home = Path(os.environ.get("PPO_WORKBENCH_HOME") or ROOT).absolute()
-    if not options.write:
-        run(home)
-        text = json.dumps(collect(home), separators=(",", ":"))
-        RESULTS.write_text(text + "\n", encoding="utf-8")
-    found = json.loads(RESULTS.read_text("utf-8"))
+    found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    for name in () if options.write else [name for name in RUNS if name not in found]:
+        found[name] = run(name, home)
+        RESULTS.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
     page = PAGE.read_text("utf-8")
     before, rest = page.split(BEGIN)
     PAGE.write_text(before + BEGIN + tables(found) + END + rest.split(END)[1], encoding="utf-8")
