@@ -21,8 +21,9 @@ from tests.trading.builders import (
 )
 
 from ppo_workbench.config import ActionSet, Config, ForbiddenAction, Sizing
+from ppo_workbench.trading.actions import action_space
 from ppo_workbench.trading.rules.names import BIT, RULE_NAMES, rule_severity
-from ppo_workbench.trading.rules.params import PARAMS_DTYPE
+from ppo_workbench.trading.rules.params import build_params
 from ppo_workbench.trading.rules.reasons import maintenance_breached
 
 LADDERS = ([-1.0, 0.0, 1.0], [0.0, 1.0], [-1.0, -0.5, 0.0, 0.25, 0.5, 1.0], [-2.0, 0.0, 3.0])
@@ -433,8 +434,32 @@ def test_severity_defaults_are_those_of_the_sources() -> None:
     }  # fmt: skip
 
 
-def test_params_record_has_a_field_for_every_number() -> None:
-    assert len(PARAMS_DTYPE.names or ()) == len(set(PARAMS_DTYPE.names or ()))
+def test_every_parameter_of_a_rule_is_read_from_its_setting() -> None:
+    """Those of rules that ask the account under the setting's name, no other is in the record."""
+    config = configure("moderate", risk__drawdown__pause_bars=7)
+    market = {"halt", "short_sale_restriction", "volatility", "regime", "event"}
+    expected = {}
+    for rule, section in config.risk.rules().items():
+        for k, (name, value) in enumerate(vars(section).items()):
+            if name in ("enabled", "severity") or rule in market:
+                continue
+            changed = not value if isinstance(value, bool) else value + k + 1
+            setattr(section, name, changed)
+            expected[f"{rule}__{name}"] = changed
+    config.risk.drawdown.enabled = True
+    row = build_params(config, action_space(config.env))[0]
+    named = {name: row[name].item() for name in row.dtype.names or () if "__" in name}
+    assert len(expected) == 25
+    assert named == expected
+
+
+def test_reduced_size_is_whole_where_the_drawdown_rule_does_not_work() -> None:
+    config = configure("moderate", risk__drawdown__pause_bars=7)
+    for change in ("off", "executed"):
+        config.risk.drawdown.enabled = change != "off"
+        config.env.forbidden_action = ForbiddenAction("execute" if change != "off" else "reject")
+        row = build_params(config, action_space(config.env))[0]
+        assert row["drawdown__reduced_size"] == 1.0
 
 
 def test_cooldown_runs_on_while_other_orders_fill() -> None:

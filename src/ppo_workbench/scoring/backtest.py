@@ -227,7 +227,7 @@ def backtest(
     params = market.params.copy()
     if policy.unconstrained:
         params["enabled"] &= params["impossible"]
-        params["reduced_size"], params["target_sigma"] = 1.0, 0.0
+        params["drawdown__reduced_size"], params["target_sigma"] = 1.0, 0.0
     accounts = seed_accounts(1, policy.seed)
     begin_episode(accounts[0], market.bars, split.start, split.stop, params[0])
     n_actions = market.space.size

@@ -142,7 +142,7 @@ def order_size(a: Any, bar: Any, p: Any) -> float:
     Less after a drawdown, and with `env.sizing=volatility` where the bars move more than the
     target.
     """
-    size = p.reduced_size if a.recovery_equity > 0.0 else 1.0
+    size = p.drawdown__reduced_size if a.recovery_equity > 0.0 else 1.0
     if p.target_sigma > 0.0 and bar.sigma > p.target_sigma:
         size *= p.target_sigma / bar.sigma
     return size
@@ -230,7 +230,7 @@ def _book_trip(
         if a.opened_session == session:
             a.day_trades[0] += 1
         if equity < a.trip_equity:
-            a.cooldown_left = p.cooldown_bars + 1  # this bar's own mark takes one
+            a.cooldown_left = p.cooldown__bars_after_loss + 1  # this bar's own mark takes one
         a.average_price = 0.0
         a.bars_held = 0
     if opens:
@@ -273,10 +273,10 @@ def update_ladder(a: Any, p: Any) -> None:
     if a.equity > a.peak:
         a.peak = a.equity
     fall = 1.0 - a.equity / a.peak
-    if fall >= p.drawdown_caution:
-        a.recovery_equity = max(a.recovery_equity, a.peak * (1.0 - 0.5 * p.drawdown_caution))
+    if fall >= p.drawdown__caution_frac:
+        a.recovery_equity = max(a.recovery_equity, a.peak * (1.0 - 0.5 * p.drawdown__caution_frac))
     if a.equity >= a.recovery_equity:
         a.recovery_equity = 0.0
-    if fall >= p.drawdown_flatten:
+    if fall >= p.drawdown__flatten_frac:
         a.flatten_drawdown = 1
-        a.pause_left = p.drawdown_pause
+        a.pause_left = p.drawdown__pause_bars

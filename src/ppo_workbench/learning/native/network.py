@@ -41,6 +41,12 @@ def add_bias(rows: Singles, bias: Singles) -> None:
 
 
 @kernel
+def hidden_size(shape: Ints) -> int:
+    """Return the sum of the hidden widths."""
+    return shape[: shape.shape[0] - 1, 1].sum()
+
+
+@kernel
 def weight_of(params: Singles, shape: Ints, layer: int) -> Singles:
     """Return the weight of one layer as a view (outputs, inputs)."""
     n_in, n_out, offset = shape[layer, 0], shape[layer, 1], shape[layer, 2]

@@ -6,11 +6,10 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
 from ppo_workbench.jit import inlined_kernel, kernel
-from ppo_workbench.learning.native.network import forward
+from ppo_workbench.learning.native.network import forward, hidden_size
 from ppo_workbench.learning.native.update import (
     TILE,
     Network,
-    hidden_size,
     masked_softmax,
     turn_weights,
 )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
 from ppo_workbench.jit import inlined_kernel, kernel, parallel_kernel
-from ppo_workbench.learning.native.network import backward, forward, turn
+from ppo_workbench.learning.native.network import backward, forward, hidden_size, turn
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 MASKED_LOGIT = np.float32(-1e8)  # sb3_contrib.common.maskable.distributions
@@ -222,12 +222,6 @@ def adam_step(net: Network, learning_rate: float, scale: float) -> None:
         v = b2 * second[i] + c2 * g * g
         first[i], second[i] = m, v
         params[i] -= size * m / (np.sqrt(v) * correction2 + eps)
-
-
-@kernel
-def hidden_size(shape: Ints) -> int:
-    """Return the sum of the hidden widths."""
-    return shape[: shape.shape[0] - 1, 1].sum()
 
 
 class Scratch(NamedTuple):

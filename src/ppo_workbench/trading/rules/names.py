@@ -70,6 +70,7 @@ OWN_MARKET_RULES = sum(
     BIT[name] for name, own in plugins.registered().rules.items() if not own.asks_account
 )
 MARKET_NO_INCREASE = SESSION_NO_OPEN | VOLATILITY | REGIME | EVENT | GAP | OWN_MARKET_RULES
+ASK_MARKET = STOPPED | SESSION_FLATTEN | MARKET_NO_INCREASE | SHORT_SALE
 
 
 def rules_in(bits: int) -> tuple[str, ...]:

@@ -1,35 +1,51 @@
-"""The parameters of account, costs, rules and reward: one record that every kernel reads."""
+"""The parameters of account, costs, rules and reward: one record that every kernel reads.
+
+`risk.RULE.NAME` of a rule that asks the account is the field `RULE__NAME`.
+"""
+
+from typing import get_type_hints
 
 import numpy as np
 
-from ppo_workbench.config import Config, ForbiddenAction, Severity, Sizing, settled
+from ppo_workbench.config import (
+    Config,
+    ForbiddenAction,
+    MaskRule,
+    RiskConfig,
+    Severity,
+    Sizing,
+    settled,
+)
 from ppo_workbench.config.arrays import Records
-from ppo_workbench.trading.account import DAY_TRADE_SESSIONS
 from ppo_workbench.trading.actions import ActionSpace
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
-from ppo_workbench.trading.rules.names import enabled_bits, severity_bits
+from ppo_workbench.trading.rules.names import ASK_MARKET, BIT, enabled_bits, severity_bits
 from ppo_workbench.trading.rules.own import own_fields, own_parameters
 
 _INTEGERS = (
     "enabled", "enforced", "impossible", "is_step", "hold", "n_levels", "flat_rung",
     "mask_all_true", "mask_rules", "observe_mask", "fill_next_close", "quoted_spread", "has_carry",
-    "locate_available", "day_trades", "day_trade_sessions", "daily_loss_flatten",
-    "drawdown_pause", "max_opens", "cooldown_bars",
 )  # fmt: skip
 _FLOATS = (
     "initial_cash", "lot_units", "minimum_units", "half_tick",
     "fee_bps", "fee_per_share", "fee_minimum", "half_spread_bps",
     "slippage_volatility_frac", "impact_volatility_frac", "high_volatility_multiplier",
     "cost_volatility_ratio", "borrow_rate", "cash_rate", "margin_rate",
-    "max_gross_exposure", "initial_long", "initial_short", "maintenance_long",
-    "maintenance_short", "maintenance_short_per_share", "minimum_equity", "intraday_margin",
-    "day_trade_equity", "max_notional", "max_exposure", "max_daily_loss",
-    "drawdown_caution", "drawdown_flatten", "reduced_size", "max_volume_frac",
-    "stop_loss", "take_profit", "target_sigma",
-    *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
+    "target_sigma", *(f"w_{name}" for name in REWARD_NAMES), "sharpe_decay",
     "bar_volatility", "annual_volatility", "observation_clip", *own_fields(asks_account=True),
 )  # fmt: skip
-PARAMS_DTYPE = np.dtype([(n, "i8") for n in _INTEGERS] + [(n, "f8") for n in _FLOATS])
+_RULES = {  # (rule, parameter): type
+    (rule, name): "f8" if kind is float else "i8"
+    for rule, section in RiskConfig().rules().items()
+    if not BIT.get(rule, 0) & ASK_MARKET
+    for name, kind in get_type_hints(type(section)).items()
+    if name not in get_type_hints(MaskRule)
+}
+PARAMS_DTYPE = np.dtype(
+    [(name, "i8") for name in _INTEGERS]
+    + [(name, "f8") for name in _FLOATS]
+    + [(f"{rule}__{name}", kind) for (rule, name), kind in _RULES.items()]
+)
 
 
 def build_params(config: Config, space: ActionSpace) -> Records:
@@ -94,34 +110,12 @@ def _cost_params(config: Config) -> dict[str, float]:
 
 def _risk_params(config: Config) -> dict[str, float]:
     risk = config.risk
-    ladder_works = risk.drawdown.enabled and config.env.forbidden_action is ForbiddenAction.reject
-    return own_parameters(risk, asks_account=True) | {
-        "locate_available": risk.locate.available,
-        "max_gross_exposure": risk.capital.max_gross_exposure,
-        "initial_long": risk.initial_margin.long_frac,
-        "initial_short": risk.initial_margin.short_frac,
-        "maintenance_long": risk.maintenance_margin.long_frac,
-        "maintenance_short": risk.maintenance_margin.short_frac,
-        "maintenance_short_per_share": risk.maintenance_margin.short_per_share_usd,
-        "minimum_equity": risk.maintenance_margin.minimum_equity_usd,
-        "intraday_margin": risk.intraday_margin.margin_frac,
-        "day_trades": risk.pattern_day_trader.day_trades,
-        "day_trade_sessions": min(risk.pattern_day_trader.sessions, DAY_TRADE_SESSIONS),
-        "day_trade_equity": risk.pattern_day_trader.minimum_equity_usd,
-        "max_notional": risk.position.max_notional_usd,
-        "max_exposure": risk.concentration.max_exposure,
-        "max_daily_loss": risk.daily_loss.max_loss_frac,
-        "daily_loss_flatten": risk.daily_loss.flatten,
-        "drawdown_caution": risk.drawdown.caution_frac,
-        "drawdown_flatten": risk.drawdown.flatten_frac,
-        "drawdown_pause": settled(risk.drawdown.pause_bars),
-        "reduced_size": risk.drawdown.reduced_size if ladder_works else 1.0,
-        "stop_loss": risk.stop_loss.loss_frac,
-        "take_profit": risk.take_profit.gain_frac,
-        "max_volume_frac": risk.liquidity.max_volume_frac,
-        "max_opens": risk.order_rate.max_opens_per_session,
-        "cooldown_bars": risk.cooldown.bars_after_loss,
-    }
+    values = own_parameters(risk, asks_account=True)
+    for rule, name in _RULES:
+        values[f"{rule}__{name}"] = settled(getattr(getattr(risk, rule), name))
+    if not risk.drawdown.enabled or config.env.forbidden_action is not ForbiddenAction.reject:
+        values["drawdown__reduced_size"] = 1.0
+    return values
 
 
 def _reward_params(config: Config) -> dict[str, float]:

@@ -28,7 +28,7 @@ _own_account_bits = own_bits(rule.BIT, ("a", "bar", "exposure"), "p", asks_accou
 def maintenance_breached(a: Any, price: float, p: Any) -> bool:
     """FINRA 4210(c): equity below 25 % of a long, or the short's larger requirement."""
     if a.shares > 0:
-        return a.equity < p.maintenance_long * a.shares * price
+        return a.equity < p.maintenance_margin__long_frac * a.shares * price
     if a.shares < 0:
         return a.equity < _short_requirement(-a.shares, price, p)
     return False
@@ -37,8 +37,10 @@ def maintenance_breached(a: Any, price: float, p: Any) -> bool:
 @kernel
 def _short_requirement(shares: float, price: float, p: Any) -> float:
     if price < 5.0:  # 4210(c)(2): the larger of $2.50 a share and 100 %
-        return shares * max(0.5 * p.maintenance_short_per_share, price)
-    return shares * max(p.maintenance_short_per_share, p.maintenance_short * price)
+        return shares * max(0.5 * p.maintenance_margin__short_per_share_usd, price)
+    return shares * max(
+        p.maintenance_margin__short_per_share_usd, p.maintenance_margin__short_frac * price
+    )
 
 
 @kernel
@@ -47,20 +49,20 @@ def flatten_bits(a: Any, bar: Any, p: Any) -> int:
     bits = bar.rule_bits & rule.SESSION_FLATTEN
     if a.flatten_drawdown != 0:
         bits |= rule.DRAWDOWN
-    if p.daily_loss_flatten != 0 and _daily_loss_hit(a, p):
+    if p.daily_loss__flatten != 0 and _daily_loss_hit(a, p):
         bits |= rule.DAILY_LOSS
     if p.enabled & rule.EXITS != 0 and a.average_price > 0.0:
         gain = (bar.close / a.average_price - 1.0) * np.sign(a.shares)
-        if gain <= -p.stop_loss:
+        if gain <= -p.stop_loss__loss_frac:
             bits |= rule.STOP_LOSS
-        if gain >= p.take_profit:
+        if gain >= p.take_profit__gain_frac:
             bits |= rule.TAKE_PROFIT
     return bits & p.enabled
 
 
 @kernel
 def _daily_loss_hit(a: Any, p: Any) -> bool:
-    return a.equity <= a.session_equity * (1.0 - p.max_daily_loss)
+    return a.equity <= a.session_equity * (1.0 - p.daily_loss__max_loss_frac)
 
 
 @kernel
@@ -71,17 +73,17 @@ def increase_bits(a: Any, bar: Any, p: Any) -> int:
         bits |= rule.DRAWDOWN
     if _daily_loss_hit(a, p):
         bits |= rule.DAILY_LOSS
-    if a.session_opens >= p.max_opens:
+    if a.session_opens >= p.order_rate__max_opens_per_session:
         bits |= rule.ORDER_RATE
     if a.cooldown_left > 0:
         bits |= rule.COOLDOWN
     if maintenance_breached(a, bar.close, p):
         bits |= rule.MAINTENANCE
-    if a.equity < p.day_trade_equity:
+    if a.equity < p.pattern_day_trader__minimum_equity_usd:
         trades = 0
-        for i in range(p.day_trade_sessions):
+        for i in range(p.pattern_day_trader__sessions):
             trades += a.day_trades[i]
-        if trades >= p.day_trades:
+        if trades >= p.pattern_day_trader__day_trades:
             bits |= rule.DAY_TRADER
     return bits
 
@@ -96,12 +98,12 @@ def target_bits(a: Any, bar: Any, exposure: float, p: Any) -> int:
     if shares == 0.0 or a.equity <= 0.0 or too_small(a.shares, shares, p):
         bits |= rule.CAPITAL
     order = abs(shares - a.shares) * price
-    if bar.mean_notional == 0.0 or order > p.max_volume_frac * bar.mean_notional:
+    if bar.mean_notional == 0.0 or order > p.liquidity__max_volume_frac * bar.mean_notional:
         bits |= rule.LIQUIDITY
     if exposure < 0 or exposure > 1.0:
         bits |= _margin_bits(a, shares, price, p)
     if exposure < 0:
-        if p.locate_available == 0:
+        if p.locate__available == 0:
             bits |= rule.LOCATE
         bits |= bar.rule_bits & rule.SHORT_SALE
         bits |= rule.SETTLEMENT  # a cash account cannot sell short
@@ -115,15 +117,15 @@ def _size_bits(exposure: float, notional: float, p: Any) -> int:
     """Return the bits of the limits on the size of a position, whoever sets them."""
     size = abs(exposure)
     bits = 0
-    if size > p.max_gross_exposure:
+    if size > p.capital__max_gross_exposure:
         bits |= rule.CAPITAL
-    if size * (p.initial_long if exposure > 0 else p.initial_short) > 1.0:
+    if size * (p.initial_margin__long_frac if exposure > 0 else p.initial_margin__short_frac) > 1.0:
         bits |= rule.INITIAL_MARGIN
-    if size * p.intraday_margin > 1.0:
+    if size * p.intraday_margin__margin_frac > 1.0:
         bits |= rule.INTRADAY
-    if size > p.max_exposure:
+    if size > p.concentration__max_exposure:
         bits |= rule.CONCENTRATION
-    if notional > p.max_notional:
+    if notional > p.position__max_notional_usd:
         bits |= rule.POSITION
     return bits
 
@@ -131,11 +133,11 @@ def _size_bits(exposure: float, notional: float, p: Any) -> int:
 @kernel
 def _margin_bits(a: Any, shares: float, price: float, p: Any) -> int:
     """Minimum equity of a margin account and maintenance after the trade, FINRA 4210."""
-    if a.equity < p.minimum_equity:
+    if a.equity < p.maintenance_margin__minimum_equity_usd:
         return rule.MAINTENANCE
     if shares < 0 and a.equity < _short_requirement(-shares, price, p):
         return rule.MAINTENANCE
-    if shares > 0 and a.equity < p.maintenance_long * shares * price:
+    if shares > 0 and a.equity < p.maintenance_margin__long_frac * shares * price:
         return rule.MAINTENANCE
     return 0
 
@@ -196,9 +198,9 @@ def passive_bits(a: Any, price: float, p: Any) -> int:
     bits = 0
     if a.shares != 0.0:
         notional = abs(a.shares) * price
-        if notional > p.max_exposure * a.equity * (1.0 + 1e-9):
+        if notional > p.concentration__max_exposure * a.equity * (1.0 + 1e-9):
             bits |= rule.CONCENTRATION
-        if notional > p.max_notional:
+        if notional > p.position__max_notional_usd:
             bits |= rule.POSITION
         if maintenance_breached(a, price, p):
             bits |= rule.MAINTENANCE
