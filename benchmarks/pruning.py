@@ -67,7 +67,7 @@ def rescore(params: dict[str, Any], repeat: int, k: int, overrides: list[str]) -
     while seed.training.advance():
         pass
     weights = policy_weights(seed.training.result().tensors, config.model.activation)
-    return seed.look(weights).metrics["sharpe_annual"]
+    return seed.evaluate(weights).metrics["sharpe_annual"]
 
 
 def collect(repeat: int, args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from tests.e2e.workbench import SMALL_MODEL, TRADING, Workbench
 
 from ppo_workbench.delivery.artifact import load_artifact, verify
-from ppo_workbench.records.ledger import past_openings
+from ppo_workbench.records.ledger import past_accesses
 from ppo_workbench.scoring.trace_file import read_trace
 
 TINY = [
@@ -92,10 +92,10 @@ def test_masked_arm_has_no_invalid_trade(compared: Path) -> None:
 
 
 def test_each_market_is_opened_once_for_all_arms(compared: Path) -> None:
-    openings = past_openings(compared)
-    assert [(opening.looks, opening.variants) for opening in openings] == [(4, 4), (4, 4)]
-    assert len({opening.instrument for opening in openings}) == 2
-    assert len({opening.look for opening in openings}) == 1
+    accesses = past_accesses(compared)
+    assert [(access.looks, access.variants) for access in accesses] == [(4, 4), (4, 4)]
+    assert len({access.instrument for access in accesses}) == 2
+    assert len({access.look for access in accesses}) == 1
 
 
 def test_cells_are_children_of_one_parent_in_the_record(compared: Path) -> None:
@@ -128,7 +128,7 @@ def test_comparison_on_validation_opens_no_test(tmp_path: Path) -> None:
 
     assert Workbench(tmp_path).run(*ask).code == 0
 
-    assert past_openings(tmp_path) == []
+    assert past_accesses(tmp_path) == []
     document = _document(tmp_path, "quiet")
     assert [market["looks"] for market in document["setup"]["markets"]] == [0]
     assert document["stability"] == {}
@@ -179,7 +179,7 @@ def test_killed_comparison_goes_on_with_what_is_missing(compared: Path, tmp_path
     after = _document(home, "tiny")
     assert (kept / "result.json").stat().st_mtime_ns == stamp
     np.testing.assert_equal(after["figures"], before["figures"])
-    assert len(past_openings(home)) == 2  # the same look, not a new one
+    assert len(past_accesses(home)) == 2  # the same look, not a new one
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_report_is_drawn_again_from_the_name_and_from_the_run(
         result = Workbench(compared, capsys).run("task=report", f"run={name}")
         assert result.code == 0
         assert page.is_file()
-    assert len(past_openings(compared)) == 2  # drawing is no look of its own
+    assert len(past_accesses(compared)) == 2  # drawing is no look of its own
 
 
 def test_report_of_nothing_is_refused(workbench: Workbench) -> None:
@@ -322,7 +322,7 @@ def test_walk_forward_retrains_each_fold_and_stitches_one_curve(workbench: Workb
     assert document["method"] == "days and seeds"
     assert card["total_return_frac"] == pytest.approx(np.prod(1 + returns) - 1)
     assert parts[0].end_ns[-1] <= parts[1].opening_ns()
-    assert [opening.looks for opening in past_openings(workbench.home)] == [1]
+    assert [access.looks for access in past_accesses(workbench.home)] == [1]
 
 
 def test_evaluation_of_other_bars_says_so_and_counts_the_look(

@@ -13,7 +13,7 @@ from ppo_workbench.market.features import compute_market
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.pipeline.models import stored
 from ppo_workbench.pipeline.train.outcome import Outcome
-from ppo_workbench.records.ledger import past_openings
+from ppo_workbench.records.ledger import past_accesses
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.scoring.trace import Trace
@@ -102,12 +102,12 @@ def test_backtest_of_the_test_split_is_in_the_ledger_first_and_counted(
     monkeypatch.setattr(layout, "compute_market", refuse)
     with pytest.raises(RuntimeError, match="about to be read"):
         backtest(config, "looked", "test")
-    (first,) = past_openings(workbench.home)
+    (first,) = past_accesses(workbench.home)
     monkeypatch.setattr(layout, "compute_market", compute_market)
 
     trace = backtest(config, "looked", "test")
 
-    second = past_openings(workbench.home)[1]
+    second = past_accesses(workbench.home)[1]
     assert (first.looks, second.looks) == (1, 2)
     assert first.fingerprint == load_bars(config.data).fingerprint
     assert "looked" in second.why

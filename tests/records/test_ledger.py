@@ -12,11 +12,11 @@ from ppo_workbench.config import SyntheticConfig
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.synthetic import generate
 from ppo_workbench.records.ledger import (
+    Access,
     LedgerError,
-    Opening,
     ledger_path,
     open_test,
-    past_openings,
+    past_accesses,
     session_hashes,
 )
 
@@ -27,16 +27,16 @@ def _open(
     start: str = "2015-01-01",
     stop: str = "2018-12-31",
     fingerprint: str = "f" * 64,
-) -> Opening:
+) -> Access:
     return open_test(home, instrument, start, stop, fingerprint, "promotion of maskable_v1")
 
 
 def test_open_test_first_look_counts_one_and_is_on_disk(tmp_path: Path) -> None:
-    opening = _open(tmp_path)
+    access = _open(tmp_path)
     (line,) = ledger_path(tmp_path).read_text().splitlines()
-    assert opening.looks == 1
+    assert access.looks == 1
     assert json.loads(line)["why"] == "promotion of maskable_v1"
-    assert past_openings(tmp_path) == [opening]
+    assert past_accesses(tmp_path) == [access]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_open_test_line_end_lost_in_an_editor_keeps_both_records(tmp_path: Path)
     path = ledger_path(tmp_path)
     path.write_text(path.read_text().rstrip("\n"))
     _open(tmp_path)
-    assert [opening.looks for opening in past_openings(tmp_path)] == [1, 2]
+    assert [access.looks for access in past_accesses(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -147,19 +147,19 @@ def test_open_test_several_processes_count_every_look_once(tmp_path: Path) -> No
         process.start()
     for process in processes:
         process.join()
-    assert [opening.looks for opening in past_openings(tmp_path)] == list(range(1, 61))
+    assert [access.looks for access in past_accesses(tmp_path)] == list(range(1, 61))
 
 
 def _shared(
     home: Path, look: str, start: str = "2015-01-01", fingerprint: str = "f" * 64
-) -> Opening:
+) -> Access:
     return open_test(home, "SPY", start, "2018-12-31", fingerprint, "comparison", look)
 
 
 def test_open_test_processes_of_one_look_are_recorded_once(tmp_path: Path) -> None:
     first = _shared(tmp_path, "cmp-1")
     assert _shared(tmp_path, "cmp-1") == first
-    assert past_openings(tmp_path) == [first]
+    assert past_accesses(tmp_path) == [first]
 
 
 def test_open_test_next_comparison_is_the_second_look_in_any_file(tmp_path: Path) -> None:
@@ -172,23 +172,23 @@ def test_open_test_next_comparison_is_the_second_look_in_any_file(tmp_path: Path
 def test_open_test_folds_of_one_look_count_once(tmp_path: Path) -> None:
     _shared(tmp_path, "cmp-1")
     assert _shared(tmp_path, "cmp-1", start="2016-06-01").looks == 1
-    assert len(past_openings(tmp_path)) == 2
+    assert len(past_accesses(tmp_path)) == 2
     assert _shared(tmp_path, "cmp-2").looks == 2
 
 
 def test_open_test_other_bars_under_the_same_look_are_recorded(tmp_path: Path) -> None:
     _shared(tmp_path, "cmp-1")
     _shared(tmp_path, "cmp-1", fingerprint="0" * 64)
-    assert len(past_openings(tmp_path)) == 2
+    assert len(past_accesses(tmp_path)) == 2
 
 
 def test_past_openings_reads_lines_of_before_looks_were_shared(tmp_path: Path) -> None:
-    opening = _open(tmp_path)
+    access = _open(tmp_path)
     path = ledger_path(tmp_path)
     line = json.loads(path.read_text())
     del line["look"]
     path.write_text(json.dumps(line) + "\n")
-    assert past_openings(tmp_path) == [opening]
+    assert past_accesses(tmp_path) == [access]
 
 
 @cache
@@ -196,7 +196,7 @@ def _market(seed: int = 3) -> Bars:
     return generate(SyntheticConfig(sessions=40, seed=seed)).bars
 
 
-def _look(home: Path, bars: Bars, start: int, stop: int, variants: int = 1) -> Opening:
+def _look(home: Path, bars: Bars, start: int, stop: int, variants: int = 1) -> Access:
     """Open the bars `start` .. `stop - 1`, as the pipeline does."""
     span = [str(np.datetime64(int(bars.start_ns[i]), "ns")) for i in (start, stop - 1)]
     return open_test(

@@ -109,7 +109,7 @@ def good(make_trace: TraceMaker) -> Evidence:
     card = scorecard(trace)
     return Evidence(
         trace=trace,
-        looks=1,
+        accesses=1,
         validation_excess=_returns(3.5, 1),
         trial_returns=np.array([_returns(3.0, seed) for seed in range(2, 8)]),
         trials=40,
@@ -159,7 +159,7 @@ def _with(**changes: Any) -> Change:
 
 
 PROTOCOL: dict[str, Change] = {
-    "ledger": _with(looks=0),
+    "ledger": _with(accesses=0),
     "split_hygiene": _with(gaps=(390, 389)),
     "audit": _with(audit=_audit(1)),
     "golden": _with(golden_failure="the hash does not agree"),
@@ -174,7 +174,7 @@ ALONE: list[tuple[PromotionProfile, str, Change]] = [
             "probability_of_loss": _with(
                 trial_returns=np.array([_returns(0.0, seed) for seed in range(2, 8)])
             ),
-            "probabilistic_sharpe": _with(looks=10**12),
+            "probabilistic_sharpe": _with(accesses=10**12),
             EXECUTE: _with_rival(EXECUTE, 3.4),
             REJECT: _with_rival(REJECT, 7.0),
             THRESHOLD: _with_rival(THRESHOLD, 3.6),
@@ -192,7 +192,7 @@ ALONE: list[tuple[PromotionProfile, str, Change]] = [
             "target_win_rate": _with_trace(won=6),
             "target_trades": _with_trace(trips=199),
             "target_exposure": _with_trace(exposure=np.full(DAYS, 0.199)),
-            "probabilistic_sharpe": _with(looks=10**12),
+            "probabilistic_sharpe": _with(accesses=10**12),
             **{name: change for name, change in PROTOCOL.items() if name != "ledger"},
         }.items()
     ),
@@ -326,7 +326,7 @@ def _best_of(trials: int, sessions: int, rng: np.random.Generator) -> Floats:
 
 @pytest.mark.parametrize("trials", [1, 5, 40])
 def test_the_best_of_noise_passes_the_dsr_in_5_of_100_at_most(trials: int) -> None:
-    """At most 5 % of 400 worlds, and three standard errors of that count."""
+    """At most 5 % of 400 samples, and three standard errors of that count."""
     rng = np.random.default_rng(trials)
     best = [_best_of(trials, 504, rng) for _ in range(400)]
     passed = [deflated_validation(x, (trials, 1.0), YEAR, Alternative()).passed for x in best]
@@ -362,19 +362,21 @@ def test_the_choice_among_evaluations_deflates_as_further_trials_do() -> None:
 
 def test_looks_deflate_the_psr_by_bonferroni() -> None:
     excess = _returns(1.2)
-    values = [probabilistic_test(excess, looks, YEAR, Alternative()).value for looks in (1, 2, 5)]
+    values = [
+        probabilistic_test(excess, accesses, YEAR, Alternative()).value for accesses in (1, 2, 5)
+    ]
     first = values[0]
 
     assert first is not None
     assert values[1:] == pytest.approx([1 - 2 * (1 - first), 1 - 5 * (1 - first)])
 
 
-def test_power_of_the_psr_is_the_share_of_worlds_that_pass() -> None:
+def test_power_of_the_psr_is_the_share_of_samples_that_pass() -> None:
     """Normal days with the alternative's Sharpe ratio, drawn 400 times."""
     alternative, days = Alternative(sharpe_annual=1.0), 1000
     rng = np.random.default_rng(1)
-    worlds = rng.standard_normal((400, days)) * 0.01 + 0.01 * 1.0 / sqrt(YEAR)
-    gates = [probabilistic_test(world, 1, YEAR, alternative) for world in worlds]
+    samples = rng.standard_normal((400, days)) * 0.01 + 0.01 * 1.0 / sqrt(YEAR)
+    gates = [probabilistic_test(sample, 1, YEAR, alternative) for sample in samples]
     power = gates[0].power
 
     assert power is not None

@@ -14,8 +14,8 @@ from tests.browser import check_page, needs_browser
 
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.reports.comparison.document import arms_of, plain
+from ppo_workbench.reports.comparison.shown import ReportError, ShownMarket
 from ppo_workbench.reports.comparison.words import findings, headline, missing
-from ppo_workbench.reports.comparison.world import ReportError, World
 from ppo_workbench.reports.comparison.writing import (
     ReportFiles,
     ReportInput,
@@ -295,8 +295,8 @@ def test_report_tables_tolerate_any_part_that_may_be_missing(
     if value == "absent":
         del document[part]
     traces = _complete(document, {"masked": trading})
-    arms, world = arms_of(plain(document)), World(bars_of(trading), traces)
-    assert report_tables(document, arms, world)["metrics"]
+    arms, shown = arms_of(plain(document)), ShownMarket(bars_of(trading), traces)
+    assert report_tables(document, arms, shown)["metrics"]
     assert headline(document, arms)
     assert isinstance(findings(document, arms) + missing(document, True), list)
 
@@ -343,7 +343,7 @@ def test_report_fits_screen_and_phone_with_its_equity_in_the_first_900_pixels(
 
 
 def _long_report(folder: Path, bars_of: BarsMaker, trading: Trace) -> ReportFiles:
-    """Write a report with ten variants, as many figures, and most differences undecided."""
+    """Write a report with ten arms, as many figures, and most differences undecided."""
     document = _document()
     names = [f"masked_variation_{i}_of_a_kind" for i in range(8)]
     document["arms"] += [

@@ -10,13 +10,13 @@ from ppo_workbench.reports.comparison.candles import candle_data, stretches
 from ppo_workbench.reports.comparison.curves import curve_band, curve_keys
 from ppo_workbench.reports.comparison.document import arms_of
 from ppo_workbench.reports.comparison.masks import mask_history, mask_table
+from ppo_workbench.reports.comparison.shown import ShownMarket, session_drawdowns, session_regimes
 from ppo_workbench.reports.comparison.tables import (
     MOST_TRIPS,
     difference_table,
     invalid_table,
     trip_table,
 )
-from ppo_workbench.reports.comparison.world import World, session_drawdowns, session_regimes
 from ppo_workbench.scoring.figures import invalid_trades
 from ppo_workbench.scoring.trace import Trace
 
@@ -44,14 +44,14 @@ def minutes(make_trace: TraceMaker) -> Trace:
     )  # fmt: skip
 
 
-def _world(bars_of: BarsMaker, trace: Trace) -> World:
-    return World(bars_of(trace), {"a": trace})
+def _shown_market(bars_of: BarsMaker, trace: Trace) -> ShownMarket:
+    return ShownMarket(bars_of(trace), {"a": trace})
 
 
 def test_candle_data_chooses_best_worst_and_most_blocked_days(
     bars_of: BarsMaker, minutes: Trace
 ) -> None:
-    data = candle_data(_world(bars_of, minutes))
+    data = candle_data(_shown_market(bars_of, minutes))
     reasons = {episode["label"]: episode["reason"] for episode in data["arms"]["a"]}
     assert reasons["2024-01-02"] == "best; +5.00 %; 0 % blocked"
     assert reasons["2024-01-03"] == "worst, most blocked; -1.90 %; 10 % blocked"
@@ -62,7 +62,7 @@ def test_candle_data_chooses_best_worst_and_most_blocked_days(
 
 
 def test_candle_data_tells_entries_flips_and_exits(bars_of: BarsMaker, minutes: Trace) -> None:
-    data = candle_data(_world(bars_of, minutes))
+    data = candle_data(_shown_market(bars_of, minutes))
     fills = {episode["label"]: episode["fills"] for episode in data["arms"]["a"]}
     assert fills["2024-01-02"] == [[10, 2.0, 100.0, 0, 1], [40, -2.0, 100.0, 1, 0]]
     assert fills["2024-01-03"][:2] == [[10, -1.0, 100.0, 0, -1], [20, 2.0, 100.0, -1, 1]]
@@ -71,7 +71,7 @@ def test_candle_data_tells_entries_flips_and_exits(bars_of: BarsMaker, minutes: 
 def test_candle_data_joins_bars_blocked_by_the_same_rules(
     bars_of: BarsMaker, minutes: Trace
 ) -> None:
-    data = candle_data(_world(bars_of, minutes))
+    data = candle_data(_shown_market(bars_of, minutes))
     day = next(e for e in data["arms"]["a"] if e["label"] == "2024-01-03")
     assert day["blocked"] == [
         [0, 1, 1, "short sale restriction"],
@@ -84,19 +84,19 @@ def test_stretches_of_daily_bars_are_years_and_of_long_sessions_parts(
     bars_of: BarsMaker, make_trace: TraceMaker
 ) -> None:
     daily = make_trace([100.0] * 500)
-    found = stretches(_world(bars_of, daily), daily)
+    found = stretches(_shown_market(bars_of, daily), daily)
     assert [piece.label for piece in found] == ["2024", "2025"]
     assert found[0].stop == found[1].start
     ends = daily.end_ns[0] + MINUTE_NS * np.arange(4000)
     long = make_trace([100.0] * 4000, session=np.zeros(4000), end_ns=ends, bars_per_session=4000)
-    pieces = stretches(_world(bars_of, long), long)
+    pieces = stretches(_shown_market(bars_of, long), long)
     assert [piece.stop - piece.start for piece in pieces] == [1500, 1500, 1000]
 
 
 def test_mask_table_shares_are_of_the_decisions_of_their_column(
     bars_of: BarsMaker, minutes: Trace
 ) -> None:
-    table = mask_table(_world(bars_of, minutes), "a")
+    table = mask_table(_shown_market(bars_of, minutes), "a")
     heads = [column["name"] for column in table["columns"]]
     assert heads == ["all", "range low vol.", "trend low vol.", "10 h"]
     shares = {
@@ -108,7 +108,7 @@ def test_mask_table_shares_are_of_the_decisions_of_their_column(
     assert shares["volatility"]["all"] == pytest.approx(5 / 180)
     assert shares["volatility"]["trend low vol."] == pytest.approx(5 / 60)
     assert shares["volatility"]["range low vol."] == 0.0
-    history = mask_history(_world(bars_of, minutes), "a")
+    history = mask_history(_shown_market(bars_of, minutes), "a")
     assert history["dates"] == ["2024-01-02", "2024-01-03", "2024-01-04"]
     assert history["rules"]["volatility"] == pytest.approx([0, 5 / 60, 0])
 
@@ -129,7 +129,7 @@ def test_trip_table_keeps_the_largest_of_too_many(
     prices = np.repeat(100.0, 2 * count)
     prices[1::2] += np.arange(count)  # the last trips earn most
     trace = make_trace([100.0] * (2 * count), fill_quantity=fills, fill_price=prices)
-    table = trip_table(trace, _world(bars_of, trace))
+    table = trip_table(trace, _shown_market(bars_of, trace))
     columns = table["columns"]
     assert table["count"] == count
     assert columns["profit_usd"] == [float(i) for i in range(50, count)]

@@ -43,7 +43,7 @@ def _document(**parts: Any) -> Any:
 def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> None:
     rows = [_difference(arm, "sharpe_annual", 0.05, decided=False) for arm in ("execute", "reject")]
     assert headline(_document(differences=rows), ARMS) == (
-        "Nothing was found: none of the 2 differences between Masked and another variant is "
+        "Nothing was found: none of the 2 differences between Masked and another arm is "
         "decided."
     )
     one = _document(differences=rows[:1])
@@ -55,7 +55,7 @@ def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> 
 def test_headline_of_differences_among_other_arms_finds_nothing() -> None:
     row = _difference("flat", "sharpe_annual", 1.0, decided=True) | {"first": "execute"}
     assert headline(_document(differences=[row]), ARMS) == (
-        "Nothing was found: no difference of Masked to another variant was computed."
+        "Nothing was found: no difference of Masked to another arm was computed."
     )
     assert findings(_document(differences=[row]), ARMS) == [
         "1 of 1 differences are decided; if none differed, about 0.1 would be by chance.",
@@ -105,7 +105,7 @@ def test_headline_counts_whom_an_arm_beats_and_what_is_open() -> None:
         _difference("reject", "sharpe_annual", 0.05, decided=False),
     ]
     assert headline(_document(differences=rows), ARMS) == (
-        "Masked against 2 other trained variants: better than 1 and worse than 1 in maximum "
+        "Masked against 2 other trained arms: better than 1 and worse than 1 in maximum "
         "drawdown; nothing is decided in Sharpe ratio."
     )
 
@@ -180,7 +180,7 @@ def test_accesses_to_bars_that_were_not_the_test_are_called_so() -> None:
     assert not again
 
 
-def test_accesses_to_many_alike_worlds_are_one_sentence() -> None:
+def test_accesses_to_many_alike_markets_are_one_sentence() -> None:
     assert _accesses(*({"instrument": f"seed {i}", "looks": 1} for i in range(10))) == [
         ("This is test access 1 to these dates of each of 10 markets: the first.", False)
     ]

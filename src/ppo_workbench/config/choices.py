@@ -119,7 +119,7 @@ class Select(Enum):
 
 
 class ScoredSplit(Enum):
-    """Which bars `task=evaluate` scores; `test` and `all` are looks at the test."""
+    """Which bars `task=evaluate` scores; `test` and `all` are accesses to the test."""
 
     train = "train"
     validation = "validation"

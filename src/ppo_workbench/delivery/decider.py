@@ -417,14 +417,14 @@ class Decider:
 
     def _answer(self, place: Place, account: Account, reason: str, outside: int) -> Decision:
         time = moment_of(place.end_ns)
-        off_ladder = self._ordered == self.space.flat_rung and self._holds(account)
-        if not (reason or off_ladder):
+        off_levels = self._ordered == self.space.flat_rung and self._holds(account)
+        if not (reason or off_levels):
             return self._decided(time, account, outside)
         row = self.market.rows[1]
         bits = flatten_bits(self.accounts[0], row, self.params[0])
         stopped = row["rule_bits"] & STOPPED & self.params["enabled"][0]
         reason = reason or f"the model has no level for a position of {account.shares:g} shares"
-        if (bits or off_ladder) and self._holds(account) and not stopped:
+        if (bits or off_levels) and self._holds(account) and not stopped:
             return self._flatten(time, account, int(bits), reason, taken=True)
         return _no_decision(time, reason, account.shares)
 

@@ -21,12 +21,12 @@ LONG_PART_SECONDS = 30.0
 
 
 def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> int:
-    """Return how many looks at the validation split belong before this point of training.
+    """Return how many checkpoint evaluations belong before this point of training.
 
     `evaluations` equal parts of the budget.  Where one of them takes long (a budget of minutes)
     also every 131,072 timesteps at first and at four points of each doubling later, so that a
     good model is seen within seconds; by timesteps, so that a slow learner or a busy machine
-    changes nothing about these looks.
+    changes nothing about these evaluations.
 
     Args:
         config: The budget.
@@ -41,7 +41,7 @@ def evaluations_due(config: BudgetConfig, fraction: float, timesteps: int) -> in
 
 
 def early_evaluations(timesteps: int) -> int:
-    """Return how many looks by timesteps belong before this one.
+    """Return how many evaluations by timesteps belong before this point.
 
     At 1, 2 ... 8, 10, 12, 14, 16, 20 ... times 131,072.
     """

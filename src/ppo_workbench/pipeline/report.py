@@ -74,13 +74,13 @@ def draw_comparison(folder: Path) -> ReportFiles:
     shown = found.shown_config
     shown.compare.cell.comparison, shown.compare.cell.look = folder.name, look
     bars, folds = folds_of(shown)
-    open_tests(shown, bars, folds)  # the comparison's own look, recorded then
+    open_tests(shown, bars, folds)  # the comparison's own access, recorded then
     source = ReportInput(document, found.shown(), bars, found.curves())
     return write_report(source, folder / "report", f"Comparison {folder.name}")
 
 
 def finished(folder: Path) -> tuple[Comparands, str]:
-    """Return a finished comparison from its folder, and the identity of its look.
+    """Return a finished comparison from its folder, and the identity of its access.
 
     Raises:
         ConfigError: Its plan is not one that this version can read.

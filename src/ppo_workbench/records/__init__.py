@@ -1,1 +1,1 @@
-"""What is kept of every run: tracking, the ledger of test openings, promotion."""
+"""What is kept of every run: tracking, the ledger of test accesses, promotion."""

@@ -1,8 +1,8 @@
-"""The ledger of test openings: no record, no access (DESIGN rule 4).
+"""The ledger of test accesses: no record, no access (DESIGN rule 4).
 
-Every look at a test split is appended to `mlruns/test_openings.jsonl` and synced to disk
+Every access to a test split is appended to `mlruns/test_openings.jsonl` and synced to disk
 before the caller may read a single test bar.  What is counted is variants scored, by what the
-bars say: two looks in overlapping dates are at the same test if `SAME_SHARE` of the sessions in
+bars say: two accesses in overlapping dates are at the same test if `SAME_SHARE` of the sessions in
 both returned the same from close to close.  So another name, a copied folder, other bar lengths
 and prices times a constant hide nothing; noise added on purpose does.  The ledger keeps hashes
 of these returns, never the returns; a hash of one number can be tried out, so it is no secret.
@@ -27,20 +27,20 @@ SAME_SHARE = 0.5  # of unlike instruments 1 session in 100 agrees by chance, of 
 
 
 class LedgerError(WorkbenchError):
-    """The opening of a test split cannot be recorded, so the test stays closed."""
+    """The access to a test split cannot be recorded, so the test stays closed."""
 
 
 @dataclass(frozen=True)
-class Opening:
-    """One look at a test split.
+class Access:
+    """One access to a test split.
 
     Attributes:
         start: First bar looked at, ISO 8601; without an offset it counts as UTC.
         stop: Last bar looked at; a bare date means to the end of that day.
         looks: How many variants had then been scored on this test, its own included.
-        look: Identity of a look that many processes share, such as the cells of one
-            comparison; empty for a look of one process.
-        variants: How many this look scores, each of which could be chosen by its score.
+        look: Identity of an access that many processes share, such as the cells of one
+            comparison; empty for that of one process.
+        variants: How many this access scores, each of which could be chosen by its score.
         sessions: Day -> hash, see `session_hashes`; empty in lines of before they were kept,
             which are found by instrument and count as one variant.
     """
@@ -94,8 +94,8 @@ def open_test(
     look: str = "",
     variants: int = 1,
     sessions: Mapping[str, str] | None = None,
-) -> Opening:
-    """Record a look at the test split; only after this returns may its bars be read.
+) -> Access:
+    """Record an access to the test split; only after this returns may its bars be read.
 
     Args:
         home: Folder that holds `mlruns/`.
@@ -103,14 +103,14 @@ def open_test(
         start_iso: First bar or day of the test split, ISO 8601.
         stop_iso: Last bar or day of the test split, ISO 8601.
         fingerprint: SHA-256 of the bars.
-        why: What the look is for, such as "promotion of maskable_v1".
-        look: Identity of a look that many processes share: the first records it, and the
+        why: What the access is for, such as "promotion of maskable_v1".
+        look: Identity of an access that many processes share: the first records it, and the
             others, with equal bars and dates, get what it recorded.
         variants: How many are scored.
         sessions: From `session_hashes`.
 
     Returns:
-        The recorded opening with the number of variants so far, its own included.
+        The recorded access with the number of variants so far, its own included.
 
     Raises:
         LedgerError: A field is empty or no date, an older line is damaged, or the record
@@ -118,20 +118,20 @@ def open_test(
     """
     for name, value in (("instrument", instrument), ("fingerprint", fingerprint), ("why", why)):
         if not value.strip():
-            raise LedgerError(f"{name} is empty: an opening of the test names it; pass it")
+            raise LedgerError(f"{name} is empty: an access to the test names it; pass it")
     _span(start_iso, stop_iso)
     path = ledger_path(home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            earlier = past_openings(home)
+            earlier = past_accesses(home)
             same = (look, start_iso, stop_iso, fingerprint)
             shared = [
                 o for o in earlier if look and (o.look, o.start, o.stop, o.fingerprint) == same
             ]
             if shared:
                 return shared[0]
-            opening = Opening(
+            access = Access(
                 instrument=instrument,
                 start=start_iso,
                 stop=stop_iso,
@@ -143,41 +143,41 @@ def open_test(
                 variants=variants,
                 sessions=sessions or {},
             )
-            opening = replace(opening, looks=variants + _scored_before(earlier, opening))
-            _append(path, opening)
+            access = replace(access, looks=variants + _scored_before(earlier, access))
+            _append(path, access)
     except (OSError, Timeout) as error:
         raise LedgerError(
-            f"{path}: the opening of the test cannot be recorded ({error}), so the test stays "
+            f"{path}: the access to the test cannot be recorded ({error}), so the test stays "
             "closed; make the folder writable"
         ) from error
-    return opening
+    return access
 
 
-def past_openings(home: Path) -> list[Opening]:
-    """Return all recorded openings, oldest first.
+def past_accesses(home: Path) -> list[Access]:
+    """Return all recorded accesses, oldest first.
 
     Raises:
-        LedgerError: A line is no record.  Counting on would understate the looks.
+        LedgerError: A line is no record.  Counting on would understate the accesses.
     """
     path = ledger_path(home)
     if not path.exists():
         return []
-    openings = []
+    accesses = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            opening = Opening(**json.loads(line))
-            _span(opening.start, opening.stop)
+            access = Access(**json.loads(line))
+            _span(access.start, access.stop)
         except (ValueError, TypeError, AttributeError, LedgerError):
             raise LedgerError(
-                f"{path} line {number} is no record of an opening; restore the file from a copy"
+                f"{path} line {number} is no record of an access; restore the file from a copy"
             ) from None
-        openings.append(opening)
-    return openings
+        accesses.append(access)
+    return accesses
 
 
-def _append(path: Path, opening: Opening) -> None:
+def _append(path: Path, access: Access) -> None:
     """Append one line and sync the file and its folder entry."""
-    line = (json.dumps(asdict(opening)) + "\n").encode()
+    line = (json.dumps(asdict(access)) + "\n").encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -196,17 +196,17 @@ def _append(path: Path, opening: Opening) -> None:
         os.close(folder)
 
 
-def _scored_before(earlier: Sequence[Opening], opening: Opening) -> int:
-    """Count the variants of earlier looks at this test; folds of one comparison are one look."""
+def _scored_before(earlier: Sequence[Access], access: Access) -> int:
+    """Count the variants of earlier accesses to this test; folds of one comparison are one."""
     scored: dict[str, int] = {}
     for number, old in enumerate(earlier):
         look = old.look or f"line {number}"
-        if look != opening.look and _same_test(old, opening):
+        if look != access.look and _same_test(old, access):
             scored[look] = max(old.variants, scored.get(look, 0))
     return sum(scored.values())
 
 
-def _same_test(old: Opening, new: Opening) -> bool:
+def _same_test(old: Access, new: Access) -> bool:
     (start, stop), (new_start, new_stop) = (_span(one.start, one.stop) for one in (old, new))
     if new_stop < start or stop < new_start:
         return False

@@ -8,8 +8,8 @@ from typing import TypedDict
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.reports.comparison.document import Arm, Comparand
 from ppo_workbench.reports.comparison.figures import equity_figure
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.reports.comparison.tiles import FIGURES, Tile, figure_tile
-from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.page import assemble_page
 from ppo_workbench.scoring.documents import Card
 from ppo_workbench.scoring.figures import figure_title, of_card, shown, unit_of
@@ -120,8 +120,8 @@ def write_reports(
             Arm(each.name, each.title, "trained" if each is own else "yardstick")
             for each in shown_policies
         ]
-        world = World(bars, {each.name: each.trace for each in shown_policies})
-        figures["equity"] = equity_figure(world, arms)
+        market = ShownMarket(bars, {each.name: each.trace for each in shown_policies})
+        figures["equity"] = equity_figure(market, arms)
     page = assemble_page(
         _TEMPLATE,
         figures,

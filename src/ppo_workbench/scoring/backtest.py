@@ -61,7 +61,7 @@ _NO_WEIGHTS = PolicyWeights(np.array([1, 1], np.int64), np.zeros(2, np.float32),
 
 @kernel
 def rung_nearest(levels: Floats, exposure: float) -> int:
-    """Return the rung of the ladder, float64 (L,), that is nearest to an exposure."""
+    """Return the rung of the levels, float64 (L,), that is nearest to an exposure."""
     best = 0
     for i in range(levels.shape[0]):
         if abs(levels[i] - exposure) < abs(levels[best] - exposure):

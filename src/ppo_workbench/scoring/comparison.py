@@ -307,7 +307,7 @@ def conclusions(
     if earning:
         sentences.append(f"Sharpe ratio above 0 {where}: {'; '.join(map(display_name, earning))}.")
     else:
-        sentences.append("Nothing was found: no trained variant has a Sharpe ratio above 0.")
+        sentences.append("Nothing was found: no trained arm has a Sharpe ratio above 0.")
     for row in differences:
         if row["figure"] in ("sharpe_annual", "max_drawdown_frac"):
             sentences.append(_sentence(row))

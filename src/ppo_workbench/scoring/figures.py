@@ -7,7 +7,7 @@ from ppo_workbench.scoring.catalogue import COUNT, FRACTION, RATIO, metric_of
 from ppo_workbench.scoring.documents import Card
 
 POINTS = "points"  # a difference of fractions
-# What a reader calls the variants and reference policies of a comparison.
+# What a reader calls the arms and reference policies of a comparison.
 _NAMES = {
     "masked": "MaskablePPO",
     "maskable_ppo": "MaskablePPO",
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def display_name(name: str) -> str:
-    """Return what a reader calls a variant or a reference policy that has no title of its own.
+    """Return what a reader calls an arm or a reference policy that has no title of its own.
 
     >>> display_name("masked_no_variance")
     'MaskablePPO, no variance'

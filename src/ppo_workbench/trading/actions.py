@@ -1,4 +1,4 @@
-"""Actions: what an index means, and which rung of the exposure ladder it asks for.
+"""Actions: what an index means, and which rung of the exposure levels it asks for.
 
 Action set `step`: SELL, HOLD, BUY = 0, 1, 2 move one rung down, none, one rung up.
 Action set `target`: HOLD = 0, and index 1 + k asks for rung k directly.

@@ -100,7 +100,7 @@ def prepare(config: Config, bars: Bars, splits: dict[str, Split]) -> Experiment:
 
 
 def prepare_with_test(config: Config, bars: Bars, splits: dict[str, Split]) -> Experiment:
-    """Compute everything, the test split included: only after its opening was recorded."""
+    """Compute everything, the test split included: only after the access was recorded."""
     closed = splits["test"]
     test_range = (int(bars.start_ns[closed.start]), int(bars.start_ns[closed.stop - 1]))
     return _assemble(config, cut(bars, closed), splits, test_range)
@@ -124,7 +124,7 @@ def prepare_fold(config: Config, bars: Bars, fold: Fold) -> Experiment:
 
 
 def prepare_fold_with_test(config: Config, bars: Bars, fold: Fold) -> Experiment:
-    """Compute everything of a fold: only after the opening of its tests was recorded.
+    """Compute everything of a fold: only after the access to its tests was recorded.
 
     The tests stand in `splits` under their names ("test", or "test_1", "test_2", ...).
     """

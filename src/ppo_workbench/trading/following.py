@@ -62,7 +62,7 @@ def adopt_account(a: Any, rows: Records, levels: Floats, p: Any, report: Any) ->
     Args:
         a: One row of `ACCOUNT_DTYPE`, overwritten.
         rows: `BAR_DTYPE`, shape (2,), the bar before and the bar that just closed.
-        levels: float64 (L,), the exposure ladder.
+        levels: float64 (L,), the exposure levels.
         p: One row of `PARAMS_DTYPE`.
         report: One row of `REPORT_DTYPE`.
 
@@ -106,7 +106,7 @@ def follow_account(
     Args:
         a: One row of `ACCOUNT_DTYPE` as of bar 0 of `rows`, changed in place.
         rows: `BAR_DTYPE`, shape (2,), the bar decided at and the bar that just closed.
-        levels: float64 (L,), the exposure ladder.
+        levels: float64 (L,), the exposure levels.
         p: One row of `PARAMS_DTYPE`.
         short: The position stood short of its rung at bar 0.
         start: Rung that the order was asked from, see `start_rung`.
@@ -239,7 +239,7 @@ def level_of(a: Any, bar: Any, price: float, levels: Floats, p: Any) -> tuple[in
 
     A level reaches `BAND_FRAC` of the way to each of its neighbours, the outermost one without
     end.  Flat reaches as far as dust (`is_dust`).  Between two bands a position stands short of
-    the larger level.  Where the ladder has no level on its side the answer is flat.
+    the larger level.  Where no level lies on its side the answer is flat.
     """
     flat = p.flat_rung
     if a.shares == 0.0 or is_dust(a, price, p):

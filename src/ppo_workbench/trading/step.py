@@ -30,7 +30,7 @@ class StepInputs(NamedTuple):
         bars: `BAR_DTYPE`, shape (T,).
         features: float32 (T, F), scaled.
         means, stds: float64 (F + S,), of the scaler.
-        levels: float64 (L,), the exposure ladder.
+        levels: float64 (L,), the exposure levels.
         params: `PARAMS_DTYPE`, shape (1,).
     """
 
@@ -89,7 +89,7 @@ def step_one(
     Args:
         a: One row of `ACCOUNT_DTYPE`, changed in place.
         bars: `BAR_DTYPE`, shape (T,).
-        levels: float64 (L,), the exposure ladder.
+        levels: float64 (L,), the exposure levels.
         p: One row of `PARAMS_DTYPE`.
         action: Index of the action.
         reasons: What `action_reasons` said of it at this close.

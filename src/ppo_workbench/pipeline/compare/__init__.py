@@ -1,1 +1,1 @@
-"""Variants on equal terms: cells, their tests, and the document that compares them."""
+"""Arms on equal terms: cells, their tests, and the document that compares them."""

@@ -1,7 +1,7 @@
 """One cell of a comparison: train on bars cut before the test, open the test, score, keep files.
 
 A cell of a holdout never sees the test before its model is final.  All cells of one comparison
-share one look: the first to open a market's test records it, the others find it recorded.
+share one access: the first to open a market's test records it, the others find it recorded.
 """
 
 import json
@@ -99,13 +99,13 @@ def _scored(config: Config, raw: Raw, folder: Path) -> CellResult:
     bars, folds = folds_of(config)
     fold = folds[cell.fold]
     check_sessions(config, bars, folds)
-    # Later folds train on the tests of earlier ones: there the look comes first.
+    # Later folds train on the tests of earlier ones: there the access comes first.
     several = len(folds) > 1
-    opening = open_tests(config, bars, folds) if several else None
+    access = open_tests(config, bars, folds) if several else None
     experiment = prepare_fold(config, bars, fold)
     config = experiment.config
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
-    opening = opening or open_tests(config, bars, folds)
+    access = access or open_tests(config, bars, folds)
     opened = prepare_scored(config, bars, fold)
     facts = market_facts(opened.bars, config)
     policies = (
@@ -123,7 +123,7 @@ def _scored(config: Config, raw: Raw, folder: Path) -> CellResult:
         "bar_seconds": bars.bar_seconds,
         "synthetic": config.data.source == "synthetic",
         "data": bars_of(opened, raw),
-        "test": opening,
+        "test": access,
         "scores": {
             name: _score(opened, facts, policy, scored_splits(config, fold), folder, name, keep)
             for name, policy in policies.items()

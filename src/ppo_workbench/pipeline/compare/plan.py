@@ -31,7 +31,7 @@ class Plan(TypedDict):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, or the yardsticks, of one world.
+    """One training, or the yardsticks, of one market and seed.
 
     Attributes:
         name: Folder of the cell in `cells/`.
@@ -97,7 +97,7 @@ def plan_cells(config: Config, comparison: str, look: str) -> list[Cell]:
     Args:
         config: The experiment; `config.compare` names arms, seeds and markets.
         comparison: Its name.
-        look: Identity of the one look that all cells of a market and seed share.
+        look: Identity of the one access that all cells of a market and seed share.
 
     Raises:
         ConfigError: No arm.
@@ -112,23 +112,23 @@ def plan_cells(config: Config, comparison: str, look: str) -> list[Cell]:
     cells = []
     for market, (changes, arms) in markets.items():
         for seed in compare.seeds:
-            world = _world(config, comparison, look, market, changes, seed)
+            traded = _seeded(config, comparison, look, market, changes, seed)
             # On one market all seeds share the yardsticks.
             alone = market == MAIN and (varies_market(config) or seed == compare.seeds[0])
             also = [YARDSTICKS] if alone else []
             cells += [
-                world.cell(arm, fold) for arm in [*also, *arms] for fold in range(world.folds)
+                traded.cell(arm, fold) for arm in [*also, *arms] for fold in range(traded.folds)
             ]
     return cells
 
 
 def stress_cell(config: Config, comparison: str, look: str, arm: str) -> Cell:
-    """Return the cell that stresses an arm on the shown world: the first seed's."""
-    return _world(config, comparison, look, MAIN, [], config.compare.seeds[0]).cell(arm, 0, STRESS)
+    """Return the cell that stresses an arm on the shown market: the first seed's."""
+    return _seeded(config, comparison, look, MAIN, [], config.compare.seeds[0]).cell(arm, 0, STRESS)
 
 
 @dataclass(frozen=True)
-class _World:
+class _SeededMarket:
     """A market with a seed; makes its cells."""
 
     market: str
@@ -152,9 +152,9 @@ class _World:
         return Cell(name, kind, arm, self.market, self.seed, fold, overrides)
 
 
-def _world(
+def _seeded(
     config: Config, comparison: str, look: str, market: str, changes: Sequence[str], seed: int
-) -> _World:
+) -> _SeededMarket:
     overrides = [*changes, f"seed={seed}"]
     if varies_market(config):
         overrides.append(f"data.synthetic.seed={seed}")
@@ -162,7 +162,7 @@ def _world(
     overrides += [f"compare.cell.comparison='{comparison}'", f"compare.cell.look='{look}'"]
     shown = market == MAIN and seed == config.compare.seeds[0]
     folds, arms = fold_count(config), config.compare.arms
-    return _World(market, seed, folds, shown, tuple(overrides), arms)
+    return _SeededMarket(market, seed, folds, shown, tuple(overrides), arms)
 
 
 def settled_plan(config: Config) -> Raw:

@@ -64,7 +64,7 @@ class Comparands:
         return sorted(found, key=lambda run: order.get(run.arm, len(order)))
 
     def shown(self) -> dict[str, Trace]:
-        """Return the out-of-sample trace of every arm in the shown world: the first seed's."""
+        """Return the out-of-sample trace of every arm on the shown market: the first seed's."""
         seed = self.config.compare.seeds[0]
         return {
             arm: self._curves(arm, cells)[0]
@@ -168,7 +168,7 @@ class Comparands:
         return [parts[0] if len(parts) == 1 else stitch(parts)]
 
     def _of_seed(self, seed: int) -> Config:
-        """Return the configuration of one seed's world on the main market."""
+        """Return the configuration of one seed on the main market."""
         if not varies_market(self.config):
             return self.config
         data = self.config.data
@@ -178,7 +178,7 @@ class Comparands:
 
     @property
     def shown_config(self) -> Config:
-        """The configuration of the shown world."""
+        """The configuration of the shown market."""
         return self._of_seed(self.config.compare.seeds[0])
 
 

@@ -1,4 +1,4 @@
-"""What a cell is scored on: its folds, and the one look that all cells of a comparison share."""
+"""What a cell is scored on: its folds, and the one access that all cells of a comparison share."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def scored_splits(config: Config, fold: Fold) -> tuple[Split, ...]:
 
 
 def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> LookPart:
-    """Record the one look of a comparison at all its tests: it scores the market's arms.
+    """Record the one access of a comparison to all its tests: it scores the market's arms.
 
     Returns:
         First and last bar scored on (`start`, `stop`) and `looks`, which counts this
@@ -56,9 +56,9 @@ def open_tests(config: Config, bars: Bars, folds: Sequence[Fold]) -> LookPart:
     market = config.compare.markets.get(cell.market or MAIN)
     arms = (market.arms if market else []) or config.compare.arms
     why = f"comparison {cell.comparison}"
-    opening = open_range(bars, start, stop, why, cell.look, max(len(arms), 1))
-    looks = opening.looks - opening.variants + 1
-    return {"start": opening.start, "stop": opening.stop, "looks": looks}
+    access = open_range(bars, start, stop, why, cell.look, max(len(arms), 1))
+    looks = access.looks - access.variants + 1
+    return {"start": access.start, "stop": access.stop, "looks": looks}
 
 
 def prepare_scored(config: Config, bars: Bars, fold: Fold) -> Experiment:

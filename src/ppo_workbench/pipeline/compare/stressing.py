@@ -34,7 +34,7 @@ def stressed(config: Config, home: Path) -> CellResult:
     assert cell.arm is not None
     assert cell.market is not None
     bars, folds = folds_of(config)
-    open_tests(config, bars, folds)  # the look that the comparison has recorded
+    open_tests(config, bars, folds)  # the access that the comparison has recorded
     stretches = []
     for number, fold in enumerate(folds):
         name = cell_name(cell.market, config.seed, cell.arm, number, len(folds))

@@ -37,7 +37,7 @@ def single_document(
     found: Evaluation, split: ScoredSplit, own: Comparand, beside: Sequence[Comparand]
 ) -> Document:
     """Return the document of a single model: intervals over its days, none over seeds."""
-    scored, bars, opening = scorecard(found.trace), found.experiment.bars, found.opening
+    scored, bars, access = scorecard(found.trace), found.experiment.bars, found.access
     everyone = [own, *beside]
     cards = {each.name: scorecard(each.trace).to_dict() for each in everyone}
     document: Document = {
@@ -56,7 +56,7 @@ def single_document(
                     "bar_seconds": bars.bar_seconds,
                     "sessions": scored.n_sessions,
                     "years": scored.years,
-                    "looks": 0 if opening is None else opening.looks,
+                    "looks": 0 if access is None else access.looks,
                     "synthetic": found.metadata.data.source == "synthetic",
                 }
             ],

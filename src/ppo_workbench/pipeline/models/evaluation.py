@@ -24,7 +24,7 @@ from ppo_workbench.pipeline.models.stored import (
     run_on_split,
 )
 from ppo_workbench.pipeline.promote.contender import resolved_config
-from ppo_workbench.records.ledger import Opening
+from ppo_workbench.records.ledger import Access
 from ppo_workbench.scoring.audit.verdict import AuditReport, audit
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
@@ -41,14 +41,14 @@ class Evaluation:
         trace: Its decisions.
         experiment: The bars and everything made of them.
         metadata: The model's.
-        opening: The look at the test that this was, if it was one.
+        access: The access to the test that this was, if it was one.
         split: Name in the experiment's splits of what was scored.
     """
 
     trace: Trace
     experiment: Experiment
     metadata: Metadata
-    opening: Opening | None
+    access: Access | None
     split: str
 
     def audit(self) -> AuditReport:
@@ -67,10 +67,10 @@ class Evaluation:
     def notes(self) -> Iterator[str]:
         """Say what a reader of the figures must know."""
         data, bars = self.metadata.data, self.experiment.bars
-        if self.opening is not None:
-            opening = self.opening
-            dates = f"{opening.start[:10]} .. {opening.stop[:10]} of {opening.instrument}"
-            yield f"test access {opening.looks} to {dates}, recorded"
+        if self.access is not None:
+            access = self.access
+            dates = f"{access.start[:10]} .. {access.stop[:10]} of {access.instrument}"
+            yield f"test access {access.looks} to {dates}, recorded"
         if bars.instrument != data.instrument or bars.bar_seconds != data.bar_seconds:
             yield (
                 f"other bars than it was trained on: {bars.instrument} of {bars.bar_seconds} s, "
@@ -95,23 +95,23 @@ def evaluate_artifact(config: Config, artifact: str, split: ScoredSplit) -> Eval
     Raises:
         ConfigError: The bars have other columns of features than the model observes.
         ArtifactError: The artefact is missing or damaged.
-        LedgerError: The look cannot be recorded, so nothing is opened.
+        LedgerError: The access cannot be recorded, so nothing is opened.
     """
     folder, file = find_artifact(artifact)
     stored = load_artifact(folder, file)
     config = as_trained(config, stored.metadata)
     bars, splits = split_bars(config)
-    opening = None
+    access = None
     if split in (ScoredSplit.test, ScoredSplit.all):
         if split is ScoredSplit.all:
             splits["test"] = Split("test", splits["train"].start, splits["test"].stop)
-        experiment, opening = open_bars_with_test(config, bars, splits, f"evaluation of {file}")
+        experiment, access = open_bars_with_test(config, bars, splits, f"evaluation of {file}")
         name = "test"
     else:
         experiment = prepare(config, bars, splits)
         name = split.value
     policy, seen = as_stored(stored, experiment)
-    return Evaluation(run_on_split(seen, policy, name), seen, stored.metadata, opening, name)
+    return Evaluation(run_on_split(seen, policy, name), seen, stored.metadata, access, name)
 
 
 def settings_note(config: Config, metadata: Metadata) -> str:

@@ -50,9 +50,9 @@ def paper(config: Config, console: WorkbenchConsole | None = None) -> Scorecard:
         split = Split("test", splits["train"].start, splits["test"].stop)
     if split.name == "test":
         why = f"paper trading of {config.artifact}"
-        opening = open_range(bars, split.start, split.stop, why)
+        access = open_range(bars, split.start, split.stop, why)
         console.show(
-            f"note: test access {opening.looks} to these bars of {bars.instrument}, recorded"
+            f"note: test access {access.looks} to these bars of {bars.instrument}, recorded"
         )
     seen = bars.slice(0, split.stop)
     config = prepare(config, bars, splits).config  # with what follows from the bars

@@ -51,7 +51,7 @@ def rescore(
 ) -> Rescore:
     """Score `name` on the bars, costs and rules that its metadata record.
 
-    Scoring the test is a look, recorded in the ledger of the present home.
+    Scoring the test is an access, recorded in the ledger of the present home.
 
     Args:
         folder: Of the pair.

@@ -23,7 +23,7 @@ from ppo_workbench.delivery.network import PolicyWeights, policy_weights
 from ppo_workbench.delivery.settings import check_plugins
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
-from ppo_workbench.records.ledger import Opening, open_test, session_hashes
+from ppo_workbench.records.ledger import Access, open_test, session_hashes
 from ppo_workbench.scoring.backtest import NETWORK, Policy
 from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.trace import Trace
@@ -108,7 +108,7 @@ def stored_policy(
     """Turn a loaded artefact into a policy for `experiment`, if they fit together.
 
     Raises:
-        ConfigError: Actions, ladder or observed features differ.
+        ConfigError: Actions, levels or observed features differ.
     """
     space, market = experiment.market.space, experiment.market
     pairs = {
@@ -166,7 +166,7 @@ def trained_policy(model_type: ModelType, weights: PolicyWeights) -> Policy:
 
 
 def open_with_test(config: Config, why: str) -> Experiment:
-    """Open the test split: record the opening in the ledger, then lay out the experiment.
+    """Open the test split: record the access in the ledger, then lay out the experiment.
 
     The only way to the test split (DESIGN.md, rule 4).
 
@@ -175,33 +175,33 @@ def open_with_test(config: Config, why: str) -> Experiment:
         why: The reason, for the ledger.
 
     Raises:
-        LedgerError: The opening cannot be recorded, so nothing is opened.
+        LedgerError: The access cannot be recorded, so nothing is opened.
     """
     return open_bars_with_test(config, *split_bars(config), why)[0]
 
 
 def open_bars_with_test(
     config: Config, bars: Bars, splits: dict[str, Split], why: str, look: str | None = None
-) -> tuple[Experiment, Opening]:
-    """Do as `open_with_test` with bars that are loaded already; return the opening too.
+) -> tuple[Experiment, Access]:
+    """Do as `open_with_test` with bars that are loaded already; return the access too.
 
     Args:
         config: The experiment.
         bars: All bars, see `split_bars`.
         splits: Their splits.
         why: The reason, for the ledger.
-        look: Identity of a look that many processes share, see `open_test`.
+        look: Identity of an access that many processes share, see `open_test`.
 
     Raises:
-        LedgerError: The opening cannot be recorded, so nothing is opened.
+        LedgerError: The access cannot be recorded, so nothing is opened.
     """
-    opening = open_range(bars, splits["test"].start, splits["test"].stop, why, look)
-    return prepare_with_test(config, bars, splits), opening
+    access = open_range(bars, splits["test"].start, splits["test"].stop, why, look)
+    return prepare_with_test(config, bars, splits), access
 
 
 def open_range(
     bars: Bars, start: int, stop: int, why: str, look: str | None = None, variants: int = 1
-) -> Opening:
+) -> Access:
     """Record that the bars `start` .. `stop - 1` are looked at, before anything is made of them.
 
     See `open_test` for the rest.

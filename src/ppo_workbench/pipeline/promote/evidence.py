@@ -16,7 +16,7 @@ from ppo_workbench.market.splits import Split
 from ppo_workbench.pipeline.models.evaluation import as_trained
 from ppo_workbench.pipeline.models.stored import as_stored, run_on_split
 from ppo_workbench.pipeline.promote.contender import Contender, mean_excess
-from ppo_workbench.records.ledger import Opening
+from ppo_workbench.records.ledger import Access
 from ppo_workbench.records.studies.candidates import StudyTrials
 from ppo_workbench.scoring.annual import annual_root
 from ppo_workbench.scoring.audit.verdict import audit
@@ -82,7 +82,7 @@ class Opened:
     """The winner on the opened test."""
 
     experiment: Experiment
-    opening: Opening
+    access: Access
     policy: Policy
 
 
@@ -101,7 +101,7 @@ def collect(
     train, validation, test = (winner.splits[name] for name in ("train", "validation", "test"))
     return Evidence(
         trace=trace,
-        looks=opened.opening.looks,
+        accesses=opened.access.looks,
         validation_excess=trials.validation_excess,
         trial_returns=trials.trial_returns,
         trials=trials.trials,
@@ -160,7 +160,7 @@ def test_path(experiment: Experiment, policy: Policy) -> SessionPath:
 
 
 def baseline_paths(baselines: Mapping[str, Contender]) -> dict[str, SessionPath | str]:
-    """Score each baseline's delivered model on the test, whose opening was recorded."""
+    """Score each baseline's delivered model on the test, the access to which was recorded."""
     return {
         name: test_path(
             prepare_with_test(rival.config, rival.bars, rival.splits),

@@ -126,7 +126,7 @@ def promote(asked: Config | Given, console: WorkbenchConsole | None = None) -> P
             before anything is trained.
         PromotionError: Another promotion of this name is under way.
         Interrupted: Ctrl-C; what is true then has been said.
-        LedgerError: The look at the test cannot be recorded.
+        LedgerError: The access to the test cannot be recorded.
     """
     given, console = Given.of(asked), console or WorkbenchConsole()
     config, home, name = given.config, given.home, _output(given.config)
@@ -429,14 +429,14 @@ class _Promotion:
         """Open the test, once for the winner and all its rivals, and collect the evidence."""
         golden = self._verified(artifact)
         trials = trial_evidence(self.study, list(self._contenders.values()), winner)
-        experiment, opening = open_bars_with_test(
+        experiment, access = open_bars_with_test(
             winner.config,
             winner.bars,
             winner.splits,
             f"promotion of {self._name} from study {self.study.name}",
             self._folder.name,
         )
-        opened = Opened(experiment, opening, winner.policy(winner.delivered()))
+        opened = Opened(experiment, access, winner.policy(winner.delivered()))
         rivals = baseline_paths(baselines)
         rivals[THRESHOLD] = threshold_path(experiment)
         if self._reigns:
@@ -480,7 +480,7 @@ class _Promotion:
             "trials_elsewhere": dict(self.study.elsewhere),
             "trials_unknown": UNKNOWN,
             "trials_with_returns": len(evidence.trial_returns),
-            "test": {k: v for k, v in asdict(opened.opening).items() if k != "sessions"},
+            "test": {k: v for k, v in asdict(opened.access).items() if k != "sessions"},
             "scorecards": {
                 "validation": delivered.cards[-1].to_dict(),
                 "test": scorecard(evidence.trace).to_dict(),

@@ -87,7 +87,7 @@ class SeedTraining:
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
-        hooks = Hooks(self.look, clearly_better, self._record)
+        hooks = Hooks(self.evaluate, clearly_better, self._record)
         bars = len(experiment.splits["train"])
         config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
         self.training = Training(config, env, bars, hooks)
@@ -101,7 +101,7 @@ class SeedTraining:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
 
     def finish(self, folder: Path, raw: Raw, run_id: str | None) -> None:
-        """Score the selected checkpoint as the last look, and keep it as `seed_SEED.pth`.
+        """Score the selected checkpoint as the last evaluation, and keep it as `seed_SEED.pth`.
 
         Args:
             folder: The trial's.
@@ -109,7 +109,7 @@ class SeedTraining:
             run_id: MLflow run of the trial, if any.
         """
         result, config = self.training.result(), self._experiment.config
-        found = self.look(policy_weights(result.tensors, config.model.activation))
+        found = self.evaluate(policy_weights(result.tensors, config.model.activation))
         metadata = describe_model(
             self._experiment,
             describe_training(config, result),
@@ -121,7 +121,7 @@ class SeedTraining:
         tensors = artifact_tensors(self._experiment, result.tensors)
         save_artifact(folder, self.artifact, tensors, metadata, overwrite=True)
 
-    def look(self, weights: PolicyWeights) -> Validation:
+    def evaluate(self, weights: PolicyWeights) -> Validation:
         """Score weights on the validation split, whole and by window, and keep the scores."""
         experiment = self._experiment
         config = experiment.config

@@ -70,7 +70,7 @@ class Speed:
 
     Attributes:
         steps_per_second: Without evaluations.
-        evaluation_seconds: One look at the validation split.
+        evaluation_seconds: One evaluation on the validation split.
         steps_per_episode: Timesteps an episode takes.
     """
 
@@ -163,13 +163,13 @@ def measure(config: Config) -> Speed:
     config = replace(config, budget=budget, checkpoint=CheckpointConfig(None))
     experiment = prepare(config, *split_bars(config))
     config = experiment.config
-    looks: list[float] = []
+    spent: list[float] = []
     seen = [(0.0, 0)]
 
-    def look(weights: PolicyWeights) -> Validation:
+    def evaluate(weights: PolicyWeights) -> Validation:
         began = monotonic()
         validation = look_at(experiment, weights)
-        looks.append(monotonic() - began)
+        spent.append(monotonic() - began)
         return validation
 
     def progress(standing: Standing) -> None:
@@ -177,13 +177,13 @@ def measure(config: Config) -> Speed:
 
     warm_up(experiment)
     env = TradingVecEnv(experiment.batch())
-    hooks = Hooks(look, clearly_better, progress=progress)
+    hooks = Hooks(evaluate, clearly_better, progress=progress)
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:
         raise KeyboardInterrupt
     return Speed(
-        steps_per_second=_rate(seen, sum(looks)),
-        evaluation_seconds=max(looks),
+        steps_per_second=_rate(seen, sum(spent)),
+        evaluation_seconds=max(spent),
         steps_per_episode=(
             result.timesteps / result.episodes
             if result.episodes

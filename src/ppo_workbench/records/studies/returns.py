@@ -1,6 +1,6 @@
 """Daily validation returns of a study's trials, for tests of overfitting such as CSCV.
 
-Each trial that was scored, pruned ones too, keeps those of its latest look (complete: of its
+Each trial that was scored, pruned ones too, keeps those of its latest evaluation (complete: of its
 selected checkpoint) as `validation_returns.npz` in its folder and its MLflow run.
 """
 

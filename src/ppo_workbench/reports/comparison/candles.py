@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ppo_workbench.config.arrays import Floats, Ints
-from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.scoring.trace import RUIN_FRAC, Trace
 
 INTRADAY_BARS, MOST_BARS, MOST_YEARS = 48, 1500, 12
@@ -55,17 +55,17 @@ class CandleData(TypedDict):
     unit: str
 
 
-def candle_data(world: World) -> CandleData:
+def candle_data(market: ShownMarket) -> CandleData:
     """Return the bars of all chosen stretches, and what each arm did in its own.
 
     `stretches` maps a label to bar times (local, text) and prices; `arms` maps an arm to its
     choices: label, why it was chosen, return, fills as (bar, signed shares, price, position
     before and after in signs), and blocked runs as (action, first bar, last bar, rules).
     """
-    data: CandleData = {"stretches": {}, "arms": {}, "unit": _unit(world)}
-    for name, trace in world.traces.items():
-        bars = world.bar_of_row(name)
-        chosen = _chosen(world, trace)
+    data: CandleData = {"stretches": {}, "arms": {}, "unit": _unit(market)}
+    for name, trace in market.traces.items():
+        bars = market.bar_of_row(name)
+        chosen = _chosen(market, trace)
         data["arms"][name] = [
             _episode(trace, stretch, reasons) for stretch, reasons in chosen if reasons
         ]
@@ -74,20 +74,20 @@ def candle_data(world: World) -> CandleData:
             known = data["stretches"].get(stretch.label)
             # Arms that were ruined saw fewer bars of the same stretch.
             if known is None or len(known["open"]) < len(rows):
-                data["stretches"][stretch.label] = _bars(world, rows)
+                data["stretches"][stretch.label] = _bars(market, rows)
     return data
 
 
-def stretches(world: World, trace: Trace) -> list[Stretch]:
+def stretches(market: ShownMarket, trace: Trace) -> list[Stretch]:
     """Cut a trace into days, months or years, whichever makes a readable chart."""
-    local = world.local(trace.end_ns)
-    if world.bars.bars_per_session >= INTRADAY_BARS:
+    local = market.local(trace.end_ns)
+    if market.bars.bars_per_session >= INTRADAY_BARS:
         ends = trace.session_ends() + 1
         labels = local[ends - 1].strftime("%Y-%m-%d")
     else:
-        codes = local.year * 12 + local.month if world.is_intraday else local.year
+        codes = local.year * 12 + local.month if market.is_intraday else local.year
         ends = np.append(np.flatnonzero(np.diff(np.asarray(codes))) + 1, len(trace))
-        labels = local[ends - 1].strftime("%Y-%m" if world.is_intraday else "%Y")
+        labels = local[ends - 1].strftime("%Y-%m" if market.is_intraday else "%Y")
     starts = np.concatenate(([0], ends[:-1]))
     return [
         piece
@@ -103,9 +103,9 @@ def _pieces(label: str, start: int, stop: int) -> list[Stretch]:
     return [Stretch(f"{label}, part {k + 1}", *ends) for k, ends in enumerate(pairwise(cuts))]
 
 
-def _chosen(world: World, trace: Trace) -> list[tuple[Stretch, str]]:
+def _chosen(market: ShownMarket, trace: Trace) -> list[tuple[Stretch, str]]:
     """Return best, worst, median and most blocked stretch; every one of a few years."""
-    found = stretches(world, trace)
+    found = stretches(market, trace)
     gains = _gains(trace, found)
     any_rule = trace.blocked_rules() != 0
     blocked = np.array([np.mean(any_rule[s.start : s.stop]) for s in found])
@@ -117,7 +117,7 @@ def _chosen(world: World, trace: Trace) -> list[tuple[Stretch, str]]:
     reasons: dict[int, list[str]] = {}
     for index, reason in picks:
         reasons.setdefault(index, []).append(reason)
-    if not world.is_intraday and len(found) <= MOST_YEARS:
+    if not market.is_intraday and len(found) <= MOST_YEARS:
         reasons = {index: reasons.get(index, []) for index in range(len(found))}
     return [
         (found[index], _reason(named, gains[index], blocked[index]))
@@ -139,10 +139,10 @@ def _gains(trace: Trace, found: Sequence[Stretch]) -> Floats:
     return gains
 
 
-def _bars(world: World, rows: Ints) -> StretchBars:
-    bars = world.bars
-    form = "%Y-%m-%d %H:%M" if world.is_intraday else "%Y-%m-%d"
-    times = world.local(bars.end_ns[rows] + (1 if world.is_intraday else 0)).strftime(form)
+def _bars(market: ShownMarket, rows: Ints) -> StretchBars:
+    bars = market.bars
+    form = "%Y-%m-%d %H:%M" if market.is_intraday else "%Y-%m-%d"
+    times = market.local(bars.end_ns[rows] + (1 if market.is_intraday else 0)).strftime(form)
     first, high, low, last = (
         [float(f"{value:.7g}") for value in prices[rows]]
         for prices in (bars.open, bars.high, bars.low, bars.close)
@@ -197,7 +197,7 @@ def _rules(trace: Trace, bits: int) -> str:
     return ", ".join(rule.replace("_", " ") for rule in named)
 
 
-def _unit(world: World) -> str:
-    if world.bars.bars_per_session >= INTRADAY_BARS:
+def _unit(market: ShownMarket) -> str:
+    if market.bars.bars_per_session >= INTRADAY_BARS:
         return "day"
-    return "month" if world.is_intraday else "year"
+    return "month" if market.is_intraday else "year"

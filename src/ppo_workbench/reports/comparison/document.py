@@ -148,7 +148,7 @@ def sampled(method: str, runs: int, figure: str) -> str:
 
     Args:
         method: Of the document, "worlds" or "days and seeds".
-        runs: Of the variant, one a seed.
+        runs: Of the arm, one a seed.
         figure: Key of the metric; a win rate on the same days has Wilson's interval.
     """
     if method != RESAMPLED:

@@ -15,7 +15,7 @@ from ppo_workbench.market.regimes import REGIME_NAMES
 from ppo_workbench.reports.comparison.curves import Curves, curve_band, curve_keys, curve_title
 from ppo_workbench.reports.comparison.document import Arm
 from ppo_workbench.reports.comparison.masks import mask_history
-from ppo_workbench.reports.comparison.world import World, session_drawdowns, session_regimes
+from ppo_workbench.reports.comparison.shown import ShownMarket, session_drawdowns, session_regimes
 from ppo_workbench.reports.plots import thinned_rows
 from ppo_workbench.reports.strokes import (
     Figure,
@@ -42,15 +42,15 @@ _EQUITY_HEIGHT = 450  # with verdict and figures above it within the first 900 p
 SHOWN_REFERENCES = ("threshold", "buy-and-hold")
 
 
-def report_figures(world: World, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
+def report_figures(market: ShownMarket, arms: Sequence[Arm], curves: Curves) -> dict[str, Figure]:
     """Return every figure of the arms and of their training."""
     figures = {
-        "equity": equity_figure(world, arms),
-        "equal_volatility": equal_volatility_figure(world, arms),
+        "equity": equity_figure(market, arms),
+        "equal_volatility": equal_volatility_figure(market, arms),
     }
     for index, arm in enumerate(arms):
-        figures[f"masks@{index}"] = masks_figure(world, arm)
-        figures[f"rewards@{index}"] = rewards_figure(world, arm)
+        figures[f"masks@{index}"] = masks_figure(market, arm)
+        figures[f"rewards@{index}"] = rewards_figure(market, arm)
     for index, key in enumerate(curve_keys(curves)):
         figures[f"curves@{index}"] = curves_figure(curves, key, arms)
     return figures
@@ -73,11 +73,11 @@ def is_faint(arm: Arm) -> bool:
     return arm.kind != "trained" and arm.name not in SHOWN_REFERENCES
 
 
-def equity_figure(world: World, arms: Sequence[Arm]) -> Figure:
+def equity_figure(market: ShownMarket, arms: Sequence[Arm]) -> Figure:
     """Draw growth of 1 and drawdown of all arms by session, over bands of the regime."""
     lines, strokes = [], arm_strokes(arms)
     for arm in arms:
-        trace, dates, text = world.traces[arm.name], world.dates(arm.name), _short(arm.title)
+        trace, dates, text = market.traces[arm.name], market.dates(arm.name), _short(arm.title)
         hidden = {"visible": "legendonly"} if is_faint(arm) else {}
         growth = trace.equity_usd[trace.session_ends()] / trace.initial_equity_usd
         line, thin = strokes[arm.name], strokes[arm.name] | {"width": 1.0}
@@ -85,26 +85,26 @@ def equity_figure(world: World, arms: Sequence[Arm]) -> Figure:
         lines.append((_thinned(text, dates, growth, line) | hidden, falls | hidden))
     strip = {"domain": [0.0, 0.055], "visible": False, "fixedrange": True}
     figure = growth_figure(lines, _dates("y3"), 0.09, yaxis3=strip, height=_EQUITY_HEIGHT)
-    longest = max(arms, key=lambda arm: len(world.traces[arm.name])).name
-    figure["data"].append(_regime_band(world.traces[longest], world.dates(longest)))
+    longest = max(arms, key=lambda arm: len(market.traces[arm.name])).name
+    figure["data"].append(_regime_band(market.traces[longest], market.dates(longest)))
     return figure
 
 
-def equal_volatility_figure(world: World, arms: Sequence[Arm]) -> Figure:
+def equal_volatility_figure(market: ShownMarket, arms: Sequence[Arm]) -> Figure:
     """Draw drawdowns of session returns scaled to 10 % volatility."""
     traces, strokes = [], arm_strokes(arms)
     for arm in arms:
-        falls = -100 * drawdowns_at_reference(world.traces[arm.name])[1:]
+        falls = -100 * drawdowns_at_reference(market.traces[arm.name])[1:]
         title = f"{_short(arm.title)}: {-falls.min():.1f} %"
-        line = _thinned(title, world.dates(arm.name), falls, strokes[arm.name])
+        line = _thinned(title, market.dates(arm.name), falls, strokes[arm.name])
         traces.append(line | {"hovertemplate": "%{y:.2f} %"})
     axis = {"title": {"text": "drawdown at 10 % volatility, %"}}
     return figure_of(traces, _dates(), axis, hovermode="x unified")
 
 
-def masks_figure(world: World, arm: Arm) -> Figure:
+def masks_figure(market: ShownMarket, arm: Arm) -> Figure:
     """Draw the share of decisions that the most active rules blocked, over time."""
-    found = mask_history(world, arm.name)
+    found = mask_history(market, arm.name)
     if not found["rules"]:
         return _nothing("no rule blocked anything")
     traces = []
@@ -117,9 +117,9 @@ def masks_figure(world: World, arm: Arm) -> Figure:
     return figure_of(traces, _dates(), axis, hovermode="x unified", showlegend=True)
 
 
-def rewards_figure(world: World, arm: Arm) -> Figure:
+def rewards_figure(market: ShownMarket, arm: Arm) -> Figure:
     """Draw running sums of the unweighted reward components in use, one panel each."""
-    trace, dates = world.traces[arm.name], world.dates(arm.name)
+    trace, dates = market.traces[arm.name], market.dates(arm.name)
     used = [k for k in range(len(REWARD_NAMES)) if np.any(trace.reward_components[:, k])]
     if not used:
         return _nothing("no reward was paid")

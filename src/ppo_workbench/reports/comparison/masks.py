@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ppo_workbench.config.arrays import Bools
 from ppo_workbench.market.regimes import REGIME_NAMES
-from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.reports.plots import bucket_edges, bucket_means
 from ppo_workbench.scoring.trace import Trace
 
@@ -43,15 +43,15 @@ class MaskHistory(TypedDict):
     rules: dict[str, list[float]]
 
 
-def mask_table(world: World, name: str) -> MaskTable:
+def mask_table(market: ShownMarket, name: str) -> MaskTable:
     """Return the share of decisions at which each rule blocked an action, in columns.
 
     `columns` has a heading and the share of decisions that fall under it; a rule's `shares`
     are of the decisions in its column.  Rules that never blocked are left out.
     """
-    trace = world.traces[name]
+    trace = market.traces[name]
     rules = trace.blocked_rules()
-    columns = _columns(world, trace)
+    columns = _columns(market, trace)
     listed = [
         (rule, [_share((rules >> k) & 1, rows) for _, rows in columns])
         for k, rule in enumerate(trace.rule_names)
@@ -70,11 +70,11 @@ def mask_table(world: World, name: str) -> MaskTable:
     }
 
 
-def mask_history(world: World, name: str) -> MaskHistory:
+def mask_history(market: ShownMarket, name: str) -> MaskHistory:
     """Return the shares of the most active rules in equal stretches of sessions."""
-    trace = world.traces[name]
+    trace = market.traces[name]
     rules = trace.blocked_rules()
-    dates, ends = world.dates(name), trace.session_ends()
+    dates, ends = market.dates(name), trace.session_ends()
     sessions = bucket_edges(len(ends), MOST_BUCKETS)
     edges = np.concatenate(([0], ends + 1))[sessions]
     totals = np.array([np.count_nonzero((rules >> k) & 1) for k in range(len(trace.rule_names))])
@@ -88,15 +88,15 @@ def mask_history(world: World, name: str) -> MaskHistory:
     }
 
 
-def _columns(world: World, trace: Trace) -> list[tuple[str, Bools]]:
+def _columns(market: ShownMarket, trace: Trace) -> list[tuple[str, Bools]]:
     columns = [("all", np.ones(len(trace), np.bool_))]
     columns += [
         (label.replace("_", " ").replace("volatility", "vol."), trace.regime == k)
         for k, label in enumerate(REGIME_NAMES)
         if np.any(trace.regime == k)
     ]
-    if world.is_intraday:
-        hours = np.asarray(world.local(trace.end_ns).hour, np.int64)
+    if market.is_intraday:
+        hours = np.asarray(market.local(trace.end_ns).hour, np.int64)
         columns += [(f"{hour:02d} h", hours == hour) for hour in np.unique(hours)]
     return columns
 

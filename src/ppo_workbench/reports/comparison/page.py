@@ -13,6 +13,7 @@ from ppo_workbench.reports.comparison.figures import (
     is_faint,
     report_figures,
 )
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.reports.comparison.tables import (
     METRICS,
     MOST_TRIPS,
@@ -23,7 +24,6 @@ from ppo_workbench.reports.comparison.tables import (
 )
 from ppo_workbench.reports.comparison.tiles import FIGURES, report_tiles
 from ppo_workbench.reports.comparison.words import accesses, findings, headline, missing
-from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.reports.page import assemble_page
 from ppo_workbench.reports.plots import MONTHS
 from ppo_workbench.reports.plots import REGIME_NAMES as REGIMES
@@ -62,7 +62,7 @@ def render_report(
     title: str,
     document: Document,
     arms: Sequence[Arm],
-    world: World,
+    market: ShownMarket,
     curves: Curves,
     tables: ReportTables,
     links: Sequence[Download],
@@ -73,7 +73,7 @@ def render_report(
         title: What the page is about.
         document: Of a comparison or of a single model, as plain JSON values.
         arms: Its arms.
-        world: The shown world.
+        market: The shown one.
         curves: Training curves by arm.
         tables: What `writing.report_tables` made of the same input.
         links: Traces to download.
@@ -81,11 +81,11 @@ def render_report(
     from markupsafe import Markup
 
     chosen, stress = primary(arms).name, document.get("stress")
-    figures = report_figures(world, arms, curves)
+    figures = report_figures(market, arms, curves)
     if stress:
         figures["cost"] = cost_figure(stress)
     measured, unmeasured = _by_interval(tables["differences"])
-    candles, keys = candle_data(world), curve_keys(curves)
+    candles, keys = candle_data(market), curve_keys(curves)
     details = [tables["arms"][arm.name] for arm in arms]
     markets = document["setup"]["markets"]
     return assemble_page(
@@ -99,8 +99,8 @@ def render_report(
         shown_findings=SHOWN_FINDINGS,
         setup=_setup(document),
         years=_years(markets),
-        is_test=all(market["looks"] for market in markets),
-        world=f"Shown world: {world.bars.instrument}, {' to '.join(world.period)}",
+        is_test=all(each["looks"] for each in markets),
+        market=f"Shown market: {market.bars.instrument}, {' to '.join(market.period)}",
         missing=missing(document, bool(keys)),
         # Tables
         arms=arms,
@@ -125,7 +125,7 @@ def render_report(
         candles=candles,
         embedded_details={
             "candles": {**candles, "arms": [candles["arms"][arm.name] for arm in arms]},
-            "actions": [list(world.traces[arm.name].action_names) for arm in arms],
+            "actions": [list(market.traces[arm.name].action_names) for arm in arms],
             "trips": [each["trips"]["columns"] for each in details],
         },
         report_js=Markup(SCRIPT.read_text(encoding="utf-8")),
@@ -189,7 +189,7 @@ def _setup(document: Document) -> str:
 
 
 def _markets(markets: Sequence[MarketPart]) -> list[str]:
-    """Say which markets were traded when, worlds of the same dates together."""
+    """Say which markets were traded when, those of the same dates together."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for market in markets:
         start, stop = market.get("test_start", "")[:10], market.get("test_stop", "")[:10]
@@ -205,7 +205,7 @@ def _markets(markets: Sequence[MarketPart]) -> list[str]:
 def _years(markets: Sequence[MarketPart]) -> str:
     # The first names the market that the table is about; others are controls.
     years = [market["years"] for market in markets if market["name"] == markets[0]["name"]]
-    each = f" in each of {len(years)} worlds" if len(years) > 1 else ""
+    each = f" in each of {len(years)} markets" if len(years) > 1 else ""
     return f"{sum(years) / len(years):.1f} years{each}"
 
 
@@ -222,7 +222,7 @@ def _statistics(document: Document, arms: Sequence[Arm]) -> list[tuple[str, list
 
 
 def _lines(values: object, titles: Mapping[str, str], prefix: str = "") -> list[tuple[str, str]]:
-    """Flatten a part to lines of key and value, with the titles of the variants."""
+    """Flatten a part to lines of key and value, with the titles of the arms."""
     if isinstance(values, Mapping):
         return [
             line

@@ -20,7 +20,7 @@ from ppo_workbench.reports.comparison.document import (
     told_differences,
 )
 from ppo_workbench.reports.comparison.masks import MaskTable
-from ppo_workbench.reports.comparison.world import World
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.reports.plots import monthly_returns
 from ppo_workbench.scoring.breakdown import Part, by_hour, by_regime, by_year, whole
 from ppo_workbench.scoring.catalogue import metric_of
@@ -206,9 +206,9 @@ def invalid_table(document: Document, arms: Sequence[Arm]) -> list[InvalidRow]:
     return table
 
 
-def arm_tables(world: World, name: str) -> ArmTables:
+def arm_tables(market: ShownMarket, name: str) -> ArmTables:
     """Return the tables of one arm's trace: months, regimes, hours, years and round trips."""
-    trace, zone = world.traces[name], world.bars.timezone
+    trace, zone = market.traces[name], market.bars.timezone
     years, grid = monthly_returns(trace)
     growth = np.array([np.prod(1.0 + row[np.isfinite(row)]) - 1.0 for row in grid])
     return {
@@ -222,11 +222,11 @@ def arm_tables(world: World, name: str) -> ArmTables:
             "totals": plain(growth),
             "largest": float(np.nanmax(np.abs(grid))),
         },
-        "trips": trip_table(trace, world),
+        "trips": trip_table(trace, market),
     }
 
 
-def trip_table(trace: Trace, world: World) -> TripTable:
+def trip_table(trace: Trace, market: ShownMarket) -> TripTable:
     """Return the round trips, in the order of their exit, the largest if they are too many.
 
     Columns, as parallel lists: entry and exit in the exchange's local time, direction (1
@@ -237,10 +237,10 @@ def trip_table(trace: Trace, world: World) -> TripTable:
     kept = np.arange(len(trips))
     if len(trips) > MOST_TRIPS:
         kept = np.sort(np.argsort(-np.abs(trips.pnl_usd), kind="stable")[:MOST_TRIPS])
-    form = "%Y-%m-%d %H:%M" if world.is_intraday else "%Y-%m-%d"
+    form = "%Y-%m-%d %H:%M" if market.is_intraday else "%Y-%m-%d"
     columns = {
-        "entry": world.local(trace.end_ns[trips.entry_row[kept]]).strftime(form).tolist(),
-        "exit": world.local(trace.end_ns[trips.exit_row[kept]]).strftime(form).tolist(),
+        "entry": market.local(trace.end_ns[trips.entry_row[kept]]).strftime(form).tolist(),
+        "exit": market.local(trace.end_ns[trips.exit_row[kept]]).strftime(form).tolist(),
         "direction": trips.direction[kept],
         "shares": np.round(trips.quantity[kept], 4),
         "profit_usd": np.round(trips.pnl_usd[kept], 2),

@@ -56,7 +56,7 @@ def figure_tile(
 
 
 def report_tiles(document: Document, arms: Sequence[Arm], chosen: str) -> list[Tile]:
-    """Return the three figures of the chosen variant, beside its first rivals, trained first."""
+    """Return the three figures of the chosen arm, beside its first rivals, trained first."""
     pairs = [{row[side] for side in SIDES} for row in told_differences(document)]
     rivals = [arm for arm in arms if arm.name != chosen and {arm.name, chosen} in pairs]
     rivals = sorted(rivals, key=lambda arm: arm.kind != "trained")[:MOST_RIVALS]

@@ -74,7 +74,7 @@ def _rule_sentences(document: Document, arms: Sequence[Arm]) -> list[str]:
 def accesses(document: Document) -> list[tuple[str, bool]]:
     """Say of each market which access to its test dates this is, and whether it had earlier ones.
 
-    Many synthetic worlds say the same thing once.
+    Many synthetic markets say the same thing once.
     """
     markets = document["setup"]["markets"]
     counts = [market["looks"] for market in markets]
@@ -130,10 +130,10 @@ def _difference_headline(
     rivals = list(dict.fromkeys(_rival(row, chosen) for row in own))
     if not own:
         return (
-            f"Nothing was found: no difference of {chosen.title} to another variant was computed."
+            f"Nothing was found: no difference of {chosen.title} to another arm was computed."
         )
     if not any(row["decided"] for row in own):
-        against = "another variant" if len(rivals) != 1 else title_of(arms, rivals[0])
+        against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
         count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
         return f"Nothing was found: {count} between {chosen.title} and {against} is decided."
     figures = dict.fromkeys(row["figure"] for row in own)
@@ -150,7 +150,7 @@ def _difference_headline(
     verdict = "; ".join(text for text in (", ".join(phrases), said) if text) + "."
     if len(rivals) == 1:
         return f"{chosen.title}: {verdict}"
-    kind = "trained variants" if trained.issuperset(rivals) else "variants"
+    kind = "trained arms" if trained.issuperset(rivals) else "arms"
     return f"{chosen.title} against {len(rivals)} other {kind}: {verdict}"
 
 

@@ -2,7 +2,7 @@
 
     report.html            one self-contained page
     report.json            the document and the numbers of every table
-    trace-ARM.parquet      every decision of an arm in the shown world
+    trace-ARM.parquet      every decision of an arm in the shown market
 
 docs/report.md says what each part shows.
 """
@@ -19,6 +19,7 @@ from ppo_workbench.reports.comparison.curves import Curves
 from ppo_workbench.reports.comparison.document import Arm, arms_of, plain
 from ppo_workbench.reports.comparison.masks import mask_table
 from ppo_workbench.reports.comparison.page import Download, render_report
+from ppo_workbench.reports.comparison.shown import ShownMarket
 from ppo_workbench.reports.comparison.tables import (
     ReportTables,
     arm_tables,
@@ -27,7 +28,6 @@ from ppo_workbench.reports.comparison.tables import (
     metric_table,
 )
 from ppo_workbench.reports.comparison.words import accesses, findings, headline
-from ppo_workbench.reports.comparison.world import World
 from ppo_workbench.scoring.documents import Document
 from ppo_workbench.scoring.trace import Trace
 
@@ -42,8 +42,8 @@ class ReportInput:
 
     Attributes:
         document: Of a comparison or of a single model.
-        traces: Out-of-sample trace of the shown world, of every arm.
-        bars: Bars of that world; they cover the traces.
+        traces: Out-of-sample trace of the shown market, of every arm.
+        bars: Bars of that market; they cover the traces.
         curves: Training curves by arm, one list of points for each run.  A point has `step`
             and figures of docs/metrics.md, such as `validation/sharpe_annual`.
     """
@@ -75,16 +75,16 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
         ReportError: A trace has rows that are no bars of `source.bars`.
     """
     document: Document = plain(source.document)
-    world = World(source.bars, source.traces)
+    market = ShownMarket(source.bars, source.traces)
     arms = arms_of(document)
-    tables = report_tables(document, arms, world)
+    tables = report_tables(document, arms, market)
     folder.mkdir(parents=True, exist_ok=True)
-    traces = _write_traces(arms, world, folder)
+    traces = _write_traces(arms, market, folder)
     record = folder / "report.json"
     record.write_text(_record(document, arms, tables, title), encoding="utf-8")
 
     def page(links: Sequence[Download]) -> str:
-        return render_report(title, document, arms, world, source.curves, tables, links)
+        return render_report(title, document, arms, market, source.curves, tables, links)
 
     bare = page(_links(arms, traces, 0))
     room = MOST_PAGE_BYTES - len(bare.encode("utf-8"))
@@ -95,14 +95,14 @@ def write_report(source: ReportInput, folder: Path, title: str) -> ReportFiles:
     return ReportFiles(path, record, tuple(traces.values()))
 
 
-def report_tables(document: Document, arms: Sequence[Arm], world: World) -> ReportTables:
+def report_tables(document: Document, arms: Sequence[Arm], market: ShownMarket) -> ReportTables:
     """Return every table of the report; all numbers are finite or None."""
     tables: ReportTables = {
         "metrics": metric_table(document, arms),
         "differences": difference_table(document, arms),
         "invalid_trades": invalid_table(document, arms),
-        "masks": {arm.name: mask_table(world, arm.name) for arm in arms},
-        "arms": {arm.name: arm_tables(world, arm.name) for arm in arms},
+        "masks": {arm.name: mask_table(market, arm.name) for arm in arms},
+        "arms": {arm.name: arm_tables(market, arm.name) for arm in arms},
     }
     clean: ReportTables = plain(tables)
     return clean
@@ -121,13 +121,13 @@ def _record(document: Document, arms: Sequence[Arm], tables: ReportTables, title
     return json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def _write_traces(arms: Sequence[Arm], world: World, folder: Path) -> dict[str, Path]:
+def _write_traces(arms: Sequence[Arm], market: ShownMarket, folder: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for arm in arms:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", arm.name)
         while (path := folder / f"trace-{stem}.parquet") in paths.values():
             stem += "-2"
-        world.traces[arm.name].to_frame().to_parquet(path, compression="zstd")
+        market.traces[arm.name].to_frame().to_parquet(path, compression="zstd")
         paths[arm.name] = path
     return paths
 

@@ -236,10 +236,10 @@ def golden_vectors(failure: str | None, vectors: int) -> Gate:
     return Gate("golden", failure is None, float(vectors), None, told)
 
 
-def recorded_look(looks: int) -> Gate:
-    """Ask that the opening of the test is in the ledger."""
-    reason = f"test access {looks} to these dates, recorded before a bar was read"
-    return Gate("ledger", looks >= 1, float(looks), 1.0, reason)
+def recorded_access(accesses: int) -> Gate:
+    """Ask that the access to the test is in the ledger."""
+    reason = f"test access {accesses} to these dates, recorded before a bar was read"
+    return Gate("ledger", accesses >= 1, float(accesses), 1.0, reason)
 
 
 def split_hygiene(gaps: Sequence[int], asked: int, seen_test: int) -> Gate:

@@ -38,7 +38,7 @@ class Evidence:
 
     Attributes:
         trace: What the model did on the test.
-        looks: Variants scored on that test, this one included.
+        accesses: Variants scored on that test, this one included.
         validation_excess: float64 (T,), the model's excess session returns on validation.
         trial_returns: float64 (trials, T), excess session returns of the study's trials on
             validation, each the mean over its seeds.
@@ -60,7 +60,7 @@ class Evidence:
     """
 
     trace: Trace
-    looks: int
+    accesses: int
     validation_excess: Floats
     trial_returns: Floats
     trials: int
@@ -98,7 +98,7 @@ def profile_of(names: Collection[str]) -> PromotionProfile:
 
 def _protocol(evidence: Evidence) -> list[Gate]:
     return [
-        g.recorded_look(evidence.looks),
+        g.recorded_access(evidence.accesses),
         g.split_hygiene(evidence.gaps, evidence.gap_asked, evidence.seen_test),
         g.audited(evidence.audit),
         g.golden_vectors(evidence.golden_failure, evidence.golden_vectors),
@@ -110,7 +110,7 @@ def _targets(evidence: Evidence) -> list[Gate]:
     long_enough = len(trace.session_ends()) >= LEAST_SESSIONS
     excess, q = trace.daily_returns() - trace.cash_returns(), trace.sessions_per_year
     return [
-        probabilistic_test(excess, evidence.looks, q, evidence.alternative),
+        probabilistic_test(excess, evidence.accesses, q, evidence.alternative),
         g.target_sharpe(card),
         g.target_drawdown(card, SessionPath.from_trace(trace) if long_enough else None),
         g.target_win_rate(card),
@@ -132,7 +132,7 @@ def _production(evidence: Evidence) -> list[Gate]:
             alternative,
         ),
         probability_of_loss(evidence.trial_returns, q, alternative),
-        probabilistic_test(excess, evidence.looks, q, alternative),
+        probabilistic_test(excess, evidence.accesses, q, alternative),
         *_rivals(evidence),
         *(_stress(evidence, name) for name in STRESSES),
     ]

@@ -129,27 +129,27 @@ def deflated_validation(
 
 @fails_closed("probabilistic_sharpe", CONFIDENCE)
 def probabilistic_test(
-    excess: Floats, looks: int, sessions_per_year: float, alternative: Alternative
+    excess: Floats, accesses: int, sessions_per_year: float, alternative: Alternative
 ) -> Gate:
     """Ask for a PSR(0) of .95 on the test, deflated by accesses to it, one a variant scored.
 
-    Bonferroni over looks: 1 - looks (1 - PSR).  The ledger counts looks but does not know what
-    they saw, so their spread, which a DSR with trials = looks would need, would be a guess;
-    Bonferroni holds under any dependence, and one look leaves the PSR as it is.
+    Bonferroni over accesses: 1 - accesses (1 - PSR).  The ledger counts them but does not know what
+    they saw, so their spread, which a DSR with trials = accesses would need, would be a guess;
+    Bonferroni holds under any dependence, and one access leaves the PSR as it is.
 
     Args:
         excess: float64 (T,), excess session returns on the test.
-        looks: Variants scored on this test, this one included.
+        accesses: Variants scored on this test, this one included.
         sessions_per_year: Sessions in a year of calendar time.
         alternative: For the power.
     """
-    checked_count(looks, "looks", 1)
+    checked_count(accesses, "accesses", 1)
     moments = SharpeMoments.of(excess)
     plain = probabilistic_sharpe(moments).probability
-    value = max(0.0, 1.0 - looks * (1.0 - plain))
-    level = 1.0 - (1.0 - CONFIDENCE) / looks
+    value = max(0.0, 1.0 - accesses * (1.0 - plain))
+    level = 1.0 - (1.0 - CONFIDENCE) / accesses
     reason = (
-        f"PSR(0) {plain:.4f} on the test, test access {looks} leaves {value:.3f}, "
+        f"PSR(0) {plain:.4f} on the test, test access {accesses} leaves {value:.3f}, "
         f"asked for: {CONFIDENCE}"
     )
     reason += _missing(moments, sessions_per_year, 0.0, level, plain)
@@ -196,9 +196,9 @@ def probability_of_loss(
     Args:
         returns: float64 (trials, T), excess session returns on validation.
         sessions_per_year: For the power's true Sharpe ratio.
-        alternative: What every trial is worth in the power's worlds, which are resamples of
+        alternative: What every trial is worth in the power's resamples, which are drawn from
             these days in blocks.
-        seed: Of those worlds.
+        seed: Of those resamples.
     """
     blocks = min(MOST_CSCV_BLOCKS, returns.shape[1] // CSCV_BLOCK_SESSIONS // 2 * 2)
     if blocks < 4:
@@ -214,10 +214,10 @@ def probability_of_loss(
     )
     deviation = returns.std(axis=1, ddof=1, keepdims=True)
     mean = alternative.sharpe_annual / annual_root(sessions_per_year) * deviation
-    world = returns - returns.mean(axis=1, keepdims=True) + mean
+    drawn = returns - returns.mean(axis=1, keepdims=True) + mean
     rng = np.random.default_rng(seed)
     days = stationary_indices(returns.shape[1], POWER_WORLDS, 5.0, rng)
-    losses = [probability_of_overfitting(world[:, d], blocks).probability_of_loss for d in days]
+    losses = [probability_of_overfitting(drawn[:, d], blocks).probability_of_loss for d in days]
     power = float(np.mean(np.array(losses) <= limit))
     truth = f"a true Sharpe ratio of {alternative.sharpe_annual:g} of every trial"
     return Gate("probability_of_loss", value <= limit, value, limit, reason, power, truth)

@@ -65,7 +65,7 @@ class Resamples:
     Attributes:
         arms: Names, in the order of the columns.
         estimates: For every figure float64 (arms,), of the sample itself.
-        draws: For every figure float64 (B, arms); one row is one world, the same for all.
+        draws: For every figure float64 (B, arms); one row is one resample, the same for all.
         studentised: The same with standard errors, for figures whose intervals are studentised.
         sessions: Days of the sample (of all markets together, once pooled).
         runs: Runs (seeds) an arm.

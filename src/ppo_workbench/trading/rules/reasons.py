@@ -156,7 +156,7 @@ def action_reasons(a: Any, bar: Any, levels: Floats, p: Any, row: Ints) -> None:
     Args:
         a: One row of `ACCOUNT_DTYPE`, marked at this close.
         bar: The row of `BAR_DTYPE` that just closed.
-        levels: float64 (L,), the exposure ladder.
+        levels: float64 (L,), the exposure levels.
         p: One row of `PARAMS_DTYPE`.
         row: int64 (A,), overwritten; 0 means allowed.
     """

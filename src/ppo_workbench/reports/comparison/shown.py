@@ -1,4 +1,4 @@
-"""The shown world of a report: its bars, the arms' traces, and where a row lies in time."""
+"""The shown market of a report: its bars, the arms' traces, and where a row lies in time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ReportError(WorkbenchError):
 
 
 @dataclass(frozen=True)
-class World:
+class ShownMarket:
     """Bars and the out-of-sample traces of the arms on them.
 
     Attributes:
