@@ -43,8 +43,7 @@ def _document(**parts: Any) -> Any:
 def test_headline_without_a_decided_difference_says_that_nothing_was_found() -> None:
     rows = [_difference(arm, "sharpe_annual", 0.05, decided=False) for arm in ("execute", "reject")]
     assert headline(_document(differences=rows), ARMS) == (
-        "Nothing was found: none of the 2 differences between Masked and another arm is "
-        "decided."
+        "Nothing was found: none of the 2 differences between Masked and another arm is decided."
     )
     one = _document(differences=rows[:1])
     assert headline(one, ARMS) == (

@@ -1,4 +1,4 @@
-"""The broker's answer to an action."""
+"""The broker's answer to an action: carried out, rejected or closed; `account.fill` books it."""
 
 from typing import Any
 

@@ -21,8 +21,8 @@ from ppo_workbench.delivery.messages import Decision
 from ppo_workbench.market.calendars.exchange import check_timezone
 from ppo_workbench.market.reader.conventions import conventions_of
 from ppo_workbench.market.reader.rows import RowReader
+from ppo_workbench.pipeline.models.held_interrupt import HeldInterrupt
 from ppo_workbench.pipeline.models.stored import named_artifact
-from ppo_workbench.pipeline.train.held_interrupt import HeldInterrupt
 
 STANDARD = "-"
 SAVE_SECONDS = 1.0

@@ -30,9 +30,9 @@ from ppo_workbench.pipeline.models.deciding import (
     row_reader,
     save_state,
 )
+from ppo_workbench.pipeline.models.held_interrupt import HeldInterrupt
 from ppo_workbench.pipeline.models.stored import named_artifact
 from ppo_workbench.pipeline.models.view import paper_view
-from ppo_workbench.pipeline.train.held_interrupt import HeldInterrupt
 
 POLL_SECONDS = 0.2
 

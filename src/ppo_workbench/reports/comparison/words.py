@@ -129,9 +129,7 @@ def _difference_headline(
     own = [row for row in own if _rival(row, chosen) in trained] or own
     rivals = list(dict.fromkeys(_rival(row, chosen) for row in own))
     if not own:
-        return (
-            f"Nothing was found: no difference of {chosen.title} to another arm was computed."
-        )
+        return f"Nothing was found: no difference of {chosen.title} to another arm was computed."
     if not any(row["decided"] for row in own):
         against = "another arm" if len(rivals) != 1 else title_of(arms, rivals[0])
         count = f"none of the {len(own)} differences" if len(own) > 1 else "no difference"
