@@ -3,10 +3,11 @@
     python benchmarks/mask_experiment.py            # run what is missing, then collect and write
     python benchmarks/mask_experiment.py --write    # only write tables and picture anew
 
-Three comparisons on validation alone, in `comparisons/` under `PPO_WORKBENCH_HOME`; killed, the
-same command goes on, and one whose curves stand in docs/results is not run again.  Collected are
-the training curves of every seed, from which all figures follow: areas, paired differences by
-Student's t over seeds, Holm over the secondary family, which is shown once all three have ended.
+Four comparisons on validation alone, in `comparisons/` under `PPO_WORKBENCH_HOME`: three of the
+first experiment, one of the second.  Killed, the same command goes on, and one whose curves stand
+in docs/results is not run again.  Collected are the training curves of every seed, from which all
+figures follow: areas, paired differences by Student's t over seeds, Holm over the secondary
+family, which is shown once all of its trainings have ended.
 """
 
 import argparse
@@ -27,8 +28,8 @@ Floats = npt.NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "mask_experiment.json"
 PAGE, PICTURE = ROOT / "docs" / "mask_experiment.md", ROOT / "docs" / "mask_experiment.svg"
-BEGIN, END = "<!-- tables -->\n", "<!-- /tables -->"
-STEPS = 300_000
+FIRST, SECOND = "mask_experiment", "mask_experiment_learned"
+STEPS, LONG_STEPS = 300_000, 3_000_000
 TWO_ARMS = tuple(f"~compare.arms.{arm}" for arm in ("names", "bits", "penalty", "execute"))
 MARKETS = (
     *("levels_3", "levels_5", "volatility_off", "volatility_09", "volatility_07"),
@@ -36,9 +37,15 @@ MARKETS = (
 )
 ALONE = (*TWO_ARMS, *(f"~compare.markets.{market}" for market in MARKETS))
 RUNS: dict[str, tuple[str, ...]] = {
-    "mask_experiment": (),
+    FIRST: (),
     "mask_experiment_long": (*ALONE, "budget.timesteps=3000000", "budget.evaluations=3"),
-    "mask_experiment_sb3": (*(*ALONE, "model.learner=sb3", "compare.seeds=[520,521,522,523,524]"),),
+    "mask_experiment_sb3": (*ALONE, "model.learner=sb3", "compare.seeds=[520,521,522,523,524]"),
+    SECOND: (
+        *("~compare.markets.levels_5", "~compare.markets.conservative"),
+        *("~compare.markets.aggressive", "compare.markets.levels_3.arms=[masked,reject]"),
+        f"budget.timesteps={LONG_STEPS}",
+        f"compare.seeds=[{','.join(str(seed) for seed in range(540, 560))}]",
+    ),
 }
 # Of forbidden (decision, action) pairs, see the page.
 SHARES = {
@@ -115,9 +122,10 @@ def paired(name: str, apart: Floats) -> dict[str, Any]:
     return row | {"p": p, "better": better, "n": n}
 
 
-def primary(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the primary endpoint."""
-    return paired("masked less reject", _apart(found, "main", "masked", "reject", STEPS))
+def primary(found: Mapping[str, Any], name: str = FIRST) -> dict[str, Any]:
+    """Return the primary endpoint of an experiment."""
+    until = STEPS if name == FIRST else LONG_STEPS
+    return paired("masked less reject", _apart(found, "main", "masked", "reject", until, name))
 
 
 def secondary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -136,22 +144,50 @@ def secondary(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     for at, name in ((0, "1,000,000"), (-1, "3,000,000")):
         apart = ends["masked"][:, at] - ends["reject"][:, at]
         rows.append(paired(f"last look of {name} timesteps", apart))
-    by_share = {market: _apart(found, market, "masked", "reject", STEPS) for market in SHARES}
-    for market, share in SHARES.items():
-        if market != "main":
-            rows.append(paired(f"share of forbidden actions {share:.3f}", by_share[market]))
-    shares = np.array(list(SHARES.values()))
-    centred = shares - shares.mean()
-    slopes = centred @ np.array(list(by_share.values())) / (centred @ centred)
-    rows.append(paired("slope of the difference on that share, for all less none", slopes))
-    for other in ("bits", "penalty", "execute"):
-        apart = _apart(found, "main", "masked", other, STEPS)
-        rows.append(paired(f"masked less {other}", apart))
+    rows += _by_share(found, STEPS, FIRST)
+    rows += _less_others(found, STEPS, FIRST)
     for preset in ("conservative", "aggressive"):
         apart = _apart(found, preset, "masked", "reject", STEPS)
         rows.append(paired(f"risk={preset}", apart))
     apart = _apart(found, "main", "masked", "reject", STEPS, "mask_experiment_sb3")
     rows.append(paired("sb3-contrib less stable-baselines3, five seeds", apart))
+    return _holm(rows)
+
+
+def secondary_learned(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the secondary family of the second experiment, with p-values by Holm."""
+    pairs = [("masked", "names"), ("names", "reject")]
+    of = [(f"{a} less {b}", "main", a, b, LONG_STEPS) for a, b in pairs]
+    of.append(("3 levels, masked less reject", "levels_3", "masked", "reject", LONG_STEPS))
+    of.append(("first 1,000,000 timesteps", "main", "masked", "reject", 1_000_000))
+    rows = [paired(name, _apart(found, *what, SECOND)) for name, *what in of]
+    ends = {arm: np.array(found[SECOND]["curves"]["main"][arm]) for arm in ("masked", "reject")}
+    rows.append(paired("last look", ends["masked"][:, -1] - ends["reject"][:, -1]))
+    rows += _by_share(found, LONG_STEPS, SECOND)
+    return _holm(rows + _less_others(found, LONG_STEPS, SECOND))
+
+
+def _by_share(found: Mapping[str, Any], until: float, name: str) -> list[dict[str, Any]]:
+    apart = {market: _apart(found, market, "masked", "reject", until, name) for market in SHARES}
+    rows = [
+        paired(f"share of forbidden actions {share:.3f}", apart[market])
+        for market, share in SHARES.items()
+        if market != "main"
+    ]
+    shares = np.array(list(SHARES.values()))
+    centred = shares - shares.mean()
+    slopes = centred @ np.array(list(apart.values())) / (centred @ centred)
+    return [*rows, paired("slope of the difference on that share, for all less none", slopes)]
+
+
+def _less_others(found: Mapping[str, Any], until: float, name: str) -> list[dict[str, Any]]:
+    return [
+        paired(f"masked less {other}", _apart(found, "main", "masked", other, until, name))
+        for other in ("bits", "penalty", "execute")
+    ]
+
+
+def _holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     order = np.argsort([row["p"] for row in rows])
     held = 0.0
     for rank, at in enumerate(order):
@@ -166,35 +202,37 @@ def _apart(
     first: str,
     second: str,
     until: float,
-    name: str = "mask_experiment",
+    name: str = FIRST,
 ) -> Floats:
     own = found[name]
     one, other = (areas(own["steps"], own["curves"][market][arm], until) for arm in (first, second))
     return one - other
 
 
-def tables(found: Mapping[str, Any]) -> str:
-    """Return what stands between the marks of the page."""
-    own, best = found["mask_experiment"], primary(found)
+def tables(found: Mapping[str, Any], name: str = FIRST) -> str:
+    """Return what stands between an experiment's marks on the page."""
+    own, best = found[name], primary(found, name)
+    until = STEPS if name == FIRST else LONG_STEPS
     lines = [
         f"**Primary: {_shown(best)}**, p = {best['p']:.3f}, better on {best['better']} of "
         f"{best['n']} markets.",
         "",
-        "| arm | mean over the first 300,000 timesteps | last look |",
-        "|---|---|---|",
+        f"| arm | mean over the first {until:,} timesteps | last look | last looks without a "
+        "round trip |",
+        "|---|---|---|---|",
     ]
     for arm, title in TITLES.items():
         curves = own["curves"]["main"][arm]
-        last = [curve[-1] for curve in curves]
-        area = areas(own["steps"], curves, STEPS)
-        lines.append(f"| {title} | {_spread(area)} | {_spread(np.array(last))} |")
+        last = np.array([curve[-1] for curve in curves])
+        idle = f"{int((last == 0.0).sum())} of {len(last)}"
+        area = areas(own["steps"], curves, until)
+        lines.append(f"| {title} | {_spread(area)} | {_spread(last)} | {idle} |")
     for policy, title in (("threshold", "threshold rule"), ("ridge", "ridge forecast")):
-        lines.append(
-            f"| {title}, not trained | | {_spread(np.array(own['not_trained'][policy]))} |"
-        )
-    if set(found) < set(RUNS):
+        scores = np.array(own["not_trained"][policy])
+        lines.append(f"| {title}, not trained | | {_spread(scores)} | |")
+    if name == FIRST and set(found) - {SECOND} < set(RUNS) - {SECOND}:
         return "\n".join([*lines, "", "The secondary family waits for its last trainings.", ""])
-    family = secondary(found)
+    family = secondary(found) if name == FIRST else secondary_learned(found)
     lines += [
         "",
         f"The secondary family, {len(family)} comparisons:",
@@ -221,11 +259,16 @@ def _spread(values: Floats) -> str:
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Draw mean curves with standard errors, and the difference against the share forbidden."""
+    """Draw mean curves with standard errors, and the difference against the share forbidden.
+
+    Of the second experiment once it has run, of the first until then.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    own = found["mask_experiment"]
+    name = SECOND if SECOND in found else FIRST
+    until = STEPS if name == FIRST else LONG_STEPS
+    own = found[name]
     style = {"svg.hashsalt": "masks", "font.size": 10, "axes.spines.top": False}
     with mpl.rc_context(style | {"axes.spines.right": False, "legend.frameon": False}):
         figure = Figure(figsize=(10.0, 4.4), layout="constrained", facecolor="white")
@@ -241,7 +284,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         left.set_ylabel("Sharpe ratio on validation, mean of 20 markets")
         left.legend(loc="upper left", fontsize=9)
         rows = {
-            share: paired(market, _apart(found, market, "masked", "reject", STEPS))
+            share: paired(market, _apart(found, market, "masked", "reject", until, name))
             for market, share in SHARES.items()
         }
         means = [row["mean"] for row in rows.values()]
@@ -249,7 +292,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         right.errorbar(list(rows), means, yerr=halves, fmt="o", color="#0072B2", capsize=3)
         right.axhline(0.0, color="#7F7F7F", lw=0.8)
         right.set_xlabel("share of actions that a rule forbids")
-        right.set_ylabel("masked less reject, mean to 300,000 timesteps")
+        right.set_ylabel(f"masked less reject, mean to {until:,} timesteps")
         for axes in (left, right):
             axes.grid(alpha=0.25)
         figure.savefig(path, metadata={"Date": None})
@@ -266,10 +309,14 @@ def main() -> None:
         found[name] = run(name, home)
         RESULTS.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
     page = PAGE.read_text("utf-8")
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(before + BEGIN + tables(found) + END + rest.split(END)[1], encoding="utf-8")
+    for name, mark in ((FIRST, "tables"), (SECOND, "second")):
+        if name in found:
+            before, rest = page.split(f"<!-- {mark} -->\n")
+            after = rest.split(f"<!-- /{mark} -->")[1]
+            page = f"{before}<!-- {mark} -->\n{tables(found, name)}<!-- /{mark} -->{after}"
+            print(tables(found, name))
+    PAGE.write_text(page, encoding="utf-8")
     draw(found, PICTURE)
-    print(tables(found))
 
 
 if __name__ == "__main__":
