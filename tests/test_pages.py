@@ -71,6 +71,17 @@ def test_picture_is_drawn_from_its_curves(tmp_path: Path) -> None:
     assert (tmp_path / "equity.svg").read_bytes() == (ROOT / "docs" / "equity.svg").read_bytes()
 
 
+def test_mask_experiment_is_that_of_its_results(tmp_path: Path) -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "mask_experiment.py"))
+    found = _read(RESULTS / "mask_experiment.json")
+    page = (ROOT / "docs" / "mask_experiment.md").read_text("utf-8")
+    for name in {made["FIRST"], made["SECOND"]} & set(found):
+        assert made["tables"](found, name) in page
+    made["draw"](found, tmp_path / "masks.svg")
+    drawn = (ROOT / "docs" / "mask_experiment.svg").read_bytes()
+    assert (tmp_path / "masks.svg").read_bytes() == drawn
+
+
 def test_recipe_is_that_of_its_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "recipe.py"))
     table = made["table"](_read(RESULTS / "recipe.json"))
