@@ -7,6 +7,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
 
 
+@pytest.mark.slow  # `.ci/run` runs it
 def test_quickstart_runs_from_top_to_bottom_and_is_stored_without_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

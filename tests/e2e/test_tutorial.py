@@ -47,6 +47,7 @@ def run_commands(text: str) -> None:
         assert command(arguments) == (int(expected[1]) if expected else 0), line
 
 
+@pytest.mark.slow  # `.ci/run` runs it
 def test_tutorial_runs_from_top_to_bottom_and_says_what_it_quotes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from ppo_workbench.config import BarsError, DataConfig
 from ppo_workbench.config.arrays import Ints
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND
+from ppo_workbench.market.calendars import exchange
 from ppo_workbench.market.calendars.clock import BarClock
 from ppo_workbench.market.calendars.exchange import (
     SessionTable,
@@ -138,6 +139,20 @@ def test_bars_without_a_session_name_the_calendar_that_has_one(stamp: str, remed
     table = load_sessions("XNYS", int(starts[0]), int(starts[-1]))
     with pytest.raises(BarsError, match=f"data row 0 lies on a date.*{remedy}"):
         place_intraday("bars", starts, 3600, table, describe)
+
+
+# XHKG breaks for lunch and is bounded, IEPA opens the day before.
+@pytest.mark.parametrize("calendar", ["FX", "GLOBEX", "XNYS", "XHKG", "BVMF", "IEPA", "24/7"])
+@pytest.mark.parametrize("span", [("1985-03-01", "1995-02-03"), ("2012-01-01", "2012-01-30")])
+def test_sessions_are_those_of_a_calendar_made_for_their_span(
+    calendar: str, span: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nanoseconds = [pd.Timestamp(day).value // NS_PER_DAY for day in span]
+    find = exchange._sessions_between.__wrapped__
+    kept = find(calendar, *nanoseconds)
+    monkeypatch.setattr(exchange, "_COMMON_YEARS", (2200, 1900))  # so none but the span's own
+    for name, values in vars(find(calendar, *nanoseconds)).items():
+        np.testing.assert_array_equal(getattr(kept, name), values, name)
 
 
 @pytest.mark.parametrize("calendar", ["FX", "GLOBEX", "CMES", "us_futures", "IEPA", "XNYS"])

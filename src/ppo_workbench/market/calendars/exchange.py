@@ -9,6 +9,7 @@ import difflib
 import warnings
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -18,7 +19,11 @@ from ppo_workbench.config.arrays import Bools, Ints
 from ppo_workbench.market.bars import NS_PER_DAY, NS_PER_SECOND, Describe
 from ppo_workbench.market.reader.faults import Fault, refuse
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _MARGIN_DAYS = 15
+_COMMON_YEARS = 1990, 2039
 _DAILY_SHARE = 1 / 3
 
 
@@ -132,8 +137,7 @@ def check_timezone(name: str) -> None:
 def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
     """Load the sessions around two moments, with some days to spare on both sides.
 
-    exchange_calendars covers only about 20 years unless it is told where to start, and takes
-    longer than all the rest: the last tables are kept, so their arrays cannot be written to.
+    The last tables are kept, so their arrays cannot be written to.
 
     Args:
         name: exchange_calendars name such as "XNYS" or "24/7", or one of `own_calendars`.
@@ -148,46 +152,63 @@ def load_sessions(name: str, first_ns: int, last_ns: int) -> SessionTable:
 
 @lru_cache(maxsize=32)
 def _sessions_between(name: str, first_day: int, last_day: int) -> SessionTable:
-    import exchange_calendars
     import pandas as pd
+    from exchange_calendars import errors, get_calendar_names
 
     from ppo_workbench.market.calendars.own import OWN_CALENDARS
 
-    known = [*OWN_CALENDARS, *exchange_calendars.get_calendar_names()]
+    known = [*OWN_CALENDARS, *get_calendar_names()]
     if name not in known:
         near = difflib.get_close_matches(name.upper(), known, n=3) or ["XNYS", "FX", "24/7"]
         raise BarsError(
             f"data.calendar={name!r} is not a known calendar; use FX, GLOBEX or a name of "
             f"exchange_calendars such as {', '.join(near)}"
         )
-    make = OWN_CALENDARS.get(name, partial(exchange_calendars.get_calendar, name))
     first, last = (pd.Timestamp(day * NS_PER_DAY) for day in (first_day, last_day))
+    common = [pd.Timestamp(year, 1, 1) for year in _COMMON_YEARS]
     reason = ""
     # Some calendars are bounded: without the margin the bars may still fit; a day more, since a
     # date can be the day after its midnight in UTC.
     for days in (_MARGIN_DAYS, 1, 0):
-        margin = pd.Timedelta(days=days)
-        try:
-            with warnings.catch_warnings():
-                # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
-                warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
-                calendar = make(start=first - margin, end=last + margin)
-                schedule = calendar.schedule
-        except (ValueError, NotImplementedError, exchange_calendars.errors.CalendarError) as error:
-            reason = str(error)
-        else:
-            return _session_table(name, str(calendar.tz), schedule)
+        start, end = first - pd.Timedelta(days=days), last + pd.Timedelta(days=days)
+        for wide in ((min(start, common[0]), max(end, common[1])), (start, end)):
+            try:
+                timezone, schedule = _schedule(name, *wide)
+            except (ValueError, NotImplementedError, errors.CalendarError) as error:
+                reason = str(error)
+                continue
+            rows = schedule.loc[start:end]
+            if len(rows):
+                return _session_table(name, timezone, rows)
     raise BarsError(
         f"data.calendar={name!r} does not cover {first.date()} to {last.date()} "
         f"({reason.splitlines()[0].rstrip('.')}); choose another calendar or cut the bars"
     )
 
 
-def _session_table(name: str, timezone: str, schedule: object) -> SessionTable:
-    """Turn an exchange_calendars schedule (a DataFrame, one row a session) into arrays."""
+@lru_cache(maxsize=8)
+def _schedule(name: str, start: "pd.Timestamp", end: "pd.Timestamp") -> "tuple[str, pd.DataFrame]":
+    """Return the time zone and the schedule of a calendar's sessions, one row a session.
+
+    To make one takes exchange_calendars .1 s, for a month as for fifty years.
+    """
+    import exchange_calendars
     import pandas as pd
 
-    assert isinstance(schedule, pd.DataFrame)
+    from ppo_workbench.market.calendars.own import OWN_CALENDARS
+
+    make = OWN_CALENDARS.get(name, partial(exchange_calendars.get_calendar, name))
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 uses what pandas 3.1 deprecates.
+        warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
+        calendar = make(start=start, end=end)
+        return str(calendar.tz), calendar.schedule
+
+
+def _session_table(name: str, timezone: str, schedule: "pd.DataFrame") -> SessionTable:
+    """Turn a schedule of exchange_calendars into arrays."""
+    import pandas as pd
+
     opens, closes = (_utc_ns(schedule[key]) for key in ("open", "close"))
     has_break = schedule["break_start"].notna().to_numpy()
     breaks = [
