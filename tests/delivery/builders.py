@@ -123,7 +123,7 @@ def walk(experiment: Experiment, artifact: Artifact, split: Split, use_mask: boo
         outcomes=np.zeros(count, OUTCOME_DTYPE),
         accounts=np.zeros(count + 1, accounts.dtype),
     )
-    scratch = np.zeros((2, int(weights.sizes.max())), np.float32)
+    scratch = weights.scratch()
     levels = market.space.levels
     for i in range(count):
         rows.accounts[i] = a

@@ -145,7 +145,7 @@ class Oracle:
         """Let another model decide from now on."""
         self.artifact, space = artifact, self.experiment.market.space
         self.weights = stored_weights(artifact.metadata, artifact.tensors)
-        self.scratch = np.zeros((2, int(self.weights.sizes.max())), np.float32)
+        self.scratch = self.weights.scratch()
         self.logits = np.zeros(space.size, np.float32)
         if not self.begun:
             return

@@ -32,7 +32,7 @@ def _network(widths: list[int], activation: Activation) -> tuple[torch.nn.Sequen
 
 
 def _logits(weights: PolicyWeights, row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    scratch = np.full((2, int(weights.sizes.max())), np.nan, dtype=np.float32)
+    scratch = np.full_like(weights.scratch(), np.nan)
     return forward_row(row, weights, scratch).copy()
 
 
@@ -62,7 +62,7 @@ def test_forward_row_repeats_bit_for_bit_whatever_the_scratch_held(activation: A
         assert _logits(weights, row).tobytes() == first.tobytes()
 
 
-@pytest.mark.parametrize("widths", [[5, 7, 3], [8, 33, 12], [27, 64, 64, 3]])
+@pytest.mark.parametrize("widths", [[5, 7, 3], [8, 33, 12], [9, 25, 26, 2], [27, 64, 64, 3]])
 def test_forward_row_adds_input_after_input_bit_for_bit(widths: list[int]) -> None:
     _, layers = _network(widths, Activation.relu)
     weights = PolicyWeights.from_layers(layers, Activation.relu)
@@ -74,6 +74,15 @@ def test_forward_row_adds_input_after_input_bit_for_bit(widths: list[int]) -> No
                 sums += x * outputs
             values = sums if number == len(layers) - 1 else np.maximum(sums, np.float32(0.0))
         assert _logits(weights, row).tobytes() == values.tobytes()
+
+
+def test_forward_row_refuses_arrays_that_end_within_a_vector() -> None:
+    _, layers = _network([4, 4, 3], Activation.relu)
+    weights, row = PolicyWeights.from_layers(layers, Activation.relu), np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match="no room for whole vectors"):
+        forward_row(row, weights, np.zeros((2, 4), np.float32))
+    with pytest.raises(ValueError, match="no room for whole vectors"):
+        forward_row(row, weights._replace(flat=weights.flat[:-1]), weights.scratch())
 
 
 def test_forward_row_leaves_the_observation_alone() -> None:

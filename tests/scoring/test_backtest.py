@@ -144,7 +144,7 @@ def test_forward_equals_torch_and_itself_bit_for_bit(
         expected = network(torch.from_numpy(observations)).numpy()
 
     def forward() -> npt.NDArray[np.float32]:
-        scratch = np.full((2, weights.sizes.max()), np.nan, dtype=np.float32)
+        scratch = np.full_like(weights.scratch(), np.nan)
         rows = [forward_row(row, weights, scratch).copy() for row in observations]
         return np.stack(rows)
 

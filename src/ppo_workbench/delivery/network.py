@@ -12,12 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from ppo_workbench.config import Activation
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Singles
-from ppo_workbench.jit import fused_kernel, kernel, lean_kernel
+from ppo_workbench.jit import fused_kernel, kernel
 
 TANH, RELU = 0, 1
+LANES = 8
 
 
 class ActivationKind(NamedTuple):
@@ -92,7 +97,8 @@ class PolicyWeights(NamedTuple):
 
     Attributes:
         sizes: int64 (L + 1,), layer widths from the observation to the logits.
-        flat: float32, for each layer its (inputs, outputs) matrix by rows, then its bias.
+        flat: float32, for each layer its (inputs, outputs) matrix by rows, then its bias; then
+            `LANES` zeros, since outputs are summed in whole vectors.
         activation: 0 tanh, 1 relu, after each layer but the last.
     """
 
@@ -109,6 +115,7 @@ class PolicyWeights(NamedTuple):
         """Flatten torch-style layers: weight (outputs, inputs) and bias (outputs,)."""
         sizes = [layers[0][0].shape[1], *(weight.shape[0] for weight, _ in layers)]
         parts = [x for weight, bias in layers for x in (weight.T.ravel(), bias)]
+        parts.append(np.zeros(LANES, dtype=np.float32))
         return cls(
             np.array(sizes, dtype=np.int64),
             np.ascontiguousarray(np.concatenate(parts), dtype=np.float32),
@@ -130,8 +137,8 @@ class PolicyWeights(NamedTuple):
         return next(kind for kind in ACTIVATIONS.values() if kind.code == self.activation)
 
     def scratch(self) -> Singles:
-        """Return what `forward_row` needs, float32 (2, widest layer)."""
-        return np.zeros((2, int(self.sizes.max())), dtype=np.float32)
+        """Return what `forward_row` needs, float32 (2, widest layer in whole vectors)."""
+        return np.zeros((2, int(self.sizes.max()) + LANES), dtype=np.float32)
 
     def logits(self, observations: Singles) -> Floats:
         """Return the logits of R observations in plain numpy, float64 (R, A)."""
@@ -180,29 +187,51 @@ def policy_weights(
     return PolicyWeights.from_layers(layers, activation)
 
 
-@lean_kernel
-def add_products(
-    inputs: Singles,
-    weight: Singles,
-    sums: Singles,
-) -> None:
-    """Add inputs (n,) times weight (n, m), flat by rows, to sums (m,), input after input.
+def _adder(vectors: int) -> Any:
+    """Make `add(inputs, n, flat, offset, m, sums, first)`, of 8 outputs a vector.
 
-    Outputs inside, so that it vectorises without reordering a sum; four inputs at a time, so
-    that a sum is fetched and stored once for four products.
+    It adds inputs[i] * flat[offset + i * m + j] to sums[j] for each i < n, j from `first` on,
+    input after input: every sum is rounded as a plain loop rounds it, on any processor.  But it
+    stays in a register, where a compiled loop fetches and stores it at every input.
     """
-    m = sums.shape[0]
-    fours = inputs.shape[0] // 4 * 4
-    for i in range(0, fours, 4):
-        a, b, c, d = inputs[i], inputs[i + 1], inputs[i + 2], inputs[i + 3]
-        of_a, of_b = weight[i * m : i * m + m], weight[i * m + m : i * m + 2 * m]
-        of_c, of_d = weight[i * m + 2 * m : i * m + 3 * m], weight[i * m + 3 * m : i * m + 4 * m]
-        for j in range(m):
-            sums[j] = (((sums[j] + a * of_a[j]) + b * of_b[j]) + c * of_c[j]) + d * of_d[j]
-    for i in range(fours, inputs.shape[0]):
-        row = weight[i * m : i * m + m]
-        for j in range(m):
-            sums[j] += inputs[i] * row[j]
+
+    @intrinsic
+    def add(
+        typing: Any, inputs: Any, n: Any, flat: Any, offset: Any, m: Any, sums: Any, first: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            def data(at: int) -> Any:
+                return context.make_array(signature.args[at])(context, builder, arguments[at]).data
+
+            def place(array: Any, start: Any, vector: int) -> Any:
+                at = builder.add(start, index(vector * LANES))
+                return builder.bitcast(builder.gep(array, [at]), lanes.as_pointer())
+
+            inputs, flat, sums = data(0), data(2), data(5)
+            _, n, _, offset, m, _, first = arguments
+            index, lanes = n.type, ir.VectorType(ir.FloatType(), LANES)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            begun = [builder.load(place(sums, first, k), align=4) for k in range(vectors)]
+            held = [cgutils.alloca_once_value(builder, x) for x in begun]  # type: ignore[no-untyped-call]
+            with cgutils.for_range(builder, n) as loop:
+                value = builder.load(builder.gep(inputs, [loop.index]))
+                alone = builder.insert_element(lanes(ir.Undefined), value, zeros.type.element(0))
+                spread = builder.shuffle_vector(alone, alone, zeros)
+                row = builder.add(offset, builder.add(builder.mul(loop.index, m), first))
+                for k, total in enumerate(held):
+                    weight = builder.load(place(flat, row, k), align=4)
+                    product = builder.fmul(spread, weight)
+                    builder.store(builder.fadd(builder.load(total), product), total)
+            for k, total in enumerate(held):
+                builder.store(builder.load(total), place(sums, first, k), align=4)
+            return context.get_dummy_value()
+
+        return types.void(inputs, n, flat, offset, m, sums, first), generate
+
+    return add
+
+
+_add_four, _add_one = _adder(4), _adder(1)
 
 
 @kernel
@@ -212,7 +241,7 @@ def forward_row(observation: Singles, weights: PolicyWeights, scratch: Singles) 
     Args:
         observation: float32 (n,).
         weights: The network.
-        scratch: float32 (2, widest layer), overwritten.
+        scratch: float32, of `PolicyWeights.scratch`, overwritten.
     """
     sizes, flat = weights.sizes, weights.flat
     layers = sizes.shape[0] - 1
@@ -220,14 +249,24 @@ def forward_row(observation: Singles, weights: PolicyWeights, scratch: Singles) 
     offset = 0
     for layer in range(layers):
         n_in, n_out = sizes[layer], sizes[layer + 1]
-        target = scratch[layer % 2, :n_out]
-        target[:] = flat[offset + n_in * n_out : offset + n_in * n_out + n_out]
-        add_products(source[:n_in], flat[offset : offset + n_in * n_out], target)
-        offset += n_in * n_out + n_out
+        sums = scratch[layer % 2]
+        bias = offset + n_in * n_out
+        if n_out + LANES > sums.shape[0] or bias + n_out + LANES > flat.shape[0]:
+            raise ValueError("no room for whole vectors; use PolicyWeights.from_layers and scratch")
+        for j in range(n_out):
+            sums[j] = flat[bias + j]
+        first = 0
+        while first + 3 * LANES < n_out:
+            _add_four(source, n_in, flat, offset, n_out, sums, first)
+            first += 4 * LANES
+        while first < n_out:
+            _add_one(source, n_in, flat, offset, n_out, sums, first)
+            first += LANES
+        offset = bias + n_out
         if layer < layers - 1:
-            activate(target, weights.activation)
-        source = target
-    return source
+            activate(sums[:n_out], weights.activation)
+        source = sums
+    return source[: sizes[layers]]
 
 
 @kernel

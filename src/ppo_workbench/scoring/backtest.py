@@ -170,6 +170,7 @@ def _run(
     use_mask: bool,
     in_flight: Ints,
     weights: PolicyWeights,
+    scratch: Singles,
     series: Floats,
     entry: float,
     leave: float,
@@ -184,7 +185,6 @@ def _run(
     """Fill the rows of a trace; return how many were made before ruin, if any."""
     a, bars, levels, p = accounts[0], inputs.bars, inputs.levels, inputs.params[0]
     delay = in_flight.shape[0]
-    scratch = np.empty((2, weights.sizes.max()), dtype=np.float32)
     free = np.ones(masks.shape[1], dtype=np.bool_)
     for i in range(actions.shape[0]):
         refresh(a, inputs, observation, masks[i], reasons[i])
@@ -236,9 +236,10 @@ def backtest(
     reasons = np.zeros((n, n_actions), dtype=np.int64)
     outcomes = np.zeros(n, dtype=OUTCOME_DTYPE)
     series = policy.series if policy.series is not None else np.zeros(0)
+    weights = policy.weights or _NO_WEIGHTS
     rows = _run(
         policy.kind, policy.use_mask, np.full(delay_bars, -1, np.int64),
-        policy.weights or _NO_WEIGHTS, series, policy.entry, policy.exit,
+        weights, weights.scratch(), series, policy.entry, policy.exit,
         market.inputs._replace(params=params), accounts,
         np.zeros(market.observation_size, np.float32), actions, masks, reasons, outcomes,
     )  # fmt: skip
