@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.recfunctions import structured_to_unstructured
 
 from ppo_workbench.config import Config
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
@@ -292,7 +293,7 @@ def trace_of(
         carry_usd=out["carry"].copy(),
         equity_usd=out["equity"].copy(),
         exposure=out["exposure"].copy(),
-        reward_components=np.stack([out[name] for name in REWARD_NAMES], axis=1),
+        reward_components=structured_to_unstructured(out[list(REWARD_NAMES)], copy=True),
         regime=regime[:rows],
         rejected=out["rejected"].copy(),
         violated=out["violated"].copy(),

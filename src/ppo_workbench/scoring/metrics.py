@@ -5,6 +5,7 @@ docs/metrics.md is the glossary: formula, unit, source and degenerate case of ev
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from math import exp, isfinite, log1p, sqrt
 from typing import Any
 
@@ -313,8 +314,9 @@ def _own_figure(name: str, trace: Trace) -> float:
 def blocked_shares(trace: Trace) -> dict[str, float]:
     """Return, for every rule, the share of decisions at which it blocked any action."""
     rules = trace.blocked_rules()
+    found = int(np.bitwise_or.reduce(rules))
     return {
-        name: float(np.count_nonzero(rules & (1 << k)) / len(trace))
+        name: float(np.count_nonzero(rules & (1 << k)) / len(trace)) if found & (1 << k) else 0.0
         for k, name in enumerate(trace.rule_names)
     }
 
@@ -390,8 +392,9 @@ def _trading_figures(trace: Trace) -> dict[str, float]:
 
 
 def _mask_figures(trace: Trace) -> dict[str, float | dict[str, float] | dict[str, int]]:
+    masked = ~trace.mask & (trace.blocked_by != 0)
     return {
-        "masked_share": float(np.mean(np.any(~trace.mask & (trace.blocked_by != 0), axis=1))),
+        "masked_share": float(np.mean(reduce(np.logical_or, masked.T))),
         "undecided_share": float(np.mean(trace.undecided)),
         "blocked_share": blocked_shares(trace),
         "violations": _count_by_severity(trace, trace.violated),

@@ -1,6 +1,7 @@
 """What a policy did over a split, one row per decision: the only input of the scores."""
 
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,13 @@ class Trace:
 
     def session_ends(self) -> Ints:
         """Return the last row of every session, int64 (sessions,)."""
-        return session_ends(self.session)
+        return self._session_ends
+
+    @cached_property
+    def _session_ends(self) -> Ints:
+        ends = session_ends(self.session)
+        ends.flags.writeable = False
+        return ends
 
     def equity_curve(self) -> Floats:
         """Return the initial equity and the equity after every row, float64 (n + 1,), USD."""
@@ -174,8 +181,8 @@ class Trace:
 
     def blocked_rules(self) -> Ints:
         """Return the bitmask of rules that blocked any action of a row, int64 (n,)."""
-        rules: Ints = np.bitwise_or.reduce(self.blocked_by, axis=1)
-        return rules
+        # By columns: along short rows numpy takes five times as long.
+        return reduce(np.bitwise_or, self.blocked_by.T)
 
     def severity_bits(self, severity: str) -> int:
         """Return the bitmask of all rules of one severity."""

@@ -23,7 +23,7 @@ from ppo_workbench.config.arrays import Singles
 from ppo_workbench.delivery.artifact import save_artifact
 from ppo_workbench.delivery.describe import describe_model, plain
 from ppo_workbench.delivery.metadata import Scorecards
-from ppo_workbench.delivery.network import PolicyWeights, policy_weights
+from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.learning.training import Hooks, Training, Validation
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.market.horizons import recorded_horizons
@@ -83,7 +83,7 @@ class SeedTraining:
         self.seed = seed
         self.cards: list[Scorecard] = []
         self.windows: list[list[float]] = []
-        self.returns: Singles = np.empty(0, np.float32)
+        self._returns: list[Singles] = []
         self.artifact: str | None = None
         self._experiment, self._metrics = replace(experiment, config=config), metrics
         env = TradingVecEnv(self._experiment.batch())
@@ -91,6 +91,11 @@ class SeedTraining:
         bars = len(experiment.splits["train"])
         config = replace(config, checkpoint=replace(config.checkpoint, every_seconds=None))
         self.training = Training(config, env, bars, hooks)
+
+    @property
+    def returns(self) -> Singles:
+        """Daily returns on the validation split, of the latest score."""
+        return self._returns[-1]
 
     @property
     def effective_evaluations(self) -> float:
@@ -101,7 +106,7 @@ class SeedTraining:
         self._metrics.append({"step": step, "seed": self.seed, "metrics": metrics})
 
     def finish(self, folder: Path, raw: Raw, run_id: str | None) -> None:
-        """Score the selected checkpoint as the last evaluation, and keep it as `seed_SEED.pth`.
+        """Repeat the scores of the selected checkpoint as the last, keep it as `seed_SEED.pth`.
 
         Args:
             folder: The trial's.
@@ -109,11 +114,14 @@ class SeedTraining:
             run_id: MLflow run of the trial, if any.
         """
         result, config = self.training.result(), self._experiment.config
-        found = self.evaluate(policy_weights(result.tensors, config.model.activation))
+        at = [step for step, _ in result.evaluations].index(result.selected_timesteps)
+        self.cards.append(self.cards[at])
+        self.windows.append(self.windows[at])
+        self._returns.append(self._returns[at])
         metadata = describe_model(
             self._experiment,
             describe_training(config, result),
-            Scorecards(validation=plain(found.metrics)),
+            Scorecards(validation=plain(result.evaluations[at][1].metrics)),
             {**raw, "seed": self.seed},
             run_id,
         )
@@ -136,7 +144,7 @@ class SeedTraining:
             parts = np.array_split(excess, count)
             self.windows.append([sharpe_ratio(part, trace.sessions_per_year) for part in parts])
         self.cards.append(card)
-        self.returns = trace.daily_returns().astype(np.float32)
+        self._returns.append(trace.daily_returns().astype(np.float32))
         return validated(trace, card)
 
 
