@@ -110,3 +110,20 @@ def test_lean_kernel_leaves_the_references_of_its_arguments_alone() -> None:
     before = sys.getrefcount(values)
     assert [last(values) for _ in range(1000)] == [2.0] * 1000
     assert sys.getrefcount(values) == before
+
+
+def test_borrowed_arrays_are_the_same_memory_and_not_counted() -> None:
+    @jit.kernel
+    def double(pair: tuple[npt.NDArray[np.float64], tuple[npt.NDArray[np.int64], int]]) -> int:
+        values, (counts, more) = jit.borrowed(pair)
+        part = values[1:]
+        for k in range(part.shape[0]):
+            part[k] *= 2.0
+        counts[0] += more
+        return int(counts[0])
+
+    values, counts = np.arange(3.0), np.zeros(1, np.int64)
+    before = sys.getrefcount(values), sys.getrefcount(counts)
+    assert [double((values, (counts, 2))) for _ in range(1000)][-1] == 2000
+    assert (sys.getrefcount(values), sys.getrefcount(counts)) == before
+    assert values.tolist() == [0.0, 2.0**1000, 2.0**1001]

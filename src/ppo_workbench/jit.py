@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import types
+from numba.extending import intrinsic
 
 from ppo_workbench import plugins
 
@@ -129,6 +131,37 @@ def lean_kernel(function: F) -> F:
     that makes one or returns a part of one.
     """
     return _compiled(function, _nrt=False)
+
+
+def _uncounted(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = array.meminfo.type(None)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        parts = [
+            _uncounted(context, builder, kind[k], builder.extract_value(value, k))  # type: ignore[index]
+            for k in range(len(kind))
+        ]
+        return context.make_tuple(builder, kind, parts)
+    return value
+
+
+@intrinsic
+def _borrowed(typing: Any, given: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _uncounted(context, builder, given, arguments[0])
+
+    return given(given), generate
+
+
+borrowed: Any = _borrowed
+"""Return an array, or a tuple with arrays, whose references are not counted.
+
+numba counts them atomically wherever a function hands an array on, a fifth of a backtest.  A
+kernel borrows at its start what it was given, for its caller keeps that alive.  Not what it made
+itself, which would be freed under it, and nothing borrowed may be returned to Python.
+"""
 
 
 def fused_kernel(function: F) -> F:

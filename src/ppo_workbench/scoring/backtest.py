@@ -13,7 +13,7 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from ppo_workbench.config import Config
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
 from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import borrowed, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
 from ppo_workbench.scoring.trace import Trace
@@ -184,6 +184,9 @@ def _run(
     outcomes: Records,
 ) -> int:
     """Fill the rows of a trace; return how many were made before ruin, if any."""
+    weights, inputs, series = borrowed((weights, inputs, series))
+    accounts, observation, scratch = borrowed((accounts, observation, scratch))
+    actions, masks, reasons, outcomes = borrowed((actions, masks, reasons, outcomes))
     a, bars, levels, p = accounts[0], inputs.bars, inputs.levels, inputs.params[0]
     delay = in_flight.shape[0]
     free = np.ones(masks.shape[1], dtype=np.bool_)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
-from ppo_workbench.jit import inlined_kernel, kernel
+from ppo_workbench.jit import borrowed, inlined_kernel, kernel
 from ppo_workbench.learning.native.network import forward, hidden_size
 from ppo_workbench.learning.native.update import (
     TILE,
@@ -135,6 +135,8 @@ def collect(
         gamma: Discount.
         gae_lambda: Of generalised advantage estimation.
     """
+    env, net, buffer, counts = borrowed((env, net, buffer, counts))
+    generator, last_starts = borrowed((generator, last_starts))
     steps, n_envs, n_actions = buffer.masks.shape
     actor_hidden = np.empty(max(n_envs * hidden_size(net.actor), 1), np.float32)
     logits = np.empty((n_envs, n_actions), np.float32)
