@@ -69,12 +69,17 @@ def _imported_files(source: bytes) -> list[Path]:
     return files + [path for place in places if place.is_dir() for path in place.glob("*.py")]
 
 
-def _prepare_cache() -> bool:
-    """Point numba at a private folder for this version of the sources, if one can be made."""
+def cache_root() -> Path:
+    """Return the folder of everything that the next process would otherwise make again."""
     root = os.environ.get("PPO_WORKBENCH_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return base / "ppo_workbench"
+
+
+def _prepare_cache() -> bool:
+    """Point numba at a private folder for this version of the sources, if one can be made."""
     kind = WITH_PLUGINS if plugins.active() else ""
-    folder = base / "ppo_workbench" / f"kernels-{source_hash()}{kind}"
+    folder = cache_root() / f"kernels-{source_hash()}{kind}"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)

@@ -63,10 +63,7 @@ from ppo_workbench.pipeline.train.scores import lower_bound, own_scores, score_p
 from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
 from ppo_workbench.records.tracking import RunStatus
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
-from ppo_workbench.trading.experiment import (
-    prepare,
-    split_bars,
-)
+from ppo_workbench.trading.experiment import prepared
 
 
 def run(given: Given, jobs: Jobs | None = None) -> float:
@@ -128,7 +125,7 @@ def train(asked: Config | Given, console: WorkbenchConsole | None = None) -> Out
         check_no_checkpoint(home, name, config.overwrite)
     mlflow = load_mlflow_early(config.tracking)
     with console.waiting("reading bars, computing features"):
-        experiment = prepare(config, *split_bars(config))
+        experiment = prepared(config)
         config = experiment.config
         raw = recorded_horizons(raw, config)
         if resumed:

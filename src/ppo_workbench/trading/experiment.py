@@ -9,6 +9,12 @@ from ppo_workbench.config.arrays import Floats
 from ppo_workbench.market.bars import Bars, check_fill
 from ppo_workbench.market.features import MarketTable, compute_market, feature_spec
 from ppo_workbench.market.horizons import derived
+from ppo_workbench.market.prepared import (
+    PreparedMarket,
+    keep_market,
+    market_key,
+    read_market,
+)
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.market.splits import Fold, Split, cut, legal_starts, time_splits
 from ppo_workbench.trading.actions import observed_bits
@@ -85,6 +91,22 @@ def split_bars(config: Config) -> tuple[Bars, dict[str, Split]]:
     return bars, time_splits(bars, derived(config, bars).splits, warmup)
 
 
+def prepared(config: Config) -> Experiment:
+    """Return `prepare(config, *split_bars(config))`; an earlier process may have left the market.
+
+    Raises:
+        BarsError: The bars, their splits or the fill rule are not usable.
+    """
+    key = market_key(config)
+    kept = read_market(key) if key else None
+    if kept is not None:
+        return _assemble(config, kept.bars, kept.splits, kept.test_range, table=kept.table)
+    made = prepare(config, *split_bars(config))
+    if key:
+        keep_market(key, PreparedMarket(made.bars, made.table, made.splits, made.test_range))
+    return made
+
+
 def prepare(config: Config, bars: Bars, splits: dict[str, Split]) -> Experiment:
     """Compute everything up to the end of the validation split; later bars are cut off.
 
@@ -152,9 +174,10 @@ def _assemble(
     splits: dict[str, Split],
     test_range: tuple[int, int],
     train_ranges: tuple[Split, ...] = (),
+    table: MarketTable | None = None,
 ) -> Experiment:
     config = derived(config, bars)
-    table = compute_market(bars, config.features)
+    table = table or compute_market(bars, config.features)
     ranges = train_ranges or (splits["train"],)
     config = with_volatility(config, bars, ranges)
     rows, bits = _rows_of(table.features, ranges), observed_bits(config.env)

@@ -29,8 +29,8 @@ from ppo_workbench.scoring.backtest import backtest as run_backtest
 from ppo_workbench.scoring.trace import Trace
 from ppo_workbench.trading.experiment import (
     Experiment,
-    prepare,
     prepare_with_test,
+    prepared,
     split_bars,
 )
 from ppo_workbench.trading.observation import Scaler
@@ -235,6 +235,6 @@ def backtest(config: Config, artifact: str, split: str = "validation") -> Trace:
     if split == "test":
         experiment = open_with_test(config, f"backtest of {name}")
     else:
-        experiment = prepare(config, *split_bars(config))
+        experiment = prepared(config)
     policy, seen = as_stored(stored, experiment)
     return run_on_split(seen, policy, split)

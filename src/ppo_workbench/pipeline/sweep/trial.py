@@ -41,7 +41,7 @@ from ppo_workbench.scoring.metrics import (
     scorecard,
     sharpe_ratio,
 )
-from ppo_workbench.trading.experiment import Experiment, prepare, split_bars
+from ppo_workbench.trading.experiment import Experiment, prepared
 
 WINDOWED = "sharpe_annual"
 
@@ -226,7 +226,7 @@ def check_market(config: Config) -> None:
     parts = (config.data, config.splits, config.features, env.fill, env.episode_bars, count, files)
     if repr(parts) in _LAID_OUT:
         return
-    experiment = prepare(config, *split_bars(config))
+    experiment = prepared(config)
     experiment.batch()  # refuses episodes that are longer than the training bars
     split = experiment.splits["validation"]
     _check_windows(count, len(np.unique(experiment.bars.session[split.start + 1 : split.stop])))
@@ -290,7 +290,7 @@ class _Run:
         self._session, self._folder = session, folder
         self._metric = config.objective.metrics[0]
         self._metrics: list[MetricsLine] = []
-        experiment = prepare(config, *split_bars(config))
+        experiment = prepared(config)
         self._config = experiment.config
         self._raw = recorded_horizons(raw, self._config)
         self._bars = bars_of(experiment, self._raw)

@@ -27,7 +27,7 @@ from ppo_workbench.learning.training import Hooks, Standing, Validation, train_m
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.train.fitting import look_at, warm_up
 from ppo_workbench.pipeline.train.scores import clearly_better
-from ppo_workbench.trading.experiment import prepare, split_bars
+from ppo_workbench.trading.experiment import prepared
 
 PROBE_FRAC = 0.03
 PROBE_SECONDS = (2.0, 15.0)
@@ -161,7 +161,7 @@ def measure(config: Config) -> Speed:
     seconds = min(max(PROBE_FRAC * 60 * (config.budget.minutes or 0.0), low), high)
     budget = BudgetConfig(minutes=seconds / 60, evaluations=1)
     config = replace(config, budget=budget, checkpoint=CheckpointConfig(None))
-    experiment = prepare(config, *split_bars(config))
+    experiment = prepared(config)
     config = experiment.config
     spent: list[float] = []
     seen = [(0.0, 0)]
