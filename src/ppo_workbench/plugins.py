@@ -147,7 +147,8 @@ def market_rule(
 ) -> Callable[[_F], _F]:
     """Register a rule that asks the market alone, once a bar.
 
-    As `rule`, of a function that takes `(bar, *parameters)`, a row of `rules.market.NEWS_DTYPE`.
+    As `rule`, of a function that takes `(bar, *parameters)`, a row of
+    `rules.market.RULE_BAR_DTYPE`.
     """
     return functools.partial(_add_rule, audit, Severity(severity), 1)
 

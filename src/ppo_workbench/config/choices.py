@@ -62,7 +62,7 @@ class Volume(Enum):
 
 
 class ActionSet(Enum):
-    """How action indices move the position (DESIGN: "Words")."""
+    """How action indices move the position (docs/glossary.md)."""
 
     step = "step"
     target = "target"

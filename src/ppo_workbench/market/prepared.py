@@ -10,7 +10,6 @@ import json
 import mmap
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from ppo_workbench import plugins
@@ -31,12 +30,12 @@ from ppo_workbench.market.features import MarketTable
 from ppo_workbench.market.sources import SOURCES
 from ppo_workbench.market.splits import Split
 
-T = TypeVar("T")
-Arrays = dict[str, np.ndarray[Any, Any]]
+_T = TypeVar("_T")
+_Arrays = dict[str, np.ndarray[Any, Any]]
 
 LEAST_BARS = 20_000  # of fewer, making them is as fast
 MOST_BYTES = 2 * 2**30
-SECTIONS = ("data", "features", "splits", "env", "market")
+_SECTIONS = ("data", "features", "splits", "env", "market")
 _ALIGNED = 64
 _READERS = ("numpy", "pandas", "pyarrow", "exchange_calendars", "numba")
 
@@ -67,7 +66,7 @@ def market_key(config: Config) -> str | None:
     if config.data.source not in SOURCES:
         return None
     digest = hashlib.sha256(_code().encode())
-    said = {name: asdict(getattr(config, name)) for name in SECTIONS}
+    said = {name: asdict(getattr(config, name)) for name in _SECTIONS}
     digest.update(json.dumps([said, plugins.digests()], default=str, sort_keys=True).encode())
     for path in (config.data.path, config.data.events_path):
         if path is not None:
@@ -112,8 +111,8 @@ def keep_market(key: str, market: PreparedMarket) -> None:
     """Write a market for later processes; where that cannot be, they make it again."""
     if len(market.bars) < LEAST_BARS:
         return
-    facts: dict[str, Any] = {"splits": market.splits, "test_range": market.test_range}
-    arrays: Arrays = {}
+    facts: dict[str, object] = {"splits": market.splits, "test_range": market.test_range}
+    arrays: _Arrays = {}
     for name in ("bars", "table"):
         values = vars(getattr(market, name))
         own = {item.name: values[item.name] for item in fields(getattr(market, name))}
@@ -144,7 +143,7 @@ def _make_room(folder: Path, size: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _packed(facts: Mapping[str, Any], arrays: Arrays) -> bytes:
+def _packed(facts: JsonValue, arrays: _Arrays) -> bytes:
     """Return length of the head, head, arrays at multiples of 64 bytes."""
     rows = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     body = b"".join(values.tobytes() + bytes(-values.nbytes % _ALIGNED) for values in rows.values())
@@ -154,7 +153,7 @@ def _packed(facts: Mapping[str, Any], arrays: Arrays) -> bytes:
     return len(head).to_bytes(8, "little") + head + body
 
 
-def _unpacked(content: mmap.mmap) -> tuple[dict[str, Any], Arrays]:
+def _unpacked(content: mmap.mmap) -> tuple[dict[str, JsonValue], _Arrays]:
     """Return facts and arrays, which are private copies of the file once written to.
 
     Raises:
@@ -162,7 +161,7 @@ def _unpacked(content: mmap.mmap) -> tuple[dict[str, Any], Arrays]:
     """
     first = start = 8 + int.from_bytes(content[:8], "little")
     head = json.loads(content[8:start])
-    arrays: Arrays = {}
+    arrays: _Arrays = {}
     for name, (dtype, shape) in head["arrays"].items():
         count = int(np.prod(shape))
         values = np.frombuffer(content, np.dtype(dtype), count, start)
@@ -179,9 +178,9 @@ def _sum(body: "bytes | memoryview") -> int:
     return int(words.sum())
 
 
-def _object(kind: type[T], facts: Mapping[str, Any], arrays: Arrays, prefix: str) -> T:
-    hints = get_type_hints(kind)
-    plain = {name: TypeAdapter(hints[name]).validate_python(facts[name]) for name in facts}
+def _object(kind: type[_T], facts: JsonValue, arrays: _Arrays, prefix: str) -> _T:
+    hints, own = get_type_hints(kind), TypeAdapter(dict[str, object]).validate_python(facts)
+    plain = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in own.items()}
     rows = {
         name.removeprefix(prefix): values
         for name, values in arrays.items()

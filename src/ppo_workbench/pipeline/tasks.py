@@ -1,4 +1,4 @@
-"""The tasks, one straight-line function each: train, evaluate, analyse (power has its own file)."""
+"""The tasks by name, and those that need no room of their own: train, evaluate, analyse."""
 
 import secrets
 from collections.abc import Callable

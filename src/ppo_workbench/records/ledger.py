@@ -1,4 +1,4 @@
-"""The ledger of test accesses: no record, no access (DESIGN rule 4).
+"""The ledger of test accesses: no record, no access (docs/architecture.md, decision 4).
 
 Every access to a test split is appended to `mlruns/test_openings.jsonl` and synced to disk
 before the caller may read a single test bar.  What is counted is variants scored, by what the

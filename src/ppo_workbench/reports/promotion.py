@@ -35,7 +35,7 @@ GATES = {
     "ppo_execute": ("Better than standard PPO, forbidden orders carried out", "Sharpe, lower end"),
     "ppo_reject": ("Not worse than standard PPO, forbidden orders rejected", "Sharpe, upper end"),
     "threshold": ("Better than the tuned threshold rule", "Sharpe ratio"),
-    "champion": ("Not worse than the reigning champion", "Sharpe, upper end"),
+    "champion": ("Not worse than the reigning champion", "Sharpe ratio"),
     "costs_x2": ("Still earns at double costs", "fraction"),
     "latency_1_bar": ("Still earns with every order one bar later", "fraction"),
     "ledger": ("This test access was recorded first", "test accesses"),

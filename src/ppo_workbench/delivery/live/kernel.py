@@ -77,7 +77,7 @@ class MarketArrays(NamedTuple):
         bar: float64 (7 + E,), see `market.features.bar_values`; filled but for its columns.
         features: float64 (1, F), unscaled.
         context: float64 (CONTEXT_FIELDS,).
-        news: `NEWS_DTYPE`, shape (1,).
+        rule_bars: `RULE_BAR_DTYPE`, shape (1,).
         rule_settings: `SETTINGS_DTYPE`, shape (1,).
         rule_memory: `MEMORY_DTYPE`, shape (1,).
         closes: The rules' ring of closes.
@@ -96,7 +96,7 @@ class MarketArrays(NamedTuple):
     bar: Floats
     features: Floats
     context: Floats
-    news: Records
+    rule_bars: Records
     rule_settings: Records
     rule_memory: Records
     closes: Floats
@@ -132,7 +132,7 @@ def _take_bar(new: BarValues, scale: float, m: MarketArrays) -> int:
     m.rows[0] = m.rows[1]
     m.scaled[0] = m.scaled[1]
     bar, context = m.bar, m.context
-    facts, memory, row = m.news[0], m.rule_memory[0], m.rows[1]
+    facts, memory, row = m.rule_bars[0], m.rule_memory[0], m.rows[1]
     bar[OPEN], bar[HIGH] = new.open * scale, new.high * scale
     bar[LOW], bar[CLOSE] = new.low * scale, new.close * scale
     bar[VOLUME], bar[SESSION], bar[SLOT] = new.volume / scale, new.session, new.bar_of_session

@@ -19,7 +19,7 @@ from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
 from ppo_workbench.market.regimes import BAR_FIELDS, CLOSE, CONTEXT_FIELDS, HIGH, LOW, OPEN, VOLUME
 from ppo_workbench.trading.account import BAR_DTYPE
 from ppo_workbench.trading.observation import Scaler
-from ppo_workbench.trading.rules.market import NEWS_DTYPE, MarketRules
+from ppo_workbench.trading.rules.market import RULE_BAR_DTYPE, MarketRules
 
 _SLACK = 1e-9  # of prices between low and high, as in `market.bars`
 
@@ -81,7 +81,7 @@ class MarketMemory:
         self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
         self._features = np.zeros((1, count))
         self._bar = np.zeros(BAR_FIELDS + len(self.extra_names))
-        self._news = np.zeros(1, dtype=NEWS_DTYPE)
+        self._news = np.zeros(1, dtype=RULE_BAR_DTYPE)
         self.taken, self.needed, self.scale = 0, self._metadata.warmup_bars, 1.0
 
     @property

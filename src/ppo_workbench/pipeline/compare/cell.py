@@ -39,7 +39,7 @@ from ppo_workbench.pipeline.compare.scored import (
 from ppo_workbench.pipeline.compare.stressing import stressed
 from ppo_workbench.pipeline.given import Given
 from ppo_workbench.pipeline.models.stored import artifact_tensors, run_on_split, selected_policy
-from ppo_workbench.pipeline.train.fitting import look_at
+from ppo_workbench.pipeline.train.fitting import score_on_validation
 from ppo_workbench.pipeline.train.outcome import bars_of, describe_training
 from ppo_workbench.pipeline.train.scores import clearly_better, lower_bound
 from ppo_workbench.scoring.audit.market import MarketFacts, market_facts
@@ -106,7 +106,8 @@ def _scored(config: Config, raw: Raw, folder: Path) -> CellResult:
     config = experiment.config
     trained = None if cell.kind == YARDSTICKS else _train(experiment)
     access = access or open_tests(config, bars, folds)
-    opened = prepare_scored(config, bars, fold)
+    closed = config.compare.split == VALIDATION
+    opened = experiment if closed else prepare_scored(config, bars, fold)
     facts = market_facts(opened.bars, config)
     policies = (
         {policy.name: policy for policy in _reference_policies(opened)}
@@ -147,7 +148,7 @@ def _train(experiment: Experiment) -> _Trained:
         if "validation/sharpe_annual" in kept:
             rows.append({"step": float(step), **kept})
 
-    hooks = Hooks(lambda weights: look_at(experiment, weights), clearly_better, record)
+    hooks = Hooks(lambda weights: score_on_validation(experiment, weights), clearly_better, record)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, experiment.train_bars, hooks)
     if result.interrupted:

@@ -168,7 +168,7 @@ def trained_policy(model_type: ModelType, weights: PolicyWeights) -> Policy:
 def open_with_test(config: Config, why: str) -> Experiment:
     """Open the test split: record the access in the ledger, then lay out the experiment.
 
-    The only way to the test split (DESIGN.md, rule 4).
+    The only way to the test split (docs/architecture.md, decision 4).
 
     Args:
         config: The experiment.

@@ -25,7 +25,7 @@ from ppo_workbench.delivery.network import PolicyWeights
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.learning.training import Hooks, Standing, Validation, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
-from ppo_workbench.pipeline.train.fitting import look_at, warm_up
+from ppo_workbench.pipeline.train.fitting import score_on_validation, warm_up
 from ppo_workbench.pipeline.train.scores import clearly_better
 from ppo_workbench.trading.experiment import prepared
 
@@ -168,7 +168,7 @@ def measure(config: Config) -> Speed:
 
     def evaluate(weights: PolicyWeights) -> Validation:
         began = monotonic()
-        validation = look_at(experiment, weights)
+        validation = score_on_validation(experiment, weights)
         spent.append(monotonic() - began)
         return validation
 

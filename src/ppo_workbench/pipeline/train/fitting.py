@@ -70,7 +70,7 @@ def learn(
     progress = console.training_progress()
 
     hooks = Hooks(
-        evaluate=lambda weights: look_at(experiment, weights),
+        evaluate=lambda weights: score_on_validation(experiment, weights),
         clearly_better=clearly_better,
         record=tracker.log_metrics,
         progress=lambda standing: progress.update(latest.state(standing)),
@@ -91,7 +91,7 @@ def learn(
         progress.stop()
 
 
-def look_at(experiment: Experiment, weights: PolicyWeights) -> Validation:
+def score_on_validation(experiment: Experiment, weights: PolicyWeights) -> Validation:
     """Score weights on the validation split, as training does."""
     policy = trained_policy(experiment.config.model.type, weights)
     trace = run_on_split(experiment, policy, "validation")
@@ -126,7 +126,9 @@ def warm_up(experiment: Experiment, interrupted: Callable[[], None] = lambda: No
     validation = experiment.splits["validation"]
     short = replace(validation, stop=min(validation.start + WARM_UP_BARS, validation.stop))
     small = replace(experiment, config=config, splits={**experiment.splits, "validation": short})
-    hooks = Hooks(lambda weights: look_at(small, weights), clearly_better, interrupted=interrupted)
+    hooks = Hooks(
+        lambda weights: score_on_validation(small, weights), clearly_better, interrupted=interrupted
+    )
     if train_model(config, TradingVecEnv(small.batch()), 1, hooks).interrupted:
         raise KeyboardInterrupt
 

@@ -54,6 +54,7 @@ class Case:
     daily_loss: Bools
     gains: Floats
     flatten: Bools
+    flattening: tuple[str, ...]  # the rules that are on and can ask for it
 
 
 class Finding(NamedTuple):

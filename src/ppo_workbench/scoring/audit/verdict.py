@@ -21,6 +21,7 @@ It asks whether anything forbidden happened, not whether a mask forbade too much
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import reduce
 
 import numpy as np
 
@@ -216,24 +217,25 @@ def _case(
         stopped |= ~bars.regular[at.row]
     lost = daily_loss(at, initial, risk.daily_loss.max_loss_frac)
     state = ladder(at.equity, config)
-    flatten = np.zeros(len(trace), dtype=np.bool_)
-    if risk.session.enabled:
-        flatten |= last_bars(bars, at.row, settled(config.env.flat_last_bars))
-    if risk.drawdown.enabled:
-        flatten |= state.paused
-    if risk.daily_loss.enabled and risk.daily_loss.flatten:
-        flatten |= lost
     gains = entry_gains(books, at.close)
+    flattening = dict[str, Bools]()
+    if risk.session.enabled:
+        flattening["session_flatten"] = last_bars(bars, at.row, settled(config.env.flat_last_bars))
+    if risk.drawdown.enabled:
+        flattening["drawdown"] = state.paused
+    if risk.daily_loss.enabled and risk.daily_loss.flatten:
+        flattening["daily_loss"] = lost
     if risk.stop_loss.enabled:
-        flatten |= gains <= -risk.stop_loss.loss_frac
+        flattening["stop_loss"] = gains <= -risk.stop_loss.loss_frac
     if risk.take_profit.enabled:
-        flatten |= gains >= risk.take_profit.gain_frac
+        flattening["take_profit"] = gains >= risk.take_profit.gain_frac
+    flatten = reduce(np.logical_or, flattening.values(), np.zeros(len(trace), np.bool_))
     size = ladder_size(state.reduced, config, enforced)
     sized = size * volatility_size(at, config)
     asked = orders(trace, at, books, flatten & ~stopped, sized, config)
     return Case(
         trace, bars, config, facts, at, books, asked, state, size, stopped, lost, gains,
-        flatten & ~stopped,
+        flatten & ~stopped, tuple(flattening),
     )  # fmt: skip
 
 
@@ -391,9 +393,7 @@ def _breakable(case: Case) -> Ints:
     held = case.books.held
     shares = held + case.orders.quantity
     adds = (np.abs(shares) > np.abs(held)) | (shares * held < 0.0)
-    names = ["session_flatten", "drawdown", "stop_loss", "take_profit"]
-    names += ["daily_loss"] if case.config.risk.daily_loss.flatten else []
-    flatten = sum(1 << k for k, name in enumerate(CHECKS) if name in names)
+    flatten = sum(1 << k for k, name in enumerate(CHECKS) if name in case.flattening)
     return np.where(adds, -1, np.where(shares != 0.0, flatten, 0))
 
 

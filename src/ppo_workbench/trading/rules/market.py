@@ -60,7 +60,7 @@ MEMORY_DTYPE = np.dtype(
     ]
 )
 # One bar as the rules see it: the bar, its place in the session and its market context.
-NEWS_DTYPE = np.dtype(
+RULE_BAR_DTYPE = np.dtype(
     [
         ("start_ns", "i8"),
         ("low", "f8"),
@@ -118,14 +118,14 @@ class MarketRules:
 
     def take(self, bars: Bars, market: MarketTable) -> Ints:
         """Take T bars that follow those taken before; return their bits, int64 (T,)."""
-        news = np.zeros(len(bars), dtype=NEWS_DTYPE)
+        rule_bars = np.zeros(len(bars), dtype=RULE_BAR_DTYPE)
         for name in _OF_BARS:
-            news[name] = getattr(bars, name)
-        news["events"], news["events_ahead"] = bars.events, bars.events_ahead
-        news["volatility_ratio"], news["regime"] = market.volatility_ratio, market.regime
-        news["large_move"] = market.large_move
+            rule_bars[name] = getattr(bars, name)
+        rule_bars["events"], rule_bars["events_ahead"] = bars.events, bars.events_ahead
+        rule_bars["volatility_ratio"], rule_bars["regime"] = market.volatility_ratio, market.regime
+        rule_bars["large_move"] = market.large_move
         bits = np.zeros(len(bars), dtype=np.int64)
-        run_rules(news, self.settings, self.memory, self.closes, bits)
+        run_rules(rule_bars, self.settings, self.memory, self.closes, bits)
         return bits
 
 
@@ -176,15 +176,15 @@ def _blocked_regimes(risk: RiskConfig) -> int:
 
 @kernel
 def run_rules(
-    news: Records,
+    rule_bars: Records,
     settings: Records,
     memory: Records,
     closes: Floats,
     bits: Ints,
 ) -> None:
-    """Loop `rules_step` over T rows of `NEWS_DTYPE`; `bits` (T,) is filled."""
-    for t in range(news.shape[0]):
-        bits[t] = rules_step(news[t], settings[0], memory[0], closes)
+    """Loop `rules_step` over T rows of `RULE_BAR_DTYPE`; `bits` (T,) is filled."""
+    for t in range(rule_bars.shape[0]):
+        bits[t] = rules_step(rule_bars[t], settings[0], memory[0], closes)
 
 
 @kernel
@@ -192,7 +192,7 @@ def rules_step(bar: Any, s: Any, m: Any, closes: Floats) -> int:
     """Take one closed bar, update the memory and return the bits of the rules that fire.
 
     Args:
-        bar: One row of `NEWS_DTYPE`.
+        bar: One row of `RULE_BAR_DTYPE`.
         s: One row of `SETTINGS_DTYPE`.
         m: One row of `MEMORY_DTYPE`, zeros at the start of history; changed in place.
         closes: float64 (max(1, band_bars),), changed in place.
