@@ -10,7 +10,7 @@ from ppo_workbench import compose
 from ppo_workbench.config import BarsError, Config
 from ppo_workbench.pipeline.sweep import trial
 from ppo_workbench.pipeline.sweep.trial import check_market
-from ppo_workbench.trading.experiment import split_bars
+from ppo_workbench.trading.experiment import prepared, split_bars
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     def spy(config: Config):  # type: ignore[no-untyped-def]
         seen.append(config)
-        return split_bars(config)
+        return prepared(config)
 
-    monkeypatch.setattr(trial, "split_bars", spy)
+    monkeypatch.setattr(trial, "prepared", spy)
     monkeypatch.setattr(trial, "_LAID_OUT", set())
     return seen
 
