@@ -89,8 +89,7 @@ def timed() -> None:
         from ppo_workbench.learning.progress import WorkbenchConsole
         from ppo_workbench.pipeline import tasks
         from ppo_workbench.pipeline.train import fitting
-    wrap(tasks, "split_bars", "bars")
-    wrap(tasks, "prepare", "features")
+    wrap(tasks, "prepared", "bars and features")
     wrap(tasks, "open_tracker_beside", "store")
     wrap(fitting, "warm_up", "kernels and a first small training")
     wrap(cli, "_checked", "check the configuration")
