@@ -189,6 +189,12 @@ def test_small_markets_are_not_kept(
     assert not folder.exists()
 
 
-def test_source_of_a_plugin_is_read_each_time(csv: Path) -> None:
+def test_beside_a_plugin_bars_are_read_each_time(
+    csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = _config(csv)
+    monkeypatch.setattr(kept.plugins, "active", lambda: ("mine",))
+    assert kept.market_key(config) is None
+    monkeypatch.undo()
+    assert kept.market_key(config) is not None
     assert kept.market_key(replace(config, data=replace(config.data, source="mine"))) is None

@@ -58,16 +58,16 @@ class PreparedMarket:
 
 
 def market_key(config: Config) -> str | None:
-    """Return the name of a configuration's market, None where its source is a plug-in's.
+    """Return the name of a configuration's market, None beside a plug-in, whose code may change.
 
-    It changes with the sections that say what is read and computed, with each byte of the files,
-    of this package, and of plug-ins, and with the versions of what reads them.
+    It changes with the sections that say what is read and computed, with each byte of the files
+    and of this package, and with the versions of what reads them.
     """
-    if config.data.source not in SOURCES:
+    if config.data.source not in SOURCES or plugins.active():
         return None
     digest = hashlib.sha256(_code().encode())
     said = {name: asdict(getattr(config, name)) for name in _SECTIONS}
-    digest.update(json.dumps([said, plugins.digests()], default=str, sort_keys=True).encode())
+    digest.update(json.dumps(said, default=str, sort_keys=True).encode())
     for path in (config.data.path, config.data.events_path):
         if path is not None:
             try:
