@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppo_workbench import plugins
 from ppo_workbench.cli.main import compose
 from ppo_workbench.config import Config
 from ppo_workbench.market import prepared as kept
@@ -193,7 +194,7 @@ def test_beside_a_plugin_bars_are_read_each_time(
     csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = _config(csv)
-    monkeypatch.setattr(kept.plugins, "active", lambda: ("mine",))
+    monkeypatch.setattr(plugins, "active", lambda: ("mine",))
     assert kept.market_key(config) is None
     monkeypatch.undo()
     assert kept.market_key(config) is not None
