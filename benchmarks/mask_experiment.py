@@ -282,7 +282,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             left.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.12, lw=0)
         left.set_xlabel("thousand timesteps")
         left.set_ylabel("Sharpe ratio on validation, mean of 20 markets")
-        left.legend(loc="best", fontsize=9)
+        figure.legend(loc="outside upper center", ncols=3, fontsize=9)
         rows = {
             share: paired(market, _apart(found, market, "masked", "reject", until, name))
             for market, share in SHARES.items()

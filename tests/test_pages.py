@@ -75,8 +75,12 @@ def test_mask_experiment_is_that_of_its_results(tmp_path: Path) -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "mask_experiment.py"))
     found = _read(RESULTS / "mask_experiment.json")
     page = (ROOT / "docs" / "mask_experiment.md").read_text("utf-8")
-    for name in {made["FIRST"], made["SECOND"]} & set(found):
+    for name in (made["FIRST"], made["SECOND"]):
         assert made["tables"](found, name) in page
+    row = made["primary"](found, made["SECOND"])
+    span = "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**row).replace("0.", ".")
+    for told in ("README.md", "docs/results.md"):
+        assert f"ahead by {span}" in (ROOT / told).read_text("utf-8")
     made["draw"](found, tmp_path / "masks.svg")
     drawn = (ROOT / "docs" / "mask_experiment.svg").read_bytes()
     assert (tmp_path / "masks.svg").read_bytes() == drawn
