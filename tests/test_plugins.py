@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
 from ppo_workbench import plugins
+from ppo_workbench.cli.refusals import refusal
 from ppo_workbench.config import BarsError, ConfigError, DataConfig, RewardConfig, RiskConfig
+from ppo_workbench.jit import composed_kernel
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.scoring import metrics
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
@@ -132,6 +135,26 @@ def test_entry_point_stands_for_its_module(
     assert list(plugins.registered().sources) == ["acme"]
     with pytest.raises(BarsError, match=r"data.source=acme: returned int; return Bars"):
         load_bars(DataConfig(source="acme"))
+
+
+def test_part_that_does_not_compile_is_one_sentence_with_its_line(
+    parts: plugins.Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "uncompiled_part", raising=False)
+    text = "def step(bar, state):\n    return bar['close']\n"
+    _name(parts, tmp_path, monkeypatch, "uncompiled_part", text)
+    plugins.registered()
+    source = "def own_feature(bar, state):\n    return part(bar, state)\n"
+    step = composed_kernel(source, {"part": sys.modules["uncompiled_part"].step})
+    with pytest.raises(NumbaError) as raised:
+        step(np.zeros(3), np.zeros(1))
+
+    told = str(refusal(raised.value))
+    assert told.startswith(
+        "plugins=[uncompiled_part]: uncompiled_part.py, line 2 cannot be compiled (No implem"
+    )
+    monkeypatch.setattr(plugins, "active", lambda: ())
+    assert refusal(raised.value) is None  # none of theirs: an internal error
 
 
 def test_fault_in_a_source_names_its_line(

@@ -349,5 +349,22 @@ def told_fault(error: Exception, name: str) -> str:
     return f"{type(error).__name__} in {where} ({error})"
 
 
+def told_compile_fault(error: Exception) -> str | None:
+    """Say which line of a plug-in numba cannot compile; None where it is none of theirs."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    what = next((line for line in lines if line and not line.startswith("Failed in nopython")), "")
+    for name in active():
+        file = f"{_module(name).split('.')[-1]}.py"
+        place = re.search(rf"at \S*{re.escape(file)} \((\d+)\)", text)
+        if place:
+            return (
+                f"plugins={_shown(active())}: {file}, line {place[1]} cannot be compiled "
+                f"({what.rstrip(':')}); a feature, term or rule may use numbers, math, numpy's "
+                "element functions and the indices of bar, context and state"
+            )
+    return None
+
+
 def _shown(names: Sequence[str]) -> str:
     return f"[{','.join(names)}]"

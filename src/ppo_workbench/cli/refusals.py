@@ -28,6 +28,7 @@ from ppo_workbench.config import (
     unknown_key,
 )
 from ppo_workbench.config.secrets import Redactor
+from ppo_workbench.plugins import told_compile_fault
 from ppo_workbench.starting import START_LINE
 
 
@@ -53,6 +54,8 @@ def refusal(error: Exception, overrides: Sequence[str] = ()) -> WorkbenchError |
         sentence = _composition(error, overrides)
     elif isinstance(error, yaml.YAMLError):
         sentence = f"a configuration file is no valid YAML: {_line(str(error))}"
+    elif type(error).__module__.startswith("numba.") and (told := told_compile_fault(error)):
+        sentence = told
     else:
         return None
     return ConfigError(_without_secrets(sentence, overrides))
