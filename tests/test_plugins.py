@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,10 @@ from numba.core.errors import NumbaError
 from ppo_workbench import plugins
 from ppo_workbench.cli.refusals import refusal
 from ppo_workbench.config import BarsError, ConfigError, DataConfig, RewardConfig, RiskConfig
+from ppo_workbench.config.arrays import Floats
 from ppo_workbench.jit import composed_kernel
+from ppo_workbench.market import features
+from ppo_workbench.market.regimes import CLOSE
 from ppo_workbench.market.sources import load_bars
 from ppo_workbench.scoring import metrics
 from ppo_workbench.trading.rewards import REWARD_NAMES, reward_weights
@@ -135,6 +141,30 @@ def test_entry_point_stands_for_its_module(
     assert list(plugins.registered().sources) == ["acme"]
     with pytest.raises(BarsError, match=r"data.source=acme: returned int; return Bars"):
         load_bars(DataConfig(source="acme"))
+
+
+def _ring(bar: Floats, context: Floats, state: Floats, n: int) -> float:
+    k = int(state[0])
+    state[0] += 1
+    state[1 + k % n] = bar[CLOSE]
+    return float(state[1])
+
+
+def _divides(bar: Floats, context: Floats, state: Floats, n: int) -> float:
+    return 1 / 0  # numba has an answer
+
+
+@pytest.mark.parametrize(("step", "size", "held"), [(_ring, 5, True), (_ring, 4, False)])
+def test_step_that_leaves_its_state_is_refused_before_it_is_compiled(
+    step: Callable[..., float], size: int, held: bool
+) -> None:
+    own = plugins.OwnFeature("ring_<n>", step, 1, lambda n: size, lambda n: 0)
+    told = (
+        r"ring_<n>: reaches beyond its arrays with windows \[4\] \(index 4.*state_size there is 4"
+    )
+    with nullcontext() if held else pytest.raises(ConfigError, match=told):
+        features._check_state(own, (4,), 7)
+    features._check_state(replace(own, step=_divides), (4,), 7)
 
 
 def test_part_that_does_not_compile_is_one_sentence_with_its_line(

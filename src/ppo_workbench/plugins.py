@@ -95,7 +95,8 @@ def feature(
     `state` is float64 (state_size,), zeros at the start of history, changed in place.  It is
     compiled by numba, and what it calls has to be `jit.lean_kernel`s.
 
-    Nothing checks that a compiled step stays within `state`: try it as plain Python first.
+    Compiled, nothing checks that a step stays within its arrays; it is tried as plain Python on
+    up to 2,000 bars of noise first, and refused where it does not.
 
     Args:
         form: Name with its windows in bars: "range_<n>" is named in `features.names` as range_20.

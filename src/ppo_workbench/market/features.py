@@ -8,6 +8,7 @@ a branch in `feature_kernels` and a row of `KINDS`, or a plug-in's.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +102,10 @@ KINDS = (
         for k, own in enumerate(plugins.registered().features.values())
     ),
 )
+
+
+_OWN = plugins.registered().features
+_BARS_TRIED = 2_000
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,9 @@ def feature_spec(
         if name in names[:i]:
             raise ConfigError(f"features.names={name!r}: is listed twice, name it once")
         kind, windows = _parse(name, extra_names)
+        own = _OWN.get(kind.form)
+        if own is not None:
+            _check_state(own, tuple(windows), regimes.BAR_FIELDS + len(extra_names))
         stop = size + kind.state_size(windows)
         plan[i, : kernels.WINDOW] = kind.code, size, stop
         plan[i, kernels.WINDOW : kernels.WINDOW + len(windows)] = windows
@@ -255,6 +263,28 @@ def _parse(name: str, extra_names: Sequence[str]) -> tuple[FeatureKind, list[int
         f"features.names={name!r}: is no feature; allowed are {forms}, and "
         f"{columns or EXTRA_PREFIX + '<a column of data.feature_columns>'}"
     )
+
+
+@lru_cache
+def _check_state(own: plugins.OwnFeature, windows: tuple[int, ...], bar_fields: int) -> None:
+    """Run a plug-in's step as plain Python over some bars: compiled, it has no bounds.
+
+    Raises:
+        ConfigError: It reaches beyond `state`, `bar` or `context`.
+    """
+    draws = np.random.default_rng(0)
+    state, context = np.zeros(own.state_size(*windows)), np.zeros(regimes.CONTEXT_FIELDS)
+    for _ in range(min(3 * max(windows, default=0) + 16, _BARS_TRIED)):
+        context[:] = draws.random(len(context))
+        try:
+            own.step(100 + draws.random(bar_fields), context, state, *windows)
+        except IndexError as error:
+            raise ConfigError(
+                f"feature {own.form}: reaches beyond its arrays with windows {list(windows)} "
+                f"({error}); its state_size there is {len(state)}"
+            ) from None
+        except Exception:  # what is compiled may do without it, or says so itself
+            return
 
 
 def _check_windows(name: str, kind: FeatureKind, windows: Sequence[int]) -> None:
