@@ -79,7 +79,10 @@ RULE_BAR_DTYPE = np.dtype(
 )
 _OF_BARS = (
     "start_ns", "low", "close", "session", "bar_of_session", "bars_left", "regular", "missing",
+    "events", "events_ahead",
 )  # fmt: skip
+_OF_MARKET = ("volatility_ratio", "regime", "large_move")
+ROWS_AT_ONCE = 4096  # of the table of the rules, so that it stays in the cache
 LULD_SECONDS = 300
 # A gap of m bars spoils features that remember fewer than 5 m bars by more than a fifth of
 # what they see; these have forgotten it 5 m bars later, and longer ones were hardly touched.
@@ -118,14 +121,15 @@ class MarketRules:
 
     def take(self, bars: Bars, market: MarketTable) -> Ints:
         """Take T bars that follow those taken before; return their bits, int64 (T,)."""
-        rule_bars = np.zeros(len(bars), dtype=RULE_BAR_DTYPE)
-        for name in _OF_BARS:
-            rule_bars[name] = getattr(bars, name)
-        rule_bars["events"], rule_bars["events_ahead"] = bars.events, bars.events_ahead
-        rule_bars["volatility_ratio"], rule_bars["regime"] = market.volatility_ratio, market.regime
-        rule_bars["large_move"] = market.large_move
+        columns = {name: getattr(bars, name) for name in _OF_BARS}
+        columns |= {name: getattr(market, name) for name in _OF_MARKET}
         bits = np.zeros(len(bars), dtype=np.int64)
-        run_rules(rule_bars, self.settings, self.memory, self.closes, bits)
+        rows = np.zeros(min(len(bars), ROWS_AT_ONCE), dtype=RULE_BAR_DTYPE)
+        for start in range(0, len(bars), ROWS_AT_ONCE):
+            part = bits[start : start + ROWS_AT_ONCE]
+            for name, values in columns.items():
+                rows[name][: len(part)] = values[start : start + len(part)]
+            run_rules(rows[: len(part)], self.settings, self.memory, self.closes, part)
         return bits
 
 
