@@ -40,6 +40,10 @@ def test_budget_with_one_limit_keeps_the_others_null(limit: dict[str, Any]) -> N
         ({"model": {"n_steps": 1}}, "model.n_steps=1: input should be greater than or equal to 2"),
         ({"model": {"type": "sac"}}, "model.type='sac': input should be 'maskable_ppo' or 'ppo'"),
         ({"model": {"batch_size": 500}}, "model.batch_size=500: must divide n_envs * n_steps"),
+        (
+            {"model": {"gamma": 0.95}, "env": {"gamma": 0.9}},
+            "model.gamma=0.95: env.gamma=0.9 is the same discount; give one alone",
+        ),
         ({"model": {"batch_size": 16_384}}, "model.batch_size=16384: must divide"),
         ({"model": {"net_arch": [64, 0]}}, "model.net_arch.1=0: input should be greater"),
         ({"budget": {"minutes": 0}}, "budget.minutes=0: input should be greater than 0"),

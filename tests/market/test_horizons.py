@@ -168,7 +168,8 @@ def test_given_values_win_and_the_rest_is_derived() -> None:
 
     assert (found.env.episode_bars, found.splits.gap_bars, found.features.names) == (77, 0, [])
     assert (found.env.gamma, found.model.gamma) == (0.5, 0.5)
-    assert derived(compose(["model.gamma=0.6"]), _bars("XNYS", 60)).model.gamma == 0.6
+    found = derived(compose(["model.gamma=0.6"]), _bars("XNYS", 60))
+    assert (found.env.gamma, found.model.gamma) == (0.6, 0.6)
     assert found.risk.drawdown.pause_bars == 390
 
 

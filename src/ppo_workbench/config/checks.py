@@ -141,8 +141,12 @@ def _env_problems(env: EnvConfig) -> list[str]:
 
 
 def _learning_problems(config: Config) -> list[str]:
-    model = config.model
+    model, discount = config.model, config.env.gamma
     problems = []
+    if None not in (discount, model.gamma) and discount != model.gamma:
+        problems.append(
+            f"model.gamma={model.gamma}: env.gamma={discount} is the same discount; give one alone"
+        )
     rollout = model.n_envs * model.n_steps
     if model.batch_size > rollout or rollout % model.batch_size:
         problems.append(

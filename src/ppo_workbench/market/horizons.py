@@ -43,7 +43,8 @@ def derived(config: Config, bars: Bars) -> Config:
     """
     found = horizons(bars)
     found |= _session_rule(config, found["env.flat_last_bars"], found["env.no_open_last_bars"])
-    found["model.gamma"] = config.env.gamma or found["env.gamma"]
+    discount = config.env.gamma or config.model.gamma or found["env.gamma"]
+    found["env.gamma"] = found["model.gamma"] = discount
     given = flatten(asdict(config))
     for key, value in found.items():
         if given[key] is None:
