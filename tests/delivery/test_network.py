@@ -17,6 +17,7 @@ from ppo_workbench.delivery.network import (
     activate,
     best_allowed,
     forward_row,
+    only_allowed,
 )
 
 Layers = list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
@@ -151,3 +152,13 @@ def test_best_allowed_is_the_first_largest_allowed_logit(rows: list[tuple[float,
     logits = np.array([logit for logit, _ in rows], np.float32)
     mask = np.array([allowed for _, allowed in rows], np.bool_)
     assert best_allowed(logits, mask) == int(np.argmax(np.where(mask, logits, -np.inf)))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12))
+def test_only_allowed_action_is_the_best_whatever_the_logits(mask: list[bool]) -> None:
+    allowed = np.array(mask)
+    logits = np.random.default_rng(len(mask)).standard_normal(len(mask)).astype(np.float32)
+    if sum(mask) == 1:
+        assert only_allowed(allowed) == best_allowed(logits, allowed) == mask.index(True)
+    else:
+        assert only_allowed(allowed) == -1

@@ -277,3 +277,15 @@ def best_allowed(logits: Singles, mask: Bools) -> int:
         if mask[i] and (best < 0 or logits[i] > logits[best]):
             best = i
     return best
+
+
+@kernel
+def only_allowed(mask: Bools) -> int:
+    """Return the index of the one allowed action, -1 where there are several."""
+    found = -1
+    for i in range(mask.shape[0]):
+        if mask[i]:
+            if found >= 0:
+                return -1
+            found = i
+    return found

@@ -12,7 +12,7 @@ from numpy.lib.recfunctions import structured_to_unstructured
 
 from ppo_workbench.config import Config
 from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints, Records, Singles
-from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
+from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row, only_allowed
 from ppo_workbench.jit import borrowed, kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.market.splits import Split
@@ -128,7 +128,12 @@ def _choose(
     p: Any,
 ) -> int:
     if kind == NETWORK:
-        return best_allowed(forward_row(observation, weights, scratch), mask)
+        forced = only_allowed(mask)  # a quarter of all decisions need no network
+        return (
+            forced
+            if forced >= 0
+            else best_allowed(forward_row(observation, weights, scratch), mask)
+        )
     if kind == RANDOM:
         return _random_allowed(a, mask)
     held = levels[a.rung]
