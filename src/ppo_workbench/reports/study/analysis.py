@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from ppo_workbench.config.files import write_whole
 from ppo_workbench.records.studies.candidates import research_alone
 from ppo_workbench.records.studies.session import SETTLED, SWEEP
@@ -61,7 +63,9 @@ def analyse(study: "optuna.Study", folder: Path, *, objective_names: Sequence[st
         html_path=folder / "analysis.html",
         json_path=folder / "analysis.json",
     )
-    draft = replace(draft, plateau=find_plateau(rows, parameters, draft.signs))
+    # Beside trials that hold all cores, threads of BLAS wait for each other: twenty times as long.
+    with threadpool_limits(1, "blas"):
+        draft = replace(draft, plateau=find_plateau(rows, parameters, draft.signs))
     if draft.recommended:
         given = [*shared_overrides(study), *overrides_of(draft.setting)]
         draft = replace(draft, command=shlex.join([*COMMAND.split(), *given]))

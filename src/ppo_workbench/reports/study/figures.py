@@ -7,6 +7,7 @@ remote desktop.  Optuna's contours are not taken: they run through every trial, 
 import html
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from math import ceil, inf
@@ -38,7 +39,7 @@ from ppo_workbench.reports.study.importance import Importance, scratch_study
 from ppo_workbench.reports.study.plateau import Plateau
 from ppo_workbench.reports.study.trials import Parameter, TrialRow
 
-MAX_SLICES, MAX_CONTOURED, MAX_AXES, MAX_CURVES = 8, 4, 9, 150
+MAX_SLICES, MAX_CONTOURED, MAX_AXES, MAX_CURVES, MAX_LINES = 8, 4, 9, 150, 400
 GRID, HISTORY_HEIGHT = 30, 360
 # Complete trials below which dots over a parameter, or a surface through them, show nothing.
 FEWEST_POINTS, FEWEST_FITTED = 5, 10
@@ -53,15 +54,16 @@ OTHER_STATES = {
 
 def draw_figures(a: Analysis) -> dict[str, Figure]:
     """Return all figures by element; slices and contours count those of each objective."""
+    studies = [_study(a, k) for k in range(len(a.signs))]
     found: dict[str, Figure | None] = {
-        "intermediate": _intermediate(a),
+        "intermediate": _intermediate(a, studies[0]),
         "pareto": _pareto(a),
-        "importance": _importance(a),
+        "importance": _importance(a, studies[0]),
         "parallel": _parallel(a),
     }
-    for k in range(len(a.signs)):
-        found[f"history{k}"] = _history(a, k)
-        found |= {f"slice{k}-{i}": made for i, made in enumerate(_slices(a, k))}
+    for k, study in enumerate(studies):
+        found[f"history{k}"] = _history(a, k, study)
+        found |= {f"slice{k}-{i}": made for i, made in enumerate(_slices(a, k, study))}
         found |= {f"contour{k}-{i}": made for i, made in enumerate(_contours(a, k))}
     return {name: figure for name, figure in found.items() if figure}
 
@@ -119,12 +121,12 @@ def _short(name: str) -> str:
     return html.escape(name.rsplit(".", 1)[-1])
 
 
-def _history(a: Analysis, objective: int) -> Figure:
+def _history(a: Analysis, objective: int, study: optuna.Study) -> Figure:
     """Draw the value of every trial and the best so far."""
     values = [row.values[objective] for row in a.complete]
     traces = []
     if values:
-        drawn = visualization.plot_optimization_history(_study(a, objective))
+        drawn = visualization.plot_optimization_history(study)
         dots, best, _ = _traces(drawn)  # the last is for infeasible trials
         errors = [row.errors[objective] for row in a.complete]
         bars = {"type": "data", "array": errors, "thickness": 1, "width": 0, "color": SKY}
@@ -143,12 +145,12 @@ def _history(a: Analysis, objective: int) -> Figure:
     return figure_of(traces, ticks, _value_axis(a, objective, shown), height=HISTORY_HEIGHT)
 
 
-def _intermediate(a: Analysis) -> Figure | None:
+def _intermediate(a: Analysis, study: optuna.Study) -> Figure | None:
     """Draw the reported values of every trial over its steps, pruned ones in grey."""
     rows = [row for row in a.rows if row.intermediate]
     if not any(len(row.intermediate) > 1 for row in rows) or len(a.objective_names) > 1:
         return None
-    traces = _traces(visualization.plot_intermediate_values(_study(a, 0)))
+    traces = _traces(visualization.plot_intermediate_values(study))
     for row, trace in zip(rows, traces, strict=True):
         colour = {"complete": BLUE, "pruned": GREY}.get(row.state, RED)
         trace |= {"name": f"trial {row.number} ({row.state})"} | _curve(a, row, colour)
@@ -157,11 +159,11 @@ def _intermediate(a: Analysis) -> Figure | None:
     return figure_of(layered, {"title": {"text": "step"}}, axis, showlegend=False)
 
 
-def _importance(a: Analysis) -> Figure | None:
+def _importance(a: Analysis, study: optuna.Study) -> Figure | None:
     """Draw the importances with their intervals and the level that chance reaches."""
     if not a.importances:
         return None
-    drawn = visualization.plot_param_importances(_study(a, 0), evaluator=_Measured(a.importances))
+    drawn = visualization.plot_param_importances(study, evaluator=_Measured(a.importances))
     shown = list(reversed(a.importances))
     names = [_short(i.name) for i in shown]
     (bars,) = _traces(drawn)
@@ -186,7 +188,7 @@ def _importance(a: Analysis) -> Figure | None:
     return figure_of([bars, marks], axis, {}, showlegend=True, height=130 + 34 * len(names))
 
 
-def _slices(a: Analysis, objective: int) -> list[Figure]:
+def _slices(a: Analysis, objective: int, study: optuna.Study) -> list[Figure]:
     """Draw one objective over each of the most important parameters.
 
     The line is the fitted surface with all other parameters at the recommended setting,
@@ -194,7 +196,7 @@ def _slices(a: Analysis, objective: int) -> list[Figure]:
     """
     if len(a.complete) < FEWEST_POINTS:
         return []
-    study, figures = _study(a, objective), []
+    figures = []
     for key, parameter in _keyed(a, MAX_SLICES).items():
         (dots,) = _traces(visualization.plot_slice(study, [key]))
         traces = [*_surface_line(a, parameter, objective), _by_plateau(a, dots, "%{y:.4g}")]
@@ -213,7 +215,14 @@ def _contours(a: Analysis, objective: int) -> list[Figure]:
 
 
 def _parallel(a: Analysis) -> Figure | None:
-    """Draw every complete trial as a line over the parameters, coloured by its rank."""
+    """Draw complete trials as lines over the parameters, coloured by rank.
+
+    Of more than `MAX_LINES` those evenly spread over the ranks, the best and the worst included.
+    """
+    ranked = sorted(a.complete, key=lambda row: row.values[0])
+    picks = np.linspace(0, len(ranked) - 1, min(len(ranked), MAX_LINES)).round().astype(int)
+    drawn_ones = {ranked[pick].number for pick in picks}
+    a = replace(a, rows=[row for row in a.rows if row.number in drawn_ones])
     rows, shown = a.complete, _keyed(a, MAX_AXES)
     if len(rows) < FEWEST_POINTS or not shown:
         return None

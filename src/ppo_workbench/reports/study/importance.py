@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MIN_TRIALS = 8
 TOP_FRAC = 0.25
-RESAMPLES = 100
-RESAMPLED_TRIALS = 10_000
+RESAMPLES, FEWEST_RESAMPLES = 100, 20
+RESAMPLED_TRIALS = 30_000  # a study of thousands has narrow intervals and needs fewer draws
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def measure_importances(
     trials = _ranked_trials(study, set(usable))
     if len(trials) < MIN_TRIALS or len(usable) < 2 or not names:
         return ()
-    draws = max(50, min(RESAMPLES, RESAMPLED_TRIALS // len(trials)))
+    draws = max(FEWEST_RESAMPLES, min(RESAMPLES, RESAMPLED_TRIALS // len(trials)))
     rng = np.random.default_rng(seed)
     everything = np.arange(len(trials))
     evaluate = _evaluator(study, trials, len(usable), names)
