@@ -86,6 +86,12 @@ def test_mask_experiment_is_that_of_its_results(tmp_path: Path) -> None:
     assert (tmp_path / "masks.svg").read_bytes() == drawn
 
 
+def test_power_curve_is_that_of_its_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "promotion_gates.py"))
+    table = made["curve"](_read(RESULTS / "promotion_gates_curve.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_recipe_is_that_of_its_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "recipe.py"))
     table = made["table"](_read(RESULTS / "recipe.json"))
