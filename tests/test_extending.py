@@ -36,6 +36,7 @@ def _run(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow  # `.ci/run` runs this file against the wheel
 def test_parts_of_the_page_pass_their_own_tests(folder: Path) -> None:
     assert list(FILES) == ["my_parts.py", "test_my_parts.py"]
     done = _run(folder, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "."])
