@@ -6,8 +6,7 @@
 kills: SIGKILL at random moments, by turns of the sweep's process group and of its main
     process alone, then the same command until the study is full.
 worker: SIGKILL of one job.  journal, sqlite, postgresql: four sweeps started together on a
-    storage and an MLflow store that do not exist yet.  ray: two Ray workers, SIGKILL of one and
-    of the sweep (needs the extra `ray`).  closed: MLflow at a port that nobody
+    storage and an MLflow store that do not exist yet.  closed: MLflow at a port that nobody
     listens on.  server: an MLflow server that dies on the way, comes back, and the same command
     again.  disk: a file system that fills up on the way, and the same command with room again;
     needs a user namespace that may mount.
@@ -30,7 +29,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,30 +189,6 @@ def together(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[s
     return found, {"trials_of_each": done}
 
 
-def ray(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
-    """Two Ray workers: one is killed, then the sweep, then the same command ends it."""
-    launcher = ["hydra/launcher=ray_pool", "hydra.launcher.n_jobs=2"]
-    sweep = case.start(*launcher)
-    harness.said(sweep, "trial 0 ")
-
-    def workers() -> list[psutil.Process]:
-        return [p for p in family_of(sweep) if "".join(p.cmdline()[:1]).startswith("ray::_work")]
-
-    wait_until(lambda: bool(workers()))
-    workers()[0].kill()
-    harness.said(sweep, "was killed")
-    family = family_of(sweep)
-    sweep.kill()
-    sweep.communicate()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    code, output = case.finish(*launcher)
-    found = case.problems() + [f"{len(alive)} orphan processes"] * bool(alive)
-    found += [output[-500:]] * bool(code)
-    reasons = [one.user_attrs["fail_reason"] for one in case.trials() if one.state.name == "FAIL"]
-    found += [f"reasons {reasons}"] * ("the process was killed" not in reasons)
-    return found, {"fail_reasons": reasons}
-
-
 def closed(case: Case, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     case.tracking = f"http://127.0.0.1:{_free_port()}"
     began = time.monotonic()
@@ -309,7 +283,6 @@ CASES: dict[str, tuple[Any, int]] = {
     "journal": (together, 8),
     "sqlite": (together, 8),
     "postgresql": (together, 8),
-    "ray": (ray, 8),
     "closed": (closed, 2),
     "server": (server, 5),
     "disk": (disk, 5),
@@ -320,8 +293,6 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     function, n_trials = CASES[name]
     home = Path(tempfile.mkdtemp(prefix=f"sweep_{name}_"))
     storage = {"sqlite": f"sqlite:///{home}/s.db", "postgresql": options.postgresql}.get(name)
-    if name == "ray" and find_spec("ray") is None:
-        return {"skipped": "ray is not installed"}
     if name == "postgresql" and storage is None:
         return {"skipped": "no --postgresql address given"}
     began = time.monotonic()

@@ -2,7 +2,8 @@
 
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from ppo_workbench.config import Config
 from ppo_workbench.delivery.artifact import ArtifactPaths
 from ppo_workbench.learning.progress import WorkbenchConsole
+from ppo_workbench.pipeline.compare.claims import Claims
 from ppo_workbench.pipeline.compare.plan import Cell
-from ppo_workbench.pipeline.compare.running import Ended, _run_cells
+from ppo_workbench.pipeline.compare.running import ComparisonError, Ended, _Shared
 from ppo_workbench.pipeline.train.fitting import Keeper
 from ppo_workbench.pipeline.train.outcome import say_end, say_if_nothing_trades, what_next
 
@@ -108,19 +110,54 @@ class InterruptedJobs:
 
     overrides: Sequence[str] = ("task=compare", "model.net_arch=[8, 8]", "output=old")
 
-    def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
-        (folder / jobs[0][0]).mkdir(parents=True)
-        (folder / jobs[0][0] / "result.json").write_text('{"seconds": 1.0}')
-        yield Ended(0, None)
+    def run(self, jobs: Iterable[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+        name, _ = next(iter(jobs))
+        (folder / name).mkdir(parents=True)
+        (folder / name / "result.json").write_text('{"seconds": 1.0}')
+        yield Ended(name, None)
         raise KeyboardInterrupt
+
+
+class KilledJobs:
+    """Kills the process of every cell at first, of `b` always."""
+
+    overrides: Sequence[str] = ()
+
+    def __init__(self) -> None:
+        self.ran = Counter[str]()
+
+    def run(self, jobs: Iterable[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+        for name, _ in jobs:
+            self.ran[name] += 1
+            if name == "b" or self.ran[name] == 1:
+                yield Ended(name, "the process was killed by SIGKILL", killed=True)
+            else:
+                (folder / name).mkdir(parents=True)
+                (folder / name / "result.json").write_text('{"seconds": 1.0}')
+                yield Ended(name, None)
+
+
+def test_cell_whose_process_was_killed_is_run_once_more(tmp_path: Path) -> None:
+    cells = [Cell(name, "yardsticks", "yardsticks", "main", 0, 0, ()) for name in ("a", "b")]
+    console, jobs = WorkbenchConsole(io.StringIO()), KilledJobs()
+    record: Any = SimpleNamespace(cell_ended=lambda *facts: None)
+    with (
+        Claims(tmp_path) as claims,
+        pytest.raises(ComparisonError, match=r"1 of 2 cells failed, the first was b \(the process"),
+    ):
+        _Shared(tmp_path, claims, [], jobs, record, console).run(cells)
+    assert jobs.ran == {"a": 2, "b": 2}
+    assert "0/2 a: the process was killed by SIGKILL; it is run once more" in console.log_text
+    assert "1/2 a: done in 1 s" in console.log_text
 
 
 def test_ctrl_c_in_a_comparison_gives_the_command_that_goes_on(tmp_path: Path) -> None:
     console = WorkbenchConsole(io.StringIO())
     cells = [Cell(name, "yardsticks", "yardsticks", "main", 0, 0, ()) for name in ("a", "b")]
     record: Any = SimpleNamespace(cell_ended=lambda *facts: None)
-    with pytest.raises(KeyboardInterrupt):
-        _run_cells(cells, [], InterruptedJobs(), tmp_path / "mine", record, console)
+    folder = tmp_path / "mine"
+    with Claims(folder) as claims, pytest.raises(KeyboardInterrupt):
+        _Shared(folder, claims, [], InterruptedJobs(), record, console).run(cells)
     assert "interrupted: 1 of 2 cells are done and kept" in console.log_text
     command = console.log_text.splitlines()[-1]
     assert shlex.split(command, comments=True) == [

@@ -71,7 +71,6 @@ def _project() -> dict[str, Any]:
 def test_lock_file_pins_every_dependency_inside_its_range_on_every_python(minor: str) -> None:
     project, groups = _project()["project"], _project()["dependency-groups"]
     extras = project["optional-dependencies"]
-    del extras["ray"]  # heavy, and chosen by few
     lines = [*project["dependencies"], *itertools.chain(*extras.values(), *groups.values())]
     needed = [Requirement(line) for line in lines if not line.startswith(project["name"])]
     locked = _locked()
@@ -82,13 +81,13 @@ def test_lock_file_pins_every_dependency_inside_its_range_on_every_python(minor:
         assert not pin.marker or pin.marker.evaluate({"python_version": minor}), requirement
 
 
-def test_development_group_names_every_extra_but_the_heavy_one() -> None:
+def test_development_group_names_every_extra() -> None:
     (own,) = [
         requirement
         for line in _project()["dependency-groups"]["dev"]
         if (requirement := Requirement(line)).name == "ppo-workbench"
     ]
-    assert own.extras == set(_project()["project"]["optional-dependencies"]) - {"ray"}
+    assert own.extras == set(_project()["project"]["optional-dependencies"])
 
 
 def test_lock_file_serves_any_build_of_torch_and_leaves_the_project_out() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from mlflow import MlflowClient
 from tests.e2e.workbench import SMALL_MODEL, TRADING, Workbench
 
 from ppo_workbench.delivery.artifact import load_artifact, verify
+from ppo_workbench.pipeline.compare.claims import Claims
 from ppo_workbench.records.ledger import past_accesses
 from ppo_workbench.scoring.trace_file import read_trace
 
@@ -163,23 +166,59 @@ def test_second_comparison_counts_the_variants_of_the_first(compared: Path, tmp_
     assert _document(compared, "tiny")["setup"]["markets"][0]["looks"] == 1
 
 
-def test_killed_comparison_goes_on_with_what_is_missing(compared: Path, tmp_path: Path) -> None:
+def test_comparison_goes_on_beside_another_process(compared: Path, tmp_path: Path) -> None:
+    """Another one runs two cells when this starts: one it ends well, with the other it dies.
+
+    Before, one was killed while it recorded a cell, and one before it did so.
+    """
     home = tmp_path / "home"
     shutil.copytree(compared / "comparisons", home / "comparisons")
     shutil.copytree(compared / "mlruns", home / "mlruns")
     folder = home / "comparisons" / "tiny"
     (folder / "comparison.json").unlink()
     before = _document(compared, "tiny")
-    lost, kept = (folder / "cells" / f"main-1-{arm}" for arm in ("masked", "reject"))
+    given, lost, kept = (folder / "cells" / f"main-1-{x}" for x in ("all_true", "masked", "reject"))
+    given.rename(tmp_path / "given")
     shutil.rmtree(lost)
     stamp = (kept / "result.json").stat().st_mtime_ns
+    client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    by_cell = {run.data.tags["cell"]: run.info.run_id for run in _cell_runs(client)}
+    client.delete_run(by_cell["main-1-all_true"])
+    client.update_run(by_cell["main-1-masked"], "RUNNING")
+    finished = threading.Timer(6.0, (tmp_path / "given").rename, [given])
 
-    assert Workbench(home).run(*SHORT, "output=tiny").code == 0
+    with Claims(folder) as other:
+        assert other.take("main-1-all_true")
+        assert other.take("main-1-masked")
+        finished.start()
+        lets_go = threading.Timer(7.0, other.__exit__, [None, None, None])
+        lets_go.start()
+        assert Workbench(home).run(*SHORT, "output=tiny").code == 0
+        lets_go.join()
 
     after = _document(home, "tiny")
     assert (kept / "result.json").stat().st_mtime_ns == stamp
     np.testing.assert_equal(after["figures"], before["figures"])
     assert len(past_accesses(home)) == 2  # the same look, not a new one
+    states = Counter((run.data.tags["cell"], run.info.status) for run in _cell_runs(client))
+    assert states == Counter({(cell, "FINISHED"): 1 for cell in by_cell}) + Counter(
+        {("main-1-masked", "KILLED"): 1}
+    )
+
+
+def test_comparison_that_runs_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Claims(tmp_path / "comparisons" / "tiny"):
+        result = Workbench(tmp_path, capsys).run(*SHORT, "output=tiny", "overwrite=true")
+    assert result.code == 2
+    assert "another process works on" in result.err
+
+
+def _cell_runs(client: MlflowClient) -> list[Any]:
+    experiment = client.get_experiment_by_name("ppo_workbench")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], "tags.task = 'compare_cell'"))
 
 
 @pytest.mark.parametrize(

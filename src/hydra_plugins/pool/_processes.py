@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, NotRequired, TypedDict
 
@@ -29,7 +30,7 @@ class Job:
     Attributes:
         index: Its number for Hydra.
         overrides: What it was started with.
-        kind: "value", "pruned", "error" or "interrupted"; None while it runs.
+        kind: "value", "pruned", "error", "killed" or "interrupted"; None while it runs.
         value: What the task function returned.
         reason: Why it failed, one line.
         full: Hydra's own record of the job, for `launch` alone.
@@ -142,31 +143,32 @@ def first_job(shared: Shared, overrides: Sequence[str]) -> bytes | None:
         return None
 
 
-def packed(shared: Shared, has_main: bool = True) -> bytes:
+def packed(shared: Shared) -> bytes:
     """Pickle what every job needs, the task function by its name.
 
     Args:
         shared: `task` is the task function; the rest can be pickled.
-        has_main: The other processes have this process's `__main__`.
 
     Raises:
         ConfigError: Another process cannot find the task function.
     """
     state = Singleton.get_state()["instances"]
     task = _reference(shared["task"])
-    if task[0] == "__main__" and not has_main:
-        task = (_name_of_main(), task[1])
     return pickle.dumps({**shared, "task": task, "singletons": state})
 
 
 def ended_jobs(launcher: Any, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[Job]:
-    """Run jobs, (index, overrides), `launcher.n_jobs` at a time; yield each as it ends."""
-    waiting, running = list(jobs), 0
-    while waiting or running:
-        while waiting and running < launcher.n_jobs:
-            index, overrides = waiting.pop(0)
+    """Run jobs, (index, overrides), `launcher.n_jobs` at a time; yield each as it ends.
+
+    A job is asked for when there is room for it.
+    """
+    waiting, running = iter(jobs), 0
+    while True:
+        for index, overrides in islice(waiting, launcher.n_jobs - running):
             launcher.submit(overrides, index)
             running += 1
+        if not running:
+            return
         for job in launcher.wait(None):
             running -= 1
             yield job
@@ -216,18 +218,6 @@ def _reference(task: Any) -> tuple[str, str]:
     return module, name
 
 
-def _name_of_main() -> str:
-    from ppo_workbench.config import ConfigError
-
-    spec = sys.modules["__main__"].__spec__
-    if spec is None:
-        raise ConfigError(
-            "hydra.launcher: jobs of this launcher import the program by its name, start it as a "
-            "module (python -m NAME)"
-        )
-    return spec.name
-
-
 def _collect(job: Job) -> bool:
     """Take a job's outcome if it has ended."""
     assert job.pipe is not None
@@ -244,13 +234,14 @@ def _collect(job: Job) -> bool:
         job.process.join()
     if job.kind == "error" and job.reason is None:
         _kill_group(job)
-        job.reason = _cause(job.process.exitcode)
+        code = job.process.exitcode or 0
+        job.kind, job.reason = ("killed" if code < 0 else "error"), _cause(code)
     job.pipe.close()
     return True
 
 
-def _cause(code: int | None) -> str:
-    if code is not None and code < 0:
+def _cause(code: int) -> str:
+    if code < 0:
         return f"the process was killed by {signal.Signals(-code).name}"
     return f"the process ended with code {code} before the job did"
 

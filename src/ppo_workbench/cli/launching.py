@@ -1,6 +1,7 @@
 """Cells of a comparison as jobs of the Hydra launcher that the configuration names."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,20 @@ class LauncherJobs:
             str(override) for override in HydraConfig.get().overrides.task
         ]
 
-    def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+    def run(self, jobs: Iterable[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
         """Yield jobs as they end; what job NAME prints goes to folder/NAME/log.txt.
 
         Args:
-            jobs: Name and overrides of every job; later overrides of a key win.
+            jobs: Name and overrides of every job; later overrides of a key win.  A job is asked
+                for when there is room for it.
             folder: Folder of all jobs.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; running jobs were asked to end, and killed if they did not.
         """
-        if not jobs:
+        waiting = iter(jobs)
+        first = next(waiting, None)
+        if first is None:
             return
         from hydra_plugins.optuna_pruning._jobs import Batches
         from hydra_plugins.pool._processes import ended_jobs
@@ -49,15 +53,18 @@ class LauncherJobs:
             hydra_context=_context(), task_function=self._task, config=config
         )
         runner: Any = launcher if hasattr(launcher, "submit") else Batches(launcher, config, None)
-        place = f"hydra.sweep.dir={_quoted(str(folder))}"
-        places = [[place, f"hydra.sweep.subdir={_quoted(name)}"] for name, _ in jobs]
-        waiting = [
-            (index, merged(self.overrides, [*overrides, *places[index]]))
-            for index, (_, overrides) in enumerate(jobs)
-        ]
+        place, names = f"hydra.sweep.dir={_quoted(str(folder))}", list[str]()
+
+        def numbered() -> Iterator[tuple[int, list[str]]]:
+            for name, overrides in chain([first], waiting):
+                names.append(name)
+                own = [*overrides, place, f"hydra.sweep.subdir={_quoted(name)}"]
+                yield len(names) - 1, merged(self.overrides, own)
+
         try:
-            for job in ended_jobs(runner, waiting):
-                yield Ended(job.index, None if job.kind == "value" else job.reason or job.kind)
+            for job in ended_jobs(runner, numbered()):
+                reason = None if job.kind == "value" else job.reason or job.kind
+                yield Ended(names[job.index], reason, job.kind == "killed")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 print(f"Ctrl-C: running cells get {INTERRUPT_SECONDS:.0f} s to end", flush=True)

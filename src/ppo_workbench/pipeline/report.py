@@ -13,7 +13,14 @@ from ppo_workbench.config import (
 from ppo_workbench.delivery.artifact import load_metadata
 from ppo_workbench.learning.progress import WorkbenchConsole
 from ppo_workbench.pipeline.compare.cell import audit_counts
-from ppo_workbench.pipeline.compare.plan import FOLDER, PLAN, Plan, plan_cells, read_result
+from ppo_workbench.pipeline.compare.plan import (
+    FOLDER,
+    PLAN,
+    Plan,
+    plan_cells,
+    read_document,
+    read_result,
+)
 from ppo_workbench.pipeline.compare.runs import Comparands
 from ppo_workbench.pipeline.compare.scored import folds_of, open_tests
 from ppo_workbench.pipeline.models.document import references, single_document
@@ -43,9 +50,12 @@ def report(config: Config, console: WorkbenchConsole | None = None) -> ReportFil
     if config.run is None:
         raise ConfigError("run: a value is needed, write run=NAME or run=ID")
     name = _name_of(config.tracking, config.run)
-    folder = _comparison(name)
+    document = _comparison(name)
     with console.waiting("drawing the page"):
-        files = _draw_model(config, name, console) if folder is None else draw_comparison(folder)
+        if document is None:
+            files = _draw_model(config, name, console)
+        else:
+            files = draw_comparison(home_folder() / FOLDER / name, document)
     console.show(f"report: {files.page}", wrap=False)
     return files
 
@@ -63,13 +73,13 @@ def recorded_by(run: str, tracking: TrackingConfig) -> Raw | None:
     return load_metadata(*_model(name)).config
 
 
-def draw_comparison(folder: Path) -> ReportFiles:
+def draw_comparison(folder: Path, document: Document) -> ReportFiles:
     """Write comparisons/NAME/report from the files of its cells.
 
     Args:
         folder: Of the comparison; its plan holds its configuration.
+        document: What it found.
     """
-    document: Document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     found, look = finished(folder)
     shown = found.shown_config
     shown.compare.cell.comparison, shown.compare.cell.look = folder.name, look
@@ -92,11 +102,11 @@ def finished(folder: Path) -> tuple[Comparands, str]:
     return Comparands(own, cells, results, folder), kept["look"]
 
 
-def _comparison(name: str) -> Path | None:
-    """Return the folder of a comparison, None if there is none of that name."""
-    folder = home_folder() / FOLDER / name
-    finished = Path(name).name == name and (folder / "comparison.json").is_file()
-    return folder if finished else None
+def _comparison(name: str) -> Document | None:
+    """Return what the finished comparison of that name says, None if there is none."""
+    if Path(name).name != name:
+        return None
+    return read_document(home_folder() / FOLDER / name)
 
 
 def _name_of(tracking: TrackingConfig, run: str) -> str:

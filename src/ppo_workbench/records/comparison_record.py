@@ -1,14 +1,19 @@
-"""Record a comparison in MLflow: a parent run, and its cells as children, by one writer."""
+"""Record a comparison in MLflow: a parent run, and its cells as children.
 
+A cell is recorded by the process that ran it, the whole by the one that finishes the comparison.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from ppo_workbench.config import Raw, TrackingConfig
 from ppo_workbench.config.secrets import masked
-from ppo_workbench.records.mlflow_store import find_runs
+from ppo_workbench.delivery.describe import plain
+from ppo_workbench.records.mlflow_store import TrackingError, find_runs
 from ppo_workbench.records.run_notes import NOTE, headline_metrics, run_note
-from ppo_workbench.records.tracking import RunStatus, Tracker, open_tracker
+from ppo_workbench.records.tracking import RunStatus, Tracker, deliver_records, open_tracker
 from ppo_workbench.scoring.documents import Card, CellResult, CellScores, Document
 
 _FIGURES = (
@@ -66,6 +71,32 @@ class ComparisonRecord:
     def destination(self) -> str:
         """Where the comparison is recorded, without secrets."""
         return self._parent.destination
+
+    def not_recorded(self, cells: Sequence[str]) -> list[str]:
+        """Return the cells without a finished run, such as one whose process was killed then.
+
+        What such a process left open is ended.  Where the store cannot tell, nothing is returned.
+
+        Args:
+            cells: Names of cells that nobody records any more.
+        """
+        if not self._config.enabled:
+            return []
+        tags = {"comparison": self._name, "task": "compare_cell"}
+        try:
+            deliver_records(self._config, self._home)
+            known = find_runs(self._config, self._home, tags)
+        except TrackingError:
+            return []
+        for run in known:
+            if run.status == "RUNNING":
+                left = open_tracker(
+                    *(self._config, self._home, self._name), resume_run_id=run.run_id, may_wait=True
+                )
+                with left:
+                    left.end_as(RunStatus.killed)
+        finished = {run.tags.get("cell") for run in known if run.status == "FINISHED"}
+        return [cell for cell in cells if cell not in finished]
 
     def cell_ended(
         self, name: str, overrides: Sequence[str], folder: Path, result: CellResult | None
@@ -135,6 +166,7 @@ class ComparisonRecord:
         for path in sorted(folder.glob("*")):
             if path.is_file():
                 self._parent.log_artifact(path)
+        self._parent.log_text(json.dumps(plain(document), indent=2), "comparison.json")
         if (folder / "report").is_dir():
             self._parent.log_artifact(folder / "report", "report")
 

@@ -10,13 +10,13 @@ from typing import TypedDict
 from ppo_workbench import plugins
 from ppo_workbench.config import CHANGES_ON_RESUME, Config, ConfigError, Protocol, Raw
 from ppo_workbench.delivery.describe import plain
-from ppo_workbench.scoring.documents import CellResult
+from ppo_workbench.scoring.documents import CellResult, Document
 
 FOLDER = "comparisons"
 MAIN = "main"
 YARDSTICKS, STRESS = "yardsticks", "stress"
 MODEL = "model"
-PLAN, RESULT = "plan.json", "result.json"
+PLAN, RESULT, DOCUMENT = "plan.json", "result.json", "comparison.json"
 
 
 class Plan(TypedDict):
@@ -73,6 +73,15 @@ def read_result(folder: Path, name: str) -> CellResult | None:
     if not path.is_file():
         return None
     document: CellResult = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def read_document(folder: Path) -> Document | None:
+    """Return what a finished comparison says, None if the one in `folder` is not finished."""
+    path = folder / DOCUMENT
+    if not path.is_file():
+        return None
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
     return document
 
 
@@ -184,7 +193,7 @@ def check_plan(folder: Path, plan: Raw, overwrite: bool) -> Plan | None:
     if overwrite or not path.is_file():
         return None
     kept: Plan = json.loads(path.read_text(encoding="utf-8"))
-    if (folder / "comparison.json").is_file():
+    if (folder / DOCUMENT).is_file():
         raise ConfigError(
             f"output={folder.name}: {folder} holds a finished comparison; choose another output or "
             "set overwrite=true"

@@ -3,27 +3,32 @@
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Protocol
 
 from ppo_workbench import plugins
-from ppo_workbench.config import Config, Raw, WorkbenchError
+from ppo_workbench.config import Config, ConfigError, Raw, WorkbenchError
 from ppo_workbench.config import Protocol as Splitting
 from ppo_workbench.delivery.artifact import check_output_name
 from ppo_workbench.delivery.describe import git_commit, plain
 from ppo_workbench.learning.models import check_device
 from ppo_workbench.learning.progress import WorkbenchConsole, command_line
+from ppo_workbench.pipeline.compare.claims import Claims
 from ppo_workbench.pipeline.compare.document import comparison_document
 from ppo_workbench.pipeline.compare.plan import (
+    DOCUMENT,
     FOLDER,
     PLAN,
+    STRESS,
     Cell,
     Plan,
     check_plan,
     plan_cells,
+    read_document,
     read_result,
     settled_plan,
     stress_cell,
@@ -36,7 +41,9 @@ from ppo_workbench.pipeline.report import draw_comparison
 from ppo_workbench.pipeline.result_json import check_result_path, write_result
 from ppo_workbench.pipeline.train.calibration import settle
 from ppo_workbench.records.comparison_record import ComparisonRecord
-from ppo_workbench.scoring.documents import CellResult, Document
+from ppo_workbench.scoring.documents import CellResult, Document, StressPart
+
+POLL_SECONDS = 1.0  # between looks at what other processes do
 
 
 class ComparisonError(WorkbenchError):
@@ -48,12 +55,14 @@ class Ended:
     """A job that has ended.
 
     Attributes:
-        index: Its place in the list that was given.
+        name: As it was given.
         reason: Why it failed, None if it did not.
+        killed: Its process was killed, which says nothing of the job.
     """
 
-    index: int
+    name: str
     reason: str | None
+    killed: bool = False
 
 
 class Jobs(Protocol):
@@ -65,8 +74,11 @@ class Jobs(Protocol):
 
     overrides: Sequence[str]
 
-    def run(self, jobs: Sequence[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
-        """Run (name, overrides) jobs and yield them as they end; their logs go to folder/name."""
+    def run(self, jobs: Iterable[tuple[str, Sequence[str]]], folder: Path) -> Iterator[Ended]:
+        """Run (name, overrides) jobs and yield them as they end; their logs go to folder/name.
+
+        A job is asked for when there is room for it.
+        """
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ class Comparison:
 def compare(given: Given, jobs: Jobs, console: WorkbenchConsole | None = None) -> Comparison:
     """Train all arms with all seeds on all markets, and compare them out of sample.
 
-    A comparison that was killed goes on when it is started again with the same `output`.
+    A comparison that was killed goes on when it is started again with the same `output`; one that
+    runs is shared with whoever starts it too, on this machine or another with the same home.
 
     Args:
         given: The experiment; `given.config.compare` names arms, seeds and markets.
@@ -106,36 +119,66 @@ def compare(given: Given, jobs: Jobs, console: WorkbenchConsole | None = None) -
     if not varies_market(config):  # else every cell looks at its own bars
         check_sessions(config, *folds_of(config))
     plan = settled_plan(config)
-    kept = check_plan(folder, plan, config.overwrite)
-    look = kept["look"] if kept else f"{name}-{secrets.token_hex(4)}"
-    cells = plan_cells(config, name, look)
-    goes_on = kept is not None
-    if kept is None:
-        kept = _begin(config, folder, plan, look)
-    record = ComparisonRecord.open(config.tracking, home, name, given.raw, goes_on, given.overrides)
-    console.show_choices(_choices(config, name, cells, kept["timesteps"], record.destination, home))
-    with record:
-        results = _run_cells(cells, kept["limits"], jobs, folder, record, console)
-        found = Comparands(config, cells, results, folder)
-        stress = None
-        if config.compare.stress:
-            last = [stress_cell(config, name, look, found.winner())]
-            told = _run_cells(last, kept["limits"], jobs, folder, record, console)
-            stress = told[last[0].name]["stress"]
-        document = comparison_document(found, name, kept["timesteps"], stress)
-        document["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-        document["git_commit"] = git_commit()
-        document["mlflow_run_id"] = record.run_id
-        write_result(str(folder / "comparison.json"), plain(document))
-        with console.waiting("drawing the report"):
-            page = draw_comparison(folder).page
-        record.finish(document, folder)
+    with Claims(folder) as claims:
+        with claims.alone():
+            kept = check_plan(folder, plan, config.overwrite)
+            goes_on = kept is not None
+            if kept is None:
+                if claims.others_at_work():
+                    raise ConfigError(
+                        f"overwrite=true: another process works on {folder}; end it first, or "
+                        "leave overwrite away to share its cells"
+                    )
+                kept = _begin(config, folder, plan, f"{name}-{secrets.token_hex(4)}")
+            record = ComparisonRecord.open(
+                config.tracking, home, name, given.raw, goes_on, given.overrides
+            )
+        cells = plan_cells(config, name, kept["look"])
+        told = _choices(config, name, cells, kept["timesteps"], record.destination, home)
+        console.show_choices(told)
+        with record:
+            shared = _Shared(folder, claims, kept["limits"], jobs, record, console)
+            found = Comparands(config, cells, shared.run(cells), folder)
+            last = []
+            if config.compare.stress:
+                last.append(stress_cell(config, name, kept["look"], found.winner()))
+            stress = shared.run(last)[STRESS]["stress"] if last else None
+            with claims.alone():
+                document = read_document(folder) or _finish(
+                    [*cells, *last], found, kept, stress, record, console
+                )
     for sentence in document["conclusion"]:
         console.show(sentence)
-    console.show(f"report: {page}", wrap=False)
+    console.show(f"report: {folder / 'report' / 'report.html'}", wrap=False)
     write_result(config.result_json, plain(document))
     console.show_next([("draw the report again", command_line(["task=report", f"run={name}"]))])
     return Comparison(document, folder, record.run_id)
+
+
+def _finish(
+    cells: Sequence[Cell],
+    found: Comparands,
+    kept: Plan,
+    stress: StressPart | None,
+    record: ComparisonRecord,
+    console: WorkbenchConsole,
+) -> Document:
+    """Write what all cells together say; the document, written last, says that it is done."""
+    folder = found.folder
+    document = comparison_document(found, folder.name, kept["timesteps"], stress)
+    document["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+    document["git_commit"] = git_commit()
+    document["mlflow_run_id"] = record.run_id
+    with console.waiting("drawing the report"):
+        draw_comparison(folder, document)
+    missing = record.not_recorded([cell.name for cell in cells])
+    for cell in cells:
+        if cell.name in missing:
+            result = read_result(folder, cell.name)
+            record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, result)
+    record.finish(document, folder)
+    write_result(str(folder / DOCUMENT), plain(document))
+    return document
 
 
 def _begin(config: Config, folder: Path, plan: Raw, look: str) -> Plan:
@@ -150,7 +193,7 @@ def _begin(config: Config, folder: Path, plan: Raw, look: str) -> Plan:
     }
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "cells", ignore_errors=True)
-    (folder / "comparison.json").unlink(missing_ok=True)
+    (folder / DOCUMENT).unlink(missing_ok=True)
     (folder / PLAN).write_text(json.dumps(kept), encoding="utf-8")
     return kept
 
@@ -175,47 +218,90 @@ def _choices(
     ]
 
 
-def _run_cells(
-    cells: Sequence[Cell],
-    limits: Sequence[str],
-    jobs: Jobs,
-    folder: Path,
-    record: ComparisonRecord,
-    console: WorkbenchConsole,
-) -> dict[str, CellResult]:
-    """Run what is missing and return every cell's result by name."""
-    results = {cell.name: found for cell in cells if (found := read_result(folder, cell.name))}
-    missing = [cell for cell in cells if cell.name not in results]
-    if results:
-        console.show(f"resumed: {len(results)} of {len(cells)} cells are done")
-    failed: dict[str, str] = {}
-    todo = [(cell.name, [*cell.overrides, *limits]) for cell in missing]
-    try:
-        with console.waiting(f"{len(todo)} cells to run"):
-            for count, ended in enumerate(jobs.run(todo, folder / "cells"), start=len(results) + 1):
-                cell = missing[ended.index]
-                found = read_result(folder, cell.name)
+@dataclass
+class _Shared:
+    """Runs cells beside whoever else runs those of the same comparison.
+
+    Attributes:
+        folder: Of the comparison.
+        claims: Which cells are this process's.
+        limits: The settled budget, as overrides.
+        killed: Cells whose process was killed, which are run once more.
+        failed: Why cells failed.
+    """
+
+    folder: Path
+    claims: Claims
+    limits: Sequence[str]
+    jobs: Jobs
+    record: ComparisonRecord
+    console: WorkbenchConsole
+    killed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, cells: Sequence[Cell]) -> dict[str, CellResult]:
+        """Run what nobody has run, wait for what others run, and return every result by name."""
+        found = {cell.name: read_result(self.folder, cell.name) for cell in cells}
+        results = {name: result for name, result in found.items() if result}
+        if results:
+            self.console.show(f"resumed: {len(results)} of {len(cells)} cells are done")
+        try:
+            with self.console.waiting(f"{len(cells) - len(results)} cells to run"):
+                self._run_free(cells, results)
+                while len(results) + len(self.failed) < len(cells):
+                    sleep(POLL_SECONDS)
+                    self._run_free(cells, results)
+        except KeyboardInterrupt:
+            self.console.show(
+                f"interrupted: {len(results)} of {len(cells)} cells are done and kept"
+            )
+            own = [one for one in self.jobs.overrides if not one.startswith("output=")]
+            go_on = command_line([*own, f"output={self.folder.name}"])
+            self.console.show_next([("go on with the others", go_on)])
+            raise
+        if self.failed:
+            first, reason = next(iter(self.failed.items()))
+            raise ComparisonError(
+                f"{len(self.failed)} of {len(cells)} cells failed, the first was {first} "
+                f"({reason}, see {self.folder / 'cells' / first / 'log.txt'}); mend it, then the "
+                f"same command with output={self.folder.name} goes on with the missing ones"
+            )
+        return results
+
+    def _run_free(self, cells: Sequence[Cell], results: dict[str, CellResult]) -> None:
+        """Run cells until no free one is left, telling of each as it ends."""
+        by_name = {cell.name: cell for cell in cells}
+
+        def free() -> Iterator[tuple[str, Sequence[str]]]:
+            for cell in cells:
+                if cell.name in results or cell.name in self.failed:
+                    continue
+                if not self.claims.take(cell.name):
+                    continue
+                found = read_result(self.folder, cell.name)
                 if found is None:
-                    failed[cell.name] = ended.reason or "left no result"
-                    console.show(f"{count}/{len(cells)} {cell.name}: failed ({failed[cell.name]})")
+                    yield cell.name, [*cell.overrides, *self.limits]
                 else:
                     results[cell.name] = found
-                    console.show(f"{count}/{len(cells)} {cell.name}: {_told(found, cell)}")
-                record.cell_ended(cell.name, cell.overrides, folder / "cells" / cell.name, found)
-    except KeyboardInterrupt:
-        console.show(f"interrupted: {len(results)} of {len(cells)} cells are done and kept")
-        own = [override for override in jobs.overrides if not override.startswith("output=")]
-        go_on = command_line([*own, f"output={folder.name}"])
-        console.show_next([("go on with the others", go_on)])
-        raise
-    if failed:
-        first, reason = next(iter(failed.items()))
-        raise ComparisonError(
-            f"{len(failed)} of {len(cells)} cells failed, the first was {first} ({reason}, see "
-            f"{folder / 'cells' / first / 'log.txt'}); mend it, then the same command with "
-            f"output={folder.name} goes on with the missing ones"
-        )
-    return results
+                    self.claims.leave(cell.name)
+
+        for ended in self.jobs.run(free(), self.folder / "cells"):
+            cell = by_name[ended.name]
+            found = read_result(self.folder, cell.name)
+            if found is not None:
+                results[cell.name] = found
+                told = _told(found, cell)
+            elif ended.killed and cell.name not in self.killed:
+                self.killed.add(cell.name)
+                told = f"{ended.reason}; it is run once more"
+            else:
+                self.failed[cell.name] = ended.reason or "left no result"
+                told = f"failed ({self.failed[cell.name]})"
+            count = len(results) + len(self.failed)
+            self.console.show(f"{count}/{len(cells)} {cell.name}: {told}")
+            place = self.folder / "cells" / cell.name
+            self.record.cell_ended(cell.name, cell.overrides, place, found)
+            self.claims.leave(cell.name)
 
 
 def _told(found: CellResult, cell: Cell) -> str:
