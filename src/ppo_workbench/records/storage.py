@@ -9,7 +9,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ from ppo_workbench.config.secrets import Redactor
 
 if TYPE_CHECKING:
     import optuna
+
+PATIENCE_SECONDS = 60.0  # for a database server that starts anew; less than a trial's grace
+_PASSING = r"already exists|duplicate key|UniqueViolation|terminating|closed the connection"
 
 
 def study_folder(home: Path, study: str) -> Path:
@@ -153,7 +156,7 @@ def _whole_lines(path: Path) -> int:
 def _database(uri: str) -> "optuna.storages.BaseStorage":
     from optuna.storages import RDBStorage
 
-    options: dict[str, dict[str, float]] = {}
+    options: dict[str, Any] = {"pool_pre_ping": True}
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,13 +164,11 @@ def _database(uri: str) -> "optuna.storages.BaseStorage":
     for attempt in range(5):
         try:
             storage = RDBStorage(uri, engine_kwargs=options)
-            if options:
-                _quicken(storage)
+            _outlast(storage) if file is None else _quicken(storage)
             return storage
         except Exception as error:
-            # Another machine may create the same tables at this moment.
-            racing = re.search(r"already exists|duplicate key|UniqueViolation", str(error))
-            if not racing or attempt == 4:
+            # Another machine may create the same tables at this moment, or a server end.
+            if not re.search(_PASSING, str(error)) or attempt == 4:
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
@@ -186,6 +187,40 @@ def _quicken(storage: Any) -> None:
 
     event.listen(storage.engine, "connect", connected)
     storage.engine.dispose()
+
+
+def _outlast(storage: Any) -> None:
+    """Outlast a server that starts anew or ends connections: wait for it, and ask once more."""
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+    from optuna.storages import BaseStorage
+    from sqlalchemy import event
+    from sqlalchemy.exc import DBAPIError
+
+    def connected(dialect: Any, _: object, arguments: Any, options: Any) -> Any:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1.0)
+
+    def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*arguments: Any, **named: Any) -> Any:
+            try:
+                return call(*arguments, **named)
+            except (StorageInternalError, DBAPIError):
+                try:
+                    return call(*arguments, **named)
+                except UpdateFinishedTrialError:
+                    return True  # only the answer was lost
+
+        return ask
+
+    event.listen(storage.engine, "do_connect", connected)
+    for name in BaseStorage.__abstractmethods__:
+        setattr(storage, name, patient(getattr(storage, name)))
 
 
 def _lock_path(uri: str | None, folder: Path, purpose: str) -> Path:
