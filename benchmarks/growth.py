@@ -246,6 +246,36 @@ def slopes(rows: dict[int, dict[str, float]]) -> dict[str, float]:
     return {k: math.log(second[k] / first[k]) / math.log(two / one) for k in first}
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return times by size, and their slopes, in Markdown."""
+    rows = []
+    for name, sizes in SIZES.items():
+        found = result[name]
+        for key, slope in found["slopes"].items():
+            times = [found["seconds"][str(size)][key] for size in (sizes[0], *sizes[-2:])]
+            told = [
+                f"{size:,}: {_told(x)}"
+                for size, x in zip((sizes[0], *sizes[-2:]), times, strict=True)
+            ]
+            rows.append((f"{name}: {key}", *told, f"{slope:.2f}"))
+    return harness.table(("what", "fewest", "many", "most", "slope"), rows)
+
+
+def _told(value: float) -> str:
+    scale, unit = next(one for one in ((1, "s"), (1e3, "ms"), (1e6, "us")) if value * one[0] >= 1)
+    return f"{value * scale:.3g} {unit}"
+
+
+def rates_table(result: dict[str, Any]) -> str:
+    """Return what servers take, in Markdown."""
+    rows = [
+        (name, *(f"{rate:.1f}" for rate in rates.values()), f"{max(rates.values()) * 6.4:.0f}")
+        for name, rates in result["servers"].items()
+    ]
+    head = [f"{clients} processes" for clients in CLIENTS]
+    return harness.table(("a second", *head, "workers at 6.4 s a trial"), rows)
+
+
 def main() -> None:
     flags = {"parts": ",".join([*PARTS, "servers"]), "json": Path}
     options = harness.parser(__doc__, **flags).parse_args()

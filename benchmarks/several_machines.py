@@ -235,7 +235,25 @@ def sweep(machines: list[Machine], folder: Path, rng: random.Random) -> dict[str
         json.loads(p.read_text())["state"] for p in folder.glob("home_*/sweeps/*/*/result.json")
     }
     found += [f"results say {results}"] * (not results <= {"COMPLETE", "PRUNED"})
-    return {"problems": found + case._run_problems(trials), **facts, "lost": dict(reasons)}
+    found += case._run_problems(trials)
+    forget(recorded(""))
+    return {"problems": found, **facts, "lost": dict(reasons)}
+
+
+def recorded(wanted: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(MLFLOW)
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()], wanted)
+    return list(found)
+
+
+def forget(runs: list[Any]) -> None:
+    """Delete the runs of a round: the next one's study has the same name."""
+    from mlflow import MlflowClient
+
+    for run in runs:
+        MlflowClient(MLFLOW).delete_run(run.info.run_id)
 
 
 def comparison(machines: list[Machine], folder: Path, rng: random.Random) -> dict[str, Any]:
@@ -256,18 +274,13 @@ def comparison(machines: list[Machine], folder: Path, rng: random.Random) -> dic
         [market["looks"] for market in document["setup"]["markets"]] != [4, 4, 4]
         and document["setup"]["markets"] != same["setup"]["markets"]
     )
-    from mlflow import MlflowClient
-
-    client = MlflowClient(MLFLOW)
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    runs = [run for run in runs if run.data.tags.get("comparison") == "shared"]
+    runs = recorded("tags.comparison = 'shared'")
     states = Counter((run.data.tags.get("cell", "whole"), run.info.status) for run in runs)
     done = Counter(name for name, status in states.elements() if status == "FINISHED")
     cells = {path.parent.name for path in folder.glob("comparisons/shared/cells/*/result.json")}
     found += [f"recorded {done}"] * (done != Counter([*cells, "whole"]))
     found += ["a run is RUNNING"] * any(status == "RUNNING" for _, status in states)
-    for run in runs:  # the next round's is another one
-        client.delete_run(run.info.run_id)
+    forget(runs)
     return {"problems": found, **facts, "cells": len(cells)}
 
 
@@ -331,6 +344,25 @@ def inside(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def table(results: dict[str, Any]) -> str:
+    """Return what held, in Markdown."""
+    kills = {
+        "sweep": "a worker, all database connections, a main process, a machine",
+        "comparison": "a worker, a main process, a machine",
+    }
+    asked = {"sweep": f"{TRIALS} trials", "comparison": "16 cells, figures as one process finds"}
+    rows = []
+    for name, rounds in results.items():
+        lost = Counter[str]()
+        for one in rounds:
+            lost.update(one.get("lost", {}))
+        told = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+        held = sum(not one["problems"] for one in rounds)
+        exact = f"{held} of {len(rounds)}"
+        rows.append((name, kills[name], asked[name], exact, told or "run once more"))
+    return harness.table(("what", "killed in each round", "asked", "exact", "lost, told"), rows)
+
+
 def main() -> None:
     flags = {"rounds": 5, "cases": "sweep,comparison", "seed": 0, "json": Path}
     options = harness.parser(__doc__, **flags, inside=(False, harness.HIDDEN)).parse_args()
@@ -345,6 +377,7 @@ def main() -> None:
         sys.exit(subprocess.run(apart).returncode)
     results = inside(options)
     harness.write(options.json, results)
+    print(table(results))
     sys.exit(any(one["problems"] for rounds in results.values() for one in rounds))
 
 

@@ -92,6 +92,19 @@ def test_power_curve_is_that_of_its_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_growth_is_that_of_its_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "growth.py"))
+    found, page = _read(RESULTS / "growth.json"), (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert made["table"](found) in page
+    assert made["rates_table"](found) in page
+
+
+def test_machines_are_those_of_their_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "several_machines.py"))
+    table = made["table"](_read(RESULTS / "several_machines.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_recipe_is_that_of_its_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "recipe.py"))
     table = made["table"](_read(RESULTS / "recipe.json"))

@@ -20,7 +20,7 @@ from ppo_workbench.config.secrets import Redactor
 if TYPE_CHECKING:
     import optuna
 
-PATIENCE_SECONDS = 60.0  # for a database server that starts anew; less than a trial's grace
+_PATIENCE_SECONDS = 60.0  # for a database server that starts anew; less than a trial's grace
 _PASSING = r"already exists|duplicate key|UniqueViolation|terminating|closed the connection"
 
 
@@ -156,11 +156,10 @@ def _whole_lines(path: Path) -> int:
 def _database(uri: str) -> "optuna.storages.BaseStorage":
     from optuna.storages import RDBStorage
 
-    options: dict[str, Any] = {"pool_pre_ping": True}
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        options = {"connect_args": {"timeout": 120.0}}
+    options = {"pool_pre_ping": True} if file is None else {"connect_args": {"timeout": 120.0}}
     for attempt in range(5):
         try:
             storage = RDBStorage(uri, engine_kwargs=options)
@@ -197,7 +196,7 @@ def _outlast(storage: Any) -> None:
     from sqlalchemy.exc import DBAPIError
 
     def connected(dialect: Any, _: object, arguments: Any, options: Any) -> Any:
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 return dialect.connect(*arguments, **options)

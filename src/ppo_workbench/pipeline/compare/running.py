@@ -43,7 +43,7 @@ from ppo_workbench.pipeline.train.calibration import settle
 from ppo_workbench.records.comparison_record import ComparisonRecord
 from ppo_workbench.scoring.documents import CellResult, Document, StressPart
 
-POLL_SECONDS = 1.0  # between looks at what other processes do
+_POLL_SECONDS = 1.0  # between looks at what other processes do
 
 
 class ComparisonError(WorkbenchError):
@@ -249,7 +249,7 @@ class _Shared:
             with self.console.waiting(f"{len(cells) - len(results)} cells to run"):
                 self._run_free(cells, results)
                 while len(results) + len(self.failed) < len(cells):
-                    sleep(POLL_SECONDS)
+                    sleep(_POLL_SECONDS)
                     self._run_free(cells, results)
         except KeyboardInterrupt:
             self.console.show(
