@@ -18,7 +18,7 @@ from ppo_workbench.records.studies.session import load_study
 
 SWEEP = [
     *("--multirun", "sweep=smoke", "hydra.sweeper.study_name=tiny", *TINY),
-    *("data.synthetic.sessions=40", "budget.timesteps=1000000000", "budget.evaluations=10000"),
+    *("data.synthetic.sessions=40", "budget.timesteps=100000000", "budget.evaluations=10000"),
     "tracking.plots=false",
 ]
 
