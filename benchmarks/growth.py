@@ -46,6 +46,7 @@ def seconds(call: Callable[[], object], repeats: int = 3) -> float:
 def sessions(size: int) -> dict[str, float]:
     from ppo_workbench import compose
     from ppo_workbench.market.sources import load_bars
+    from ppo_workbench.scoring.audit.verdict import audit
     from ppo_workbench.scoring.backtest import RANDOM, Policy, backtest
     from ppo_workbench.scoring.metrics import scorecard
     from ppo_workbench.trading.experiment import prepare, split_bars
@@ -65,6 +66,7 @@ def sessions(size: int) -> dict[str, float]:
         "features and rules": seconds(lambda: prepare(config, *parts), 1),
         "backtest": seconds(traded),
         "scorecard": seconds(lambda: scorecard(trace)),
+        "audit": seconds(lambda: audit(trace, experiment.bars, experiment.config), 1),
     }
 
 

@@ -46,7 +46,7 @@ DATABASE = f"postgresql+psycopg://postgres@{HOST}:{PORTS[0]}/postgres"
 MLFLOW = f"http://{HOST}:{PORTS[1]}"
 TRIALS = 16
 BEAT = "hydra.sweeper.heartbeat_seconds=3"
-GRACE_SECONDS = 125.0  # what another machine gets to record a trial that it has ended, and a little
+GRACE_SECONDS = 13.0  # four beats, in which another machine may record a trial that it has ended
 SWEEP = ["--multirun", "sweep=smoke", "budget.timesteps=2048", f"hydra.sweeper.n_trials={TRIALS}"]
 SWEEP += ["hydra.sweeper.study_name=real", f"hydra.sweeper.storage='{DATABASE}'", BEAT]
 COMPARE = ["task=compare", "output=shared", "compare.seeds=[0,1,2]", "compare.resamples=200"]

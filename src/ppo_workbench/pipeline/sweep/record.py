@@ -24,9 +24,9 @@ from ppo_workbench.records.studies.returns import NAME
 from ppo_workbench.records.studies.session import (
     FAIL_REASON,
     GRACE_BEATS,
-    HEARTBEAT_SECONDS,
     INTERRUPTED,
     TrialAttributes,
+    heartbeat_seconds,
     is_watched,
     load_study,
 )
@@ -143,8 +143,9 @@ class StudyRecord:
         if not self._config.enabled:
             return
         recorded = {run.tags["trial"] for run in runs if run.status != "RUNNING" and is_child(run)}
-        grace = GRACE_BEATS * HEARTBEAT_SECONDS
-        for trial in self._loaded().get_trials(deepcopy=False):
+        study = self._loaded()
+        grace = GRACE_BEATS * heartbeat_seconds(study)
+        for trial in study.get_trials(deepcopy=False):
             number = trial.number
             ended = trial.state.is_finished() and str(number) not in recorded
             if ended and not is_watched(trial, grace):

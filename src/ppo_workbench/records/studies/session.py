@@ -177,6 +177,11 @@ def load_study(storage: "optuna.storages.BaseStorage", name: str) -> "optuna.Stu
     return study
 
 
+def heartbeat_seconds(study: "optuna.Study") -> float:
+    """Return how often a trial of this study shows itself alive."""
+    return float(study.user_attrs.get(SWEEP, {}).get("heartbeat_seconds", HEARTBEAT_SECONDS))
+
+
 @cache
 def _machine() -> str:
     """Identify this boot of this machine and this space of process ids."""
@@ -426,8 +431,7 @@ class TrialSession:
         self._storage.set_trial_user_attr(self._id, LAST_SEEN, last_seen())
 
     def _keep_beating(self) -> None:
-        settings = self.study.user_attrs.get(SWEEP, {})
-        while not self._ended.wait(settings.get("heartbeat_seconds", HEARTBEAT_SECONDS)):
+        while not self._ended.wait(heartbeat_seconds(self.study)):
             try:
                 self._beat()
             except Exception:  # told at the next report; a missed beat alone loses nothing
