@@ -162,16 +162,16 @@ def ended_jobs(launcher: Any, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iter
 
     A job is asked for when there is room for it.
     """
-    waiting, running = iter(jobs), 0
+    waiting, running, ended = iter(jobs), 0, list[Job]()
     while True:
         for index, overrides in islice(waiting, launcher.n_jobs - running):
             launcher.submit(overrides, index)
             running += 1
+        yield from ended  # after the next have begun: what is done with it takes its time
         if not running:
             return
-        for job in launcher.wait(None):
-            running -= 1
-            yield job
+        ended = launcher.wait(None)
+        running -= len(ended)
 
 
 def end_by(error: BaseException) -> tuple[str, str | None]:
