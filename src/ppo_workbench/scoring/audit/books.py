@@ -265,17 +265,20 @@ def entry_gains(books: Ledger, close: Floats) -> Floats:
         books: The rebuilt account.
         close: float64 (n,), prices at the decisions.
     """
-    average, prices = 0.0, np.zeros(len(close))
-    for row in np.flatnonzero(books.quantity):
+    average, averages, fills = 0.0, list[float](), np.flatnonzero(books.quantity)
+    for row in fills:
         held, shares = books.held[row], books.shares[row]
         if shares == 0.0 or held * shares <= 0.0:  # closed, opened or turned
             average = books.price[row] if shares != 0.0 else 0.0
         elif abs(shares) > abs(held):
             paid = abs(held) * average + (abs(shares) - abs(held)) * books.price[row]
             average = paid / abs(shares)
-        prices[row + 1 :] = average
+        averages.append(average)
+    spans = np.diff(np.concatenate(([0], fills + 1, [len(close)])))
+    prices = np.repeat([0.0, *averages], spans)  # each holds from the decision after its fill
     growth = np.divide(close, prices, out=np.ones_like(close), where=prices > 0)
-    return (growth - 1.0) * np.sign(books.held)
+    gains: Floats = (growth - 1.0) * np.sign(books.held)
+    return gains
 
 
 @dataclass(frozen=True)
