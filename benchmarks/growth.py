@@ -2,16 +2,17 @@
 
     python benchmarks/growth.py [--parts sessions,environments,trials,runs,servers] [--json PATH]
 
-Each part is measured at several sizes; a slope is that of the logarithms between the last two
-sizes, so 1 is linear.  `servers` asks instead how many trials a second PostgreSQL takes from 1, 2
-and 4 processes, and how many runs an MLflow server does, both on this machine (needs root and
-PostgreSQL's programs): times the seconds of a trial, that is how many workers are too many.
+Each part is measured at several sizes; a slope is that of the logarithms between the last but two
+of them and the last, so 1 is linear.  `servers` asks instead how many trials a second PostgreSQL
+takes from 1, 2 and 4 processes, and how many runs an MLflow server does, both on this machine
+(needs root and PostgreSQL's programs): times the seconds of a trial, that is how many workers are
+too many.
 """
 
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,8 +63,8 @@ def sessions(size: int) -> dict[str, float]:
 
     trace = traded()
     return {
-        "bars": seconds(lambda: load_bars(config.data), 1),
-        "features and rules": seconds(lambda: prepare(config, *parts), 1),
+        "bars": seconds(lambda: load_bars(config.data)),
+        "features and rules": seconds(lambda: prepare(config, *parts)),
         "backtest": seconds(traded),
         "scorecard": seconds(lambda: scorecard(trace)),
         "audit": seconds(lambda: audit(trace, experiment.bars, experiment.config), 1),
@@ -242,24 +243,21 @@ PARTS: dict[str, Callable[[int], dict[str, float]]] = {
 }
 
 
-def slopes(rows: dict[int, dict[str, float]]) -> dict[str, float]:
-    """Return the exponent between the last two sizes, for each time."""
-    (one, first), (two, second) = [*rows.items()][-2:]
-    return {k: math.log(second[k] / first[k]) / math.log(two / one) for k in first}
+def slopes(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the exponent of each time between the last but two of the sizes and the last."""
+    (one, first), _, (two, second) = [*rows.items()][-3:]
+    return {k: math.log(second[k] / first[k]) / math.log(int(two) / int(one)) for k in first}
 
 
 def table(result: dict[str, Any]) -> str:
     """Return times by size, and their slopes, in Markdown."""
     rows = []
-    for name, sizes in SIZES.items():
+    for name in SIZES:
         found = result[name]
-        for key, slope in found["slopes"].items():
-            times = [found["seconds"][str(size)][key] for size in (sizes[0], *sizes[-2:])]
-            told = [
-                f"{size:,}: {_told(x)}"
-                for size, x in zip((sizes[0], *sizes[-2:]), times, strict=True)
-            ]
-            rows.append((f"{name}: {key}", *told, f"{slope:.2f}"))
+        first, *_, many, most = found
+        for key, slope in slopes(found).items():
+            times = [f"{int(size):,}: {_told(found[size][key])}" for size in (first, many, most)]
+            rows.append((f"{name}: {key}", *times, f"{slope:.2f}"))
     return harness.table(("what", "fewest", "many", "most", "slope"), rows)
 
 
@@ -287,12 +285,12 @@ def main() -> None:
         if name == "servers":
             result[name] = server_rates()
         else:
-            rows = {size: PARTS[name](size) for size in SIZES[name]}
-            result[name] = {"seconds": rows, "slopes": slopes(rows)}
-            for size, times in rows.items():
-                told = ", ".join(f"{key} {value:.3g} s" for key, value in times.items())
+            result[name] = {}
+            for size in SIZES[name]:
+                times = result[name][str(size)] = PARTS[name](size)
+                told = ", ".join(f"{key} {_told(value)}" for key, value in times.items())
                 print(f"{size:,} {name}: {told}", flush=True)
-            print(f"slopes: {result[name]['slopes']}", flush=True)
+            print(f"slopes: {slopes(result[name])}", flush=True)
         harness.write(options.json, result)
 
 
