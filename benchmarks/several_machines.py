@@ -33,7 +33,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,12 @@ class Machine:
 
     number: int
     process: "subprocess.Popen[str] | None" = None
-    lines: list[str] = field(default_factory=list)
+    starts: int = 0
 
     def start(self, home: Path, *arguments: str) -> None:
         """Start a command of the workbench in process ids of its own."""
-        self.log = home / f"machine_{self.number}.log"
+        self.starts += 1
+        self.log = home / f"machine_{self.number}_{self.starts}.log"
         apart = ["ip", "netns", "exec", f"m{self.number}", "unshare", "--pid", "--fork"]
         apart += ["--kill-child", "--mount-proc", *INIT, sys.executable, "-m", "ppo_workbench"]
         changes = os.environ | harness.TREE | {"PPO_WORKBENCH_HOME": str(home)}

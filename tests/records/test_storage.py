@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import OperationalError
 
 from ppo_workbench.records import storage as module
-from ppo_workbench.records.storage import _outlast
+from ppo_workbench.records.storage import _outlasting
 
 ENDED = OperationalError("SELECT 1", {}, Exception("terminating connection"))
 
@@ -36,28 +36,25 @@ def storage() -> Any:
 @pytest.mark.parametrize("error", [ENDED, StorageInternalError("the commit failed")])
 def test_call_on_an_ended_connection_is_made_once_more(storage: Any, error: Exception) -> None:
     storage.get_all_studies = _failing(storage.get_all_studies, error)
-    _outlast(storage)
-    assert storage.get_all_studies() == []
+    assert _outlasting(storage).get_all_studies() == []
 
 
 def test_database_that_fails_twice_is_told(storage: Any) -> None:
     storage.get_all_studies = _failing(storage.get_all_studies, ENDED, ENDED)
-    _outlast(storage)
     with pytest.raises(OperationalError):
-        storage.get_all_studies()
+        _outlasting(storage).get_all_studies()
 
 
 def test_end_of_a_trial_whose_answer_was_lost_counts_once(storage: Any) -> None:
-    study = optuna.create_study(storage=storage)
-    trial = study.ask()
     lost = storage.set_trial_state_values
 
-    def tell(*arguments: Any, **named: Any) -> Any:
-        lost(*arguments, **named)
+    def tell(trial_id: int, state: Any, values: Any = None) -> Any:
+        lost(trial_id, state, values)
         raise ENDED
 
     storage.set_trial_state_values = tell
-    _outlast(storage)
+    study = optuna.create_study(storage=_outlasting(storage))
+    trial = study.ask()
     study.tell(trial, 1.0)
     assert [one.value for one in study.trials] == [1.0]
     with pytest.raises(UpdateFinishedTrialError):
@@ -72,7 +69,7 @@ def test_server_that_starts_anew_is_waited_for(
     refused = dialect.loaded_dbapi.OperationalError("connection refused")
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", patience)
     monkeypatch.setattr(f"{module.__name__}.time.sleep", lambda seconds: None)
-    _outlast(storage)
+    _outlasting(storage)
     monkeypatch.setattr(dialect, "connect", _failing(dialect.connect, refused, refused))
     storage.engine.dispose()
     if reached:

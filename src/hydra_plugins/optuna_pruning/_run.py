@@ -137,12 +137,7 @@ class _Sweep:
         if time.monotonic() < self.look_again:
             return
         while len(self.running) < self.jobs.n_jobs and not self.signals:
-            try:
-                trial = self._claim()
-            except Exception as error:
-                if not _of_storage(error):
-                    raise
-                trial = self._claim()  # its lock, which the server has ended, is taken anew
+            trial = self._claim()
             if trial is None:
                 self.look_again = time.monotonic() + POLL_SECONDS
                 return

@@ -10,7 +10,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,11 +163,13 @@ def _database(uri: str) -> "optuna.storages.BaseStorage":
     for attempt in range(5):
         try:
             storage = RDBStorage(uri, engine_kwargs=options)
-            _outlast(storage) if file is None else _quicken(storage)
+            if file is None:
+                return _outlasting(storage)
+            _quicken(storage)
             return storage
         except Exception as error:
             # Another machine may create the same tables at this moment, or a server end.
-            if not re.search(_PASSING, str(error)) or attempt == 4:
+            if not re.search(_PASSING, f"{error} {error.__cause__}") or attempt == 4:
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
@@ -188,12 +190,14 @@ def _quicken(storage: Any) -> None:
     storage.engine.dispose()
 
 
-def _outlast(storage: Any) -> None:
-    """Outlast a server that starts anew or ends connections: wait for it, and ask once more."""
-    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-    from optuna.storages import BaseStorage
+def _outlasting(database: Any) -> "optuna.storages.BaseStorage":
+    """Return a storage that outlasts a server that starts anew or ends connections.
+
+    It waits for the server, and makes a call once more.  What is returned is what Optuna itself
+    puts around a database, so that no call begins inside another's session.
+    """
+    from optuna.storages import BaseStorage, get_storage
     from sqlalchemy import event
-    from sqlalchemy.exc import DBAPIError
 
     def connected(dialect: Any, _: object, arguments: Any, options: Any) -> Any:
         end = time.monotonic() + _PATIENCE_SECONDS
@@ -205,21 +209,31 @@ def _outlast(storage: Any) -> None:
                     raise
                 time.sleep(1.0)
 
-    def patient(call: Callable[..., Any]) -> Callable[..., Any]:
-        def ask(*arguments: Any, **named: Any) -> Any:
+    event.listen(database.engine, "do_connect", connected)
+    storage: Any = get_storage(database)
+    storage.engine = database.engine
+    for name in dir(BaseStorage):
+        if not name.startswith("_"):
+            setattr(storage, name, _patient(getattr(storage, name), database.remove_session))
+    return storage  # type: ignore[no-any-return]
+
+
+def _patient(call: Callable[..., Any], forget: Callable[[], None]) -> Callable[..., Any]:
+    """Make a call once more whose connection was ended, after `forget` has left its session."""
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    def ask(*arguments: Any, **named: Any) -> Any:
+        try:
+            return call(*arguments, **named)
+        except (StorageInternalError, SQLAlchemyError):
+            forget()
             try:
                 return call(*arguments, **named)
-            except (StorageInternalError, DBAPIError):
-                try:
-                    return call(*arguments, **named)
-                except UpdateFinishedTrialError:
-                    return True  # only the answer was lost
+            except UpdateFinishedTrialError:
+                return True  # only the answer was lost
 
-        return ask
-
-    event.listen(storage.engine, "do_connect", connected)
-    for name in BaseStorage.__abstractmethods__:
-        setattr(storage, name, patient(getattr(storage, name)))
+    return ask
 
 
 def _lock_path(uri: str | None, folder: Path, purpose: str) -> Path:
@@ -253,15 +267,32 @@ def claim_lock(
             yield
         return
     from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
 
     key: int | str = zlib.crc32(f"ppo_workbench/{study}/{purpose}".encode())
     take, give = "SELECT pg_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"
     if dialect != "postgresql":
         key = f"ppo_workbench/{key}"
         take, give = "SELECT GET_LOCK(:key, -1)", "SELECT RELEASE_LOCK(:key)"
-    with engine.connect() as connection:
-        connection.execute(text(take), {"key": key})
-        try:
-            yield
-        finally:
+    connection = _locked(engine, text(take), key)
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError), connection:  # it ends with the connection at the latest
             connection.execute(text(give), {"key": key})
+
+
+def _locked(engine: Any, take: Any, key: int | str) -> Any:
+    """Return a connection that holds a lock; one that is ended while it waits is opened anew."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for attempt in (1, 2):
+        connection = engine.connect()
+        try:
+            connection.execute(take, {"key": key})
+            return connection
+        except SQLAlchemyError:
+            connection.close()
+            if attempt == 2:
+                raise
+    raise AssertionError
