@@ -365,15 +365,25 @@ def table(results: dict[str, Any]) -> str:
     return harness.table(("what", "killed in each round", "asked", "exact", "lost, told"), rows)
 
 
+def why_not() -> str | None:
+    """Say what this machine lacks, None if nothing."""
+    missing = [name for name in ("ip", "unshare", "initdb", "postgres") if not shutil.which(name)]
+    if missing:
+        return f"{', '.join(missing)}: not on the path"
+    if os.geteuid() != 0 or not any(user.pw_name == "postgres" for user in pwd.getpwall()):
+        return "needs root, and a user postgres"
+    bridge = ("unshare", "--net", "--mount", "ip", "link", "add", "br0", "type", "bridge")
+    if subprocess.run(bridge, capture_output=True).returncode:
+        return "this machine allows no network namespace with a bridge"
+    return None
+
+
 def main() -> None:
     flags = {"rounds": 5, "cases": "sweep,comparison", "seed": 0, "json": Path}
     options = harness.parser(__doc__, **flags, inside=(False, harness.HIDDEN)).parse_args()
     if not options.inside:
-        missing = [
-            name for name in ("ip", "unshare", "initdb", "postgres") if not shutil.which(name)
-        ]
-        if missing or os.geteuid() != 0:
-            print(f"skipped: needs root and {', '.join(missing) or 'nothing else'}")
+        if reason := why_not():
+            print(f"skipped: {reason}")
             return
         apart = ["unshare", "--net", "--mount", sys.executable, __file__, "--inside", *sys.argv[1:]]
         sys.exit(subprocess.run(apart).returncode)
