@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import os
 import socket
 import sqlite3
 import subprocess
@@ -17,9 +18,8 @@ import pytest
 
 from ppo_workbench.config import TrackingConfig
 from ppo_workbench.config.secrets import Redactor
-from ppo_workbench.records import pending
 from ppo_workbench.records.mlflow_store import TrackingError, check_store, open_client, tracking_uri
-from ppo_workbench.records.pending import PendingTracker, load_mlflow_early
+from ppo_workbench.records.pending import PendingTracker
 from ppo_workbench.records.spool import MAX_METRICS_PER_BATCH, Spool
 from ppo_workbench.records.tracking import (
     MAX_PARAM_LENGTH,
@@ -324,44 +324,28 @@ with open_tracker(TrackingConfig(experiment="race"), Path(sys.argv[1]), "racer")
 """
 
 
-def test_load_mlflow_early_imports_what_an_open_store_needs(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "from ppo_workbench.config import TrackingConfig\n"
-        "from ppo_workbench.records import pending\n"
-        "from ppo_workbench.records.pending import load_mlflow_early\n"
-        "from ppo_workbench.records.tracking import open_tracker\n"
-        "pending._has_two_cores = lambda: False\n"
-        "assert load_mlflow_early(TrackingConfig()) is None\n"
-        "pending._has_two_cores = lambda: True\n"
-        "assert load_mlflow_early(TrackingConfig(enabled=False)) is None\n"
-        "assert 'pandas' not in sys.modules\n"
-        "load_mlflow_early(TrackingConfig()).join()\n"
-        "before = set(sys.modules)\n"
-        "assert 'mlflow.store.tracking.sqlalchemy_store' in before\n"
-        "with open_tracker(TrackingConfig(), pathlib.Path.cwd(), 'early'):\n"
-        "    late = {name for name in set(sys.modules) - before if name.startswith('mlflow.')}\n"
-        "print(len(before), len(late))"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    loaded, late = map(int, ran.stdout.split())
-    assert late < 20 < loaded
+_WATCHED = """
+import sys
+import threading
+packages = {True: set(), False: set()}
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if any(thread.name == "open record" for thread in threading.enumerate()):
+            opening = threading.current_thread().name == "open record"
+            packages[opening].add(name.partition(".")[0])
+sys.meta_path.insert(0, Watch())
+from ppo_workbench.cli.main import command
+code = command(["budget.timesteps=4096", "budget.evaluations=1", "tracking.plots=false"])
+print(code, "mlflow" in packages[True], sorted(packages[True] & packages[False]))
+"""
 
 
-def test_load_mlflow_early_leaves_a_broken_mlflow_to_open_tracker(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken() -> None:
-        raise ImportError("no module named mlflow")
-
-    monkeypatch.setattr(pending, "client_class", broken)
-    monkeypatch.setattr(pending, "_has_two_cores", lambda: True)
-    thread = load_mlflow_early(TrackingConfig())
-    assert thread is not None
-    thread.join()
-    assert capsys.readouterr().err == ""
+def test_training_imports_no_package_in_two_threads(tmp_path: Path) -> None:
+    """Two threads that import one package of circular imports may each see half of it."""
+    env = {**os.environ, "PPO_WORKBENCH_HOME": str(tmp_path)}
+    run = [sys.executable, "-c", _WATCHED]
+    ran = subprocess.run(run, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert ran.stdout.splitlines()[-1] == "0 True []"
 
 
 def test_open_tracker_two_processes_create_one_store(tmp_path: Path) -> None:

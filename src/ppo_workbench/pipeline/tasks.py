@@ -60,7 +60,7 @@ from ppo_workbench.pipeline.train.outcome import (
 )
 from ppo_workbench.pipeline.train.result_table import show_results
 from ppo_workbench.pipeline.train.scores import lower_bound, own_scores, score_policies
-from ppo_workbench.records.pending import load_mlflow_early, open_tracker_beside
+from ppo_workbench.records.pending import open_tracker_beside
 from ppo_workbench.records.tracking import RunStatus
 from ppo_workbench.scoring.metrics import Scorecard, scorecard
 from ppo_workbench.trading.experiment import prepared
@@ -123,7 +123,6 @@ def train(asked: Config | Given, console: WorkbenchConsole | None = None) -> Out
     check_result_path(config.result_json)
     if resumed is None:
         check_no_checkpoint(home, name, config.overwrite)
-    mlflow = load_mlflow_early(config.tracking)
     with console.waiting("reading bars, computing features"):
         experiment = prepared(config)
         config = experiment.config
@@ -139,7 +138,7 @@ def train(asked: Config | Given, console: WorkbenchConsole | None = None) -> Out
     if given.overrides:
         tags["overrides"] = " ".join(masked(given.overrides))
     run_id = resumed.run_id if resumed else None
-    record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id, mlflow)
+    record = open_tracker_beside(config.tracking, home, name, raw, tags, run_id)
     with record as tracker:
         console.show_choices(resolved_choices(experiment, name, folder, home, tracker, choices))
         keeper = Keeper(home, name, raw, dict(choices), experiment, tracker, console)

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +13,6 @@ from ppo_workbench.config.secrets import Redactor
 from ppo_workbench.records.mlflow_store import (
     TrackingError,
     check_store,
-    client_class,
     tracking_uri,
 )
 from ppo_workbench.records.tracking import NullTracker, RunStatus, Tracker, open_tracker
@@ -135,18 +133,19 @@ def open_tracker_beside(
     params: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
-    after: threading.Thread | None = None,
 ) -> Tracker:
     """Do as `open_tracker`, in a thread; a store that cannot be used is told a little later.
 
+    To be called when bars and features are there: two threads that import packages full of
+    circular imports (scipy's for numba and for mlflow) may each see half of one.
+
     Args:
-        config: As in `open_tracker`, like all but the last.
+        config: As in `open_tracker`, like all others.
         home: The workbench's home folder.
         run_name: Shown in the MLflow UI.
         params: The unresolved configuration.
         tags: Tags of the run.
         resume_run_id: Go on with this run instead of creating one.
-        after: Waits for this thread, which `load_mlflow_early` returned, before it begins.
 
     Raises:
         TrackingError: The URI is of a kind that MLflow no longer writes to, or the store lies
@@ -161,41 +160,11 @@ def open_tracker_beside(
     began_ms = time.time_ns() // 1_000_000
 
     def opening() -> Tracker:
-        if after is not None:
-            after.join()
         return open_tracker(config, home, run_name, params, tags, resume_run_id, began_ms)
 
     return PendingTracker(opening, destination, 0.0 if _has_two_cores() else ONE_CORE_SECONDS)
 
 
-def load_mlflow_early(config: TrackingConfig) -> threading.Thread | None:
-    """Start importing mlflow in a thread, while kernels that need no GIL prepare the bars.
-
-    What goes wrong there goes wrong again, and is reported, in `open_tracker`.
-
-    Returns:
-        The thread; None where nothing will be recorded, or where nothing runs beside the bars.
-    """
-    if not (config.enabled and _has_two_cores()):
-        return None
-    # Two threads that import one package full of circular imports may each see half of it,
-    # and the calendars of the bars need pandas too.
-    import pandas  # noqa: F401
-
-    thread = threading.Thread(target=_load_mlflow, name="import mlflow")
-    thread.start()
-    return thread
-
-
 def _has_two_cores() -> bool:
     """Say whether a thread runs beside another; on one core learning begins before the record."""
     return usable_cores() > 1
-
-
-def _load_mlflow() -> None:
-    with suppress(Exception):
-        client_class()
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-        from sqlalchemy.orm import configure_mappers
-
-        configure_mappers()
