@@ -105,6 +105,12 @@ def test_machines_are_those_of_their_results() -> None:
     assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_jax_peer_is_that_of_its_results() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "jax_peer.py"))
+    table = made["table"](_read(RESULTS / "jax_peer.json"))
+    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_recipe_is_that_of_its_results() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "recipe.py"))
     table = made["table"](_read(RESULTS / "recipe.json"))
