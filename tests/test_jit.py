@@ -1,9 +1,11 @@
 """The folders of compiled kernels: one for each state of the sources, old ones removed."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,26 @@ def test_borrowed_arrays_are_the_same_memory_and_not_counted() -> None:
     assert [double((values, (counts, 2))) for _ in range(1000)][-1] == 2000
     assert (sys.getrefcount(values), sys.getrefcount(counts)) == before
     assert values.tolist() == [0.0, 2.0**1000, 2.0**1001]
+
+
+@jit.kernel
+def _add_to_kept(amount: float, kept: jit.Kept) -> float:
+    numbers, times = kept.value
+    numbers[0] += amount * times
+    return float(numbers[0])
+
+
+def test_keep_holds_the_arrays_themselves_as_long_as_it_lives() -> None:
+    numbers = np.zeros(1000)
+    kept = jit.keep((numbers, 2))
+    add = jit.direct(_add_to_kept, 0.0, kept)
+    assert add(1.5, kept) == 3.0
+    assert numbers[0] == 3.0
+    watched = weakref.ref(numbers)
+    del numbers
+    gc.collect()
+    assert watched() is not None
+    assert _add_to_kept(1.0, kept) == 5.0
+    del kept
+    gc.collect()
+    assert watched() is None

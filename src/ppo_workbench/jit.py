@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba import types
+from numba.experimental import structref
 from numba.extending import intrinsic
 
 from ppo_workbench import plugins
@@ -169,6 +170,37 @@ itself, which would be freed under it, and nothing borrowed may be returned to P
 """
 
 
+@structref.register
+class _KeptType(types.StructRef):
+    """A reference to a tuple, as numba's own structures are (numba manual, "structref")."""
+
+
+class Kept(structref.StructRefProxy):
+    """A tuple that kernels take by reference, as `kept.value`; made by `keep`.
+
+    To hand an array to a kernel costs a tenth of a microsecond, to hand fifty of them more than
+    all that is computed with them in a bar.  So they are handed over once.
+    """
+
+    value: tuple[Any, ...]
+
+
+structref.define_proxy(Kept, _KeptType, ["value"])  # type: ignore[no-untyped-call]
+
+
+def direct(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+    """Return a kernel as compiled for arguments of the types of `example`, without dispatch.
+
+    Telling the types of arguments at each call costs what handing them over does.  Arguments of
+    other types are not noticed: for callers that make all of them themselves.
+    """
+    signature = tuple(map(numba.typeof, example))
+    compiled: Any = function
+    compiled.compile(signature)
+    entry: Callable[..., Any] = compiled.overloads[signature].entry_point
+    return entry
+
+
 def fused_kernel(function: F) -> F:
     """Compile like `kernel`, but let a product and a sum be rounded once (FMA).
 
@@ -216,3 +248,9 @@ def _compiled(function: F, **options: Any) -> F:
     compile_: Any = cast(Any, numba.njit)(**settings)
     compiled: F = compile_(function)
     return compiled
+
+
+@kernel
+def keep(value: Any) -> Kept:
+    """Hand a tuple to the kernels once: arrays in it stay the ones that are given, not copies."""
+    return Kept(value)  # type: ignore[no-untyped-call]

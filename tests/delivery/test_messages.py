@@ -115,7 +115,7 @@ def test_decision_survives_its_line() -> None:
 
 def test_decision_of_checked_fields_is_the_validated_one() -> None:
     decision = Decision(status=Status.idle, time=datetime(2024, 1, 2, tzinfo=UTC))
-    made = Decision.of_checked(**{name: getattr(decision, name) for name in Decision.model_fields})
+    made = Decision.of_checked({name: getattr(decision, name) for name in Decision.model_fields})
     assert made == decision
     assert made.line() == decision.line()
     assert made.model_copy(update={"reason": "x"}).reason == "x"

@@ -38,6 +38,7 @@ from ppo_workbench.delivery.messages import (
     nanoseconds,
 )
 from ppo_workbench.delivery.settings import stored_config
+from ppo_workbench.jit import direct, keep
 from ppo_workbench.market.bars import NS_PER_DAY, Bars
 from ppo_workbench.market.calendars.clock import Place
 from ppo_workbench.market.regimes import REGIME, REGIME_NAMES
@@ -104,9 +105,6 @@ class Decider:
         self.params = build_params(self.config, self.space)
         means, stds = (artifact.tensors[name].numpy() for name in (SCALER_MEANS, SCALER_STDS))
         self._scaler = Scaler(means, stds, self.config.features.clip)
-        weights = stored_weights(metadata, artifact.tensors)
-        self._policy, self._scratch = tuple(weights), weights.scratch()
-        self._use_mask = uses_mask(metadata.model_type)
         self.market = MarketMemory(self.config, metadata, self._scaler, events_path)
         self._make_buffers()
         self._begun = self._short = False  # short: the position stands short of its rung
@@ -126,6 +124,17 @@ class Decider:
         self._outcomes = np.zeros(1, dtype=OUTCOME_DTYPE)
         self._probabilities, self._order = np.zeros(count), np.zeros(3)
         self._named: dict[int, list[str]] = {}
+        scaler, market = self._scaler, self.market
+        weights = stored_weights(self.artifact.metadata, self.artifact.tensors)
+        kept = keep((  # the fields of `AccountArrays`
+            market.rows, market.scaled, scaler.means, scaler.stds, self.space.levels, self.params,
+            uses_mask(self.artifact.metadata.model_type), *weights, weights.scratch(),
+            self.accounts, self._reports, self._outcomes, self.observation, self.mask,
+            self.reasons, self.logits, self._probabilities, self._order,
+        ))  # fmt: skip
+        example = (False, False, 0, 0, 0.0, _NO_FILLS, (0.0,) * 8, kept)
+        self._observe = direct(follow_and_observe, *example)
+        self._kept, self._choose = kept, direct(choose_action, False, kept)
 
     @property
     def needs_events(self) -> bool:
@@ -387,11 +396,11 @@ class Decider:
         """Take the account over and write observation, mask and reasons."""
         market, fills = self.market, _NO_FILLS
         if account.fills:
-            fills = np.array([(fill.quantity, fill.price, fill.cost) for fill in account.fills])
-        self._short, rung = follow_and_observe(
-            self._begun, self.accounts, self._inputs(), self._short, self._start, self._ordered,
-            self._target, fills, _report(account, split), self._reports, self._outcomes,
-            self.observation, self.mask, self.reasons,
+            told = [(fill.quantity, fill.price, fill.cost) for fill in account.fills]
+            fills = np.array(told, dtype=np.float64)
+        self._short, rung = self._observe(
+            self._begun, self._short, self._start, self._ordered, self._target, fills,
+            _report(account, split), self._kept,
         )  # fmt: skip
         # A flat account begins with the first decision, as an episode does: until then it had
         # nothing to decide on, and has nothing to remember.
@@ -399,13 +408,6 @@ class Decider:
         self._start = self._ordered = rung
         self._target = account.shares
         self._day = market.clock.memory.day
-
-    def _inputs(self) -> tuple[Any, ...]:
-        """Return the fields of `StepInputs`: the last two bars, and what decides on them."""
-        scaler, market = self._scaler, self.market
-        return (
-            market.rows, market.scaled, scaler.means, scaler.stds, self.space.levels, self.params
-        )  # fmt: skip
 
     def _holds(self, account: Account) -> bool:
         """Return whether the account has a position that is worth an order."""
@@ -431,40 +433,37 @@ class Decider:
     def _decided(self, time: datetime, account: Account, outside: int) -> Decision:
         """Ask the model."""
         market = self.market
-        action, self._start, rung, recovers = choose_action(
-            self._use_mask, self.accounts, self._inputs(), self.observation, self.mask,
-            self.reasons, self._policy, self._scratch, self.logits, self._probabilities,
-            self._outcomes, self._short, self._order,
-        )  # fmt: skip
+        action, self._start, rung, recovers = self._choose(self._short, self._kept)
         moves = rung != self._start
         exposure, self._target, drawdown = self._order.tolist()
         self._ordered = rung
-        names, reasons = self.space.names, self.reasons.tolist()
-        return Decision.of_checked(
-            version=3,
-            status=Status.decided,
-            time=time,
-            reason="gap: the features recover from missing bars" if recovers else "",
-            action=names[action],
-            action_index=action,
-            target_exposure=exposure if moves else None,
-            target_quantity=self._target,
-            held_quantity=account.shares,
-            order_quantity=self._target - account.shares - _working(account) if moves else 0.0,
-            drawdown_frac=drawdown,
-            probabilities=dict(zip(names, self._probabilities.tolist(), strict=True)),
-            logits=self.logits.tolist(),
-            mask=dict(zip(names, self.mask.tolist(), strict=True)),
-            blocked_by={
-                name: self._rules_in(bits)
-                for name, bits in zip(names, reasons, strict=True)
-                if bits
-            },
-            regime=REGIME_NAMES[int(market.context.item(REGIME))],
-            out_of_range=market.outside_names if outside else [],
-            reduce_only=recovers,
-            taken=True,
-        )
+        names, probabilities = self.space.names, self._probabilities.tolist()
+        blocked = {
+            name: self._rules_in(bits)
+            for name, bits in zip(names, self.reasons.tolist(), strict=False)
+            if bits
+        }
+        return Decision.of_checked({
+            "version": 3,
+            "status": Status.decided,
+            "time": time,
+            "reason": "gap: the features recover from missing bars" if recovers else "",
+            "action": names[action],
+            "action_index": action,
+            "target_exposure": exposure if moves else None,
+            "target_quantity": self._target,
+            "held_quantity": account.shares,
+            "order_quantity": self._target - account.shares - _working(account) if moves else 0.0,
+            "drawdown_frac": drawdown,
+            "probabilities": dict(zip(names, probabilities, strict=False)),
+            "logits": self.logits.tolist(),
+            "mask": dict(zip(names, self.mask.tolist(), strict=False)),
+            "blocked_by": blocked,
+            "regime": REGIME_NAMES[int(market.context.item(REGIME))],
+            "out_of_range": market.outside_names if outside else [],
+            "reduce_only": recovers,
+            "taken": True,
+        })  # fmt: skip
 
     def _flatten(
         self, time: datetime, account: Account, bits: int, reason: str, taken: bool = False

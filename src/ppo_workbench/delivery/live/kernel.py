@@ -1,7 +1,7 @@
 """One bar in, one decision out: the training's own per-bar functions in live order.
 
-What Python calls once a bar takes plain tuples and names their fields inside: telling the type of
-a `NamedTuple` costs twice that of a tuple, which costs no more than as many single arguments.
+Arrays are handed over once (`jit.keep`).  What Python calls once a bar takes plain tuples and names
+their fields inside: numba takes longer to tell the type of a `NamedTuple`.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_workbench.config.arrays import Bools, Floats, Ints, Records, Singles
 from ppo_workbench.delivery.network import PolicyWeights, best_allowed, forward_row
-from ppo_workbench.jit import kernel
+from ppo_workbench.jit import Kept, kernel
 from ppo_workbench.market.feature_kernels import market_step
 from ppo_workbench.market.regimes import (
     CLOSE,
@@ -112,19 +112,19 @@ class MarketArrays(NamedTuple):
 
 
 @kernel
-def take_bar(values: tuple[Any, ...], scale: float, memory: tuple[Any, ...]) -> int:
+def take_bar(values: tuple[Any, ...], scale: float, memory: Kept) -> int:
     """Move everything that asks the market alone on by one closed bar.
 
     Args:
         values: The fields of `BarValues`.
         scale: Shares of today for one at the beginning of history: features and rules see the
             prices of one scale, the account those of the bar.
-        memory: The fields of `MarketArrays`, changed in place.
+        memory: Keeps the fields of `MarketArrays`, changed in place.
 
     Returns:
         The number of features outside of their ranges; -1 where one is not a number.
     """
-    return _take_bar(BarValues(*values), scale, MarketArrays(*memory))
+    return _take_bar(BarValues(*values), scale, MarketArrays(*memory.value))
 
 
 @kernel
@@ -168,81 +168,103 @@ def _count_outside(features: Floats, ranges: Floats, outside: Bools) -> int:
     return count
 
 
+class AccountArrays(NamedTuple):
+    """What decides for an account, and its memory; all from `accounts` to `order` is overwritten.
+
+    Attributes:
+        bars, features, means, stds, levels, params: Of `StepInputs`: the bar before and the last.
+        use_mask: The policy chooses among allowed actions only.
+        sizes, flat, activation: Of `PolicyWeights`.
+        scratch: Of `PolicyWeights.scratch`.
+        accounts: `ACCOUNT_DTYPE`, shape (1,).
+        reports: `REPORT_DTYPE`, shape (1,).
+        outcomes: `OUTCOME_DTYPE`, shape (1,).
+        observation: float32 (F + S,).
+        mask: bool (A,).
+        reasons: int64 (A,).
+        logits: float32 (A,).
+        probabilities: float64 (A,).
+        order: float64 (3,), see `order_after`.
+    """
+
+    bars: Records
+    features: Singles
+    means: Floats
+    stds: Floats
+    levels: Floats
+    params: Records
+    use_mask: bool
+    sizes: Ints
+    flat: Singles
+    activation: int
+    scratch: Singles
+    accounts: Records
+    reports: Records
+    outcomes: Records
+    observation: Singles
+    mask: Bools
+    reasons: Ints
+    logits: Singles
+    probabilities: Floats
+    order: Floats
+
+
 @kernel
 def follow_and_observe(
     begun: bool,
-    accounts: Records,
-    step_inputs: tuple[Any, ...],
     short: bool,
     start: int,
     ordered: int,
     target: float,
     fills: Floats,
     report: tuple[float, float, float, float, float, float, float, float],
-    reports: Records,
-    outcomes: Records,
-    observation: Singles,
-    mask: Bools,
-    reasons: Ints,
+    kept: Kept,
 ) -> tuple[bool, int]:
     """Take over the account's report, then write observation, mask and reasons at this close.
 
-    `begun` is False for the first report; `step_inputs` holds the fields of `StepInputs`, with the
-    bar before and the one that just closed; `report` holds the fields of `REPORT_DTYPE`, to be
-    written into `reports` (1,); for the rest see `following.follow_account` and `step.refresh`.
+    `begun` is False for the first report; `report` holds the fields of `REPORT_DTYPE`, `kept`
+    those of `AccountArrays`; for the rest see `following.follow_account` and `step.refresh`.
 
     Returns:
         Whether the position stands short of its rung, and the rung.
     """
-    inputs = StepInputs(*step_inputs)
-    a, p, said = accounts[0], inputs.params[0], reports[0]
-    rows, levels = inputs.bars, inputs.levels
+    m = AccountArrays(*kept.value)
+    a, p, said = m.accounts[0], m.params[0], m.reports[0]
     said.cash, said.shares, said.session_pnl = report[0], report[1], report[2]
     said.high_water_mark, said.average_price = report[3], report[4]
     said.flow, said.income, said.split = report[5], report[6], report[7]
     if begun:
         short = follow_account(
-            a, rows, levels, p, short, start, ordered, target, fills, reports[0], outcomes[0]
+            a, m.bars, m.levels, p, short, start, ordered, target, fills, said, m.outcomes[0]
         )
     else:
-        short = adopt_account(a, rows, levels, p, reports[0])
-    refresh(a, inputs, observation, mask, reasons)
+        short = adopt_account(a, m.bars, m.levels, p, said)
+    inputs = StepInputs(m.bars, m.features, m.means, m.stds, m.levels, m.params)
+    refresh(a, inputs, m.observation, m.mask, m.reasons)
     if short:
-        reasons_when_short(a, rows[1], levels, p, reasons)
-        fill_mask(a, reasons, True, p, mask)
-        observe_mask(mask, p, observation)
+        reasons_when_short(a, m.bars[1], m.levels, p, m.reasons)
+        fill_mask(a, m.reasons, True, p, m.mask)
+        observe_mask(m.mask, p, m.observation)
     return short, a.rung
 
 
 @kernel
-def choose_action(
-    use_mask: bool,
-    accounts: Records,
-    step_inputs: tuple[Any, ...],
-    observation: Singles,
-    mask: Bools,
-    reasons: Ints,
-    policy: tuple[Any, ...],
-    scratch: Singles,
-    logits: Singles,
-    probabilities: Floats,
-    outcomes: Records,
-    short: bool,
-    order: Floats,
-) -> tuple[int, int, int, bool]:
-    """Decide; write logits (A,), probabilities (A,) and `order` (3,), see `order_after`.
+def choose_action(short: bool, kept: Kept) -> tuple[int, int, int, bool]:
+    """Decide; write logits, probabilities and order.
 
-    `step_inputs` holds the fields of `StepInputs`, `policy` those of `PolicyWeights`.
+    Args:
+        short: What `follow_and_observe` returned.
+        kept: The fields of `AccountArrays`.
 
     Returns:
         The action, the rung that it is asked from, the rung that it trades to, and whether the
         features recover from a gap.
     """
-    inputs = StepInputs(*step_inputs)
-    a: Any = accounts[0]
-    bar: Any = inputs.bars[1]
-    logits[:] = forward_row(observation, PolicyWeights(*policy), scratch)
-    allowed = mask if use_mask else np.ones(mask.shape[0], dtype=np.bool_)
+    m = AccountArrays(*kept.value)
+    logits, probabilities, bar = m.logits, m.probabilities, m.bars[1]
+    policy = PolicyWeights(m.sizes, m.flat, m.activation)
+    logits[:] = forward_row(m.observation, policy, m.scratch)
+    allowed = m.mask if m.use_mask else np.ones(m.mask.shape[0], dtype=np.bool_)
     action = best_allowed(logits, allowed)
     total = 0.0
     for i in range(logits.shape[0]):
@@ -250,7 +272,6 @@ def choose_action(
         total += probabilities[i]
     for i in range(logits.shape[0]):
         probabilities[i] /= total
-    start, rung = order_after(
-        a, bar, inputs.levels, inputs.params[0], action, reasons[action], short, outcomes[0], order
-    )
+    a, p, out = m.accounts[0], m.params[0], m.outcomes[0]
+    start, rung = order_after(a, bar, m.levels, p, action, m.reasons[action], short, out, m.order)
     return action, start, rung, (bar.rule_bits & GAP) != 0

@@ -13,6 +13,7 @@ from ppo_workbench.delivery.decider_state import MarketDocument
 from ppo_workbench.delivery.live.kernel import take_bar
 from ppo_workbench.delivery.messages import Bar, half_spread_bps, moment_of, nanoseconds
 from ppo_workbench.delivery.metadata import Metadata
+from ppo_workbench.jit import direct, keep
 from ppo_workbench.market.calendars.clock import BarClock, ClockMemory, Place
 from ppo_workbench.market.events import EventMemory, EventStream
 from ppo_workbench.market.features import EXTRA_PREFIX, MarketStream
@@ -66,23 +67,39 @@ class MarketMemory:
         )
         ranges = [metadata.feature_ranges.get(name, (-np.inf, np.inf)) for name in names]
         self._ranges = np.array(ranges, dtype=np.float64).T.copy()
+        self.rows = np.zeros(2, dtype=BAR_DTYPE)
+        self.scaled = np.zeros((2, len(names)), dtype=np.float32)
+        self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(len(names), dtype=np.bool_)
+        self._features = np.zeros((1, len(names)))
+        self._bar = np.zeros(BAR_FIELDS + len(self.extra_names))
+        self._news = np.zeros(1, dtype=RULE_BAR_DTYPE)
         self.forget()
 
     def forget(self) -> None:
         """Return to the beginning of history."""
-        count = len(self._metadata.observation.market_names)
         self.clock.memory = ClockMemory()
         self.stream: MarketStream | None = None
         self.rules = MarketRules(self._config, self._metadata.data.bar_seconds)
         if self.events is not None:
             self.events.memory = EventMemory()
-        self.rows = np.zeros(2, dtype=BAR_DTYPE)
-        self.scaled = np.zeros((2, count), dtype=np.float32)
-        self.context, self.outside = np.zeros(CONTEXT_FIELDS), np.zeros(count, dtype=np.bool_)
-        self._features = np.zeros((1, count))
-        self._bar = np.zeros(BAR_FIELDS + len(self.extra_names))
-        self._news = np.zeros(1, dtype=RULE_BAR_DTYPE)
+        own = (self.rows, self.scaled, self.context, self.outside, self._features, self._bar)
+        for array in (*own, self._news):
+            array[...] = np.zeros((), array.dtype)
         self.taken, self.needed, self.scale = 0, self._metadata.warmup_bars, 1.0
+
+    def _begin(self) -> None:
+        """Make the memory of the features, of a clock that knows its slots."""
+        features, per_session = self._config.features, self.clock.bars_per_session
+        self.stream = MarketStream(features, per_session, self.extra_names)
+        spec, rules, scaler = self.stream.spec, self.rules, self._scaler
+        self._memory = keep((  # the fields of `MarketArrays`
+            spec.plan, spec.settings, self.stream.state, self._bar, self._features, self.context,
+            self._news, rules.settings, rules.memory, rules.closes, self.rows, scaler.means,
+            scaler.stds, scaler.clip, self.scaled, self._ranges, self.outside, self._has_volume,
+            self._multiplier,
+        ))  # fmt: skip
+        values = (0.0,) * 6 + (0,) * 8  # as `take` makes them
+        self._take_bar = direct(take_bar, values, self.scale, self._memory)
 
     @property
     def last_ns(self) -> int:
@@ -93,7 +110,7 @@ class MarketMemory:
     def outside_names(self) -> list[str]:
         """Names of the features of the last bar beyond what training saw."""
         names = self._metadata.observation.market_names
-        return [names[k] for k in np.flatnonzero(self.outside)]
+        return [name for name, out in zip(names, self.outside.tolist(), strict=True) if out]
 
     def start_of(self, bar: Bar) -> int:
         """Return the start of a bar, UTC nanoseconds; of a daily bar that of its session.
@@ -162,8 +179,7 @@ class MarketMemory:
         """
         place = self.clock.place(start_ns)
         if self.stream is None:
-            features, per_session = self._config.features, self.clock.bars_per_session
-            self.stream = MarketStream(features, per_session, self.extra_names)
+            self._begin()
         for k, name in enumerate(self.extra_names):
             value = bar.features.get(name)
             self._bar[BAR_FIELDS + k] = math.nan if value is None else value
@@ -174,19 +190,12 @@ class MarketMemory:
             self.scale *= split
             self.rows["open"] /= split
             self.rows["close"] /= split
-        spec, rules, scaler = self.stream.spec, self.rules, self._scaler
-        values = (  # the fields of `BarValues`
+        values = (  # the fields of `BarValues`, six of them float
             bar.open, bar.high, bar.low, bar.close, bar.volume, half_spread_bps(bar),
             place.start_ns, place.session, place.bar_of_session, place.bars_left,
             int(place.regular), *events, place.missing,
         )  # fmt: skip
-        memory = (  # those of `MarketArrays`
-            spec.plan, spec.settings, self.stream.state, self._bar, self._features, self.context,
-            self._news, rules.settings, rules.memory, rules.closes, self.rows, scaler.means,
-            scaler.stds, scaler.clip, self.scaled, self._ranges, self.outside, self._has_volume,
-            self._multiplier,
-        )  # fmt: skip
-        count = take_bar(values, self.scale, memory)
+        count: int = self._take_bar(values, self.scale, self._memory)
         self.taken += 1
         return place, count
 
@@ -229,7 +238,6 @@ class MarketMemory:
             self.events.memory = EventMemory(**(document["events"] or {}))
         if self.taken:
             self.clock.anchor(np.array([self.last_ns]))
-            features, per_session = self._config.features, self.clock.bars_per_session
-            self.stream = MarketStream(features, per_session, self.extra_names)
+            self._begin()
         for name, array in self.arrays().items():
             array[...] = arrays[name]
