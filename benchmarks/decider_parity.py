@@ -105,7 +105,7 @@ def reference(experiment: Any, artifact: Any, split: Any) -> dict[str, Any]:
     mask, reasons = np.zeros((count, size), np.bool_), np.zeros((count, size), np.int64)
     logits, action = np.zeros((count, size), np.float32), np.zeros(count, np.int64)
     outcomes = np.zeros(count, OUTCOME_DTYPE)
-    scratch = np.zeros((2, int(weights.sizes.max())), np.float32)
+    scratch = weights.scratch()
     free = np.ones(size, np.bool_)
     for i in range(count):
         refresh(a, market.inputs, observation[i], mask[i], reasons[i])
