@@ -35,10 +35,10 @@ def parts(home: Path, name: str, repeats: int) -> dict[str, Any]:
     seconds = []
     for _ in range(repeats):
         began = monotonic()
-        comparison_document(found, name, 0, None)
+        document = comparison_document(found, name, 0, None)
         seconds.append(monotonic() - began)
     began = monotonic()
-    page = draw_comparison(folder).page
+    page = draw_comparison(folder, document).page
     return {
         "cells": len(found.cells),
         "statistics_seconds": statistics.median(seconds),

@@ -51,7 +51,8 @@ def main() -> None:
     for name in (*MARKETS, "sp500, daily"):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            path, own = Path(folder) / "bars.csv", ("experiment=sp500",)
+            path = Path(folder) / "bars.csv"
+            own: tuple[str, ...] = ("experiment=sp500",)
             if name in MARKETS:
                 calendar, first, last, changes = MARKETS[name]
                 write_minutes(path, calendar, first, last)

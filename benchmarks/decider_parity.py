@@ -41,7 +41,7 @@ MARKETS: dict[str, tuple[str, ...]] = {
 def write_bars(bars: Any, path: Path) -> None:
     """Write the bars, but for how they were read, without pickle: arrays, the rest as JSON."""
     values = {f.name: getattr(bars, f.name) for f in fields(bars) if f.name != "conventions"}
-    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    arrays: Any = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
     rest = json.dumps({name: value for name, value in values.items() if name not in arrays})
     np.savez(path, rest=np.frombuffer(rest.encode(), np.uint8), **arrays)
 
@@ -52,8 +52,9 @@ def read_bars(path: Path) -> Any:
 
     with np.load(path, allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != "rest"}
-    return Bars(**arrays, **{k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()})
+        arrays: Any = {name: stored[name] for name in stored.files if name != "rest"}
+    plain: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()}
+    return Bars(**arrays, **plain)
 
 
 def decide(folder: Path, start: int, stop: int) -> None:
@@ -81,7 +82,8 @@ def decide(folder: Path, start: int, stop: int) -> None:
         rows["action"].append(decision.action_index)
         for name in names:
             rows[name].append(getattr(decider, name).copy())
-    np.savez(folder / "found.npz", **{name: np.array(values) for name, values in rows.items()})
+    found: Any = {name: np.array(values) for name, values in rows.items()}
+    np.savez(folder / "found.npz", **found)
     loaded = [name for name in HEAVY if name in sys.modules]
     installed = [name for name in HEAVY if importlib.util.find_spec(name)]
     print(json.dumps({"loaded": loaded, "installed": installed}))

@@ -297,7 +297,8 @@ def criteria_of(home: Path) -> str:
         home / "trained_models" / "maskable_production_final-metadata.json",
         home / "baselines" / "ppo_baseline_final-metadata.json",
     )
-    return criteria(*map(harness.read, sources), refused=refusal(home))
+    compared, promotion, champion, baseline = map(harness.read, sources)
+    return criteria(compared, promotion, champion, baseline, refusal(home))
 
 
 def refusal(home: Path) -> str | None:

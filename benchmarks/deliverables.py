@@ -91,7 +91,7 @@ class Home:
     def mark(self, step: str, arguments: Sequence[str], code: int) -> None:
         """Say that a step has ended well."""
         told = json.dumps({"command": " ".join(arguments), "code": code})
-        evidence.write_whole(self.steps / f"{step}.done", told)
+        harness.write_whole(self.steps / f"{step}.done", told)
 
     def lock(self) -> None:
         """Refuse a second start while the first, or a command that it left, is running."""

@@ -25,7 +25,7 @@ from ppo_workbench.delivery.network import policy_weights
 from ppo_workbench.learning.training import Hooks, train_model
 from ppo_workbench.learning.vec_env import TradingVecEnv
 from ppo_workbench.pipeline.models.stored import trained_policy
-from ppo_workbench.pipeline.train.fitting import look_at
+from ppo_workbench.pipeline.train.fitting import score_on_validation
 from ppo_workbench.pipeline.train.scores import clearly_better
 from ppo_workbench.scoring.backtest import backtest
 from ppo_workbench.scoring.comparison import ArmRun, MarketComparison
@@ -57,7 +57,7 @@ def run_market(market: int, learners: list[int], sessions: int, timesteps: int, 
 def trained(experiment: Any) -> Any:
     """Return the policy that `experiment.config` trains."""
     config: Config = experiment.config
-    hooks = Hooks(lambda weights: look_at(experiment, weights), clearly_better)
+    hooks = Hooks(lambda weights: score_on_validation(experiment, weights), clearly_better)
     env = TradingVecEnv(experiment.batch())
     result = train_model(config, env, len(experiment.splits["train"]), hooks)
     if result.interrupted:

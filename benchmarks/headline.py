@@ -43,7 +43,7 @@ def readme(found: Figures) -> str:
     for arm in FIRST:
         figures, broken = found["figures"][arm], found["audit"][arm]["violations"]
         shown = (("sharpe_annual", 1.0, 2), ("max_drawdown_frac", 100.0, 1))
-        spans = [span(figures[key], *how) for key, *how in (*shown, ("win_rate_frac", 100.0, 0))]
+        spans = [span(figures[k], by, n) for k, by, n in (*shown, ("win_rate_frac", 100.0, 0))]
         rows.append([ARMS[arm], *spans, f"{broken:,}"])
     return harness.table(head, rows) + "\n"
 

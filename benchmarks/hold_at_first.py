@@ -36,13 +36,14 @@ for steps in (1, 2, 5):
 def run_cell(case: str, start: float, seed: int, name: str) -> dict[str, float]:
     """Train once and return the figures of its kept checkpoint on validation."""
     from ppo_workbench import compose
-    from ppo_workbench.learning import training
+    from ppo_workbench.learning import training as module
     from ppo_workbench.pipeline.tasks import train
 
+    training: Any = module
     build = training.build_model
 
     def build_model(config: Any, env: Any, *others: Any) -> Any:
-        model = build(config, env, *others)
+        model: Any = build(config, env, *others)
         bias = model.policy.action_net.bias
         odds = start / (1.0 - start) * (len(bias) - 1)
         bias.data[env.batch.market.space.hold] = 0.0 if start == UNIFORM else np.log(odds)

@@ -296,7 +296,8 @@ def replay(m: Tree, c: Any, start: int, actions: Any) -> Tree:
         return moved, (observe(m, c, a), allowed(m, c, a), reward, moved["equity"])
 
     first = begin(c, jnp.int32(start))
-    return jax.jit(partial(lax.scan, one))(first, jnp.asarray(actions, jnp.int32))[1]
+    found: Tree = jax.jit(partial(lax.scan, one))(first, jnp.asarray(actions, jnp.int32))[1]
+    return found
 
 
 def main() -> None:

@@ -35,6 +35,10 @@ from ppo_workbench.trading.rules import names as rule
 
 JAX = "jax==0.10.2"
 REPLAYED = 2000  # decisions at most
+HYPERPARAMETERS = (
+    *("learning_rate", "gamma", "gae_lambda", "clip_range", "ent_coef", "vf_coef"),
+    *("max_grad_norm", "n_epochs", "n_envs", "n_steps", "batch_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,21 @@ def written(experiment: Experiment, case: Case, folder: Path) -> dict[str, Any]:
     bits = bars["rule_bits"] & int(p["enabled"])
     wide = bars["volatility_ratio"] > p["cost_volatility_ratio"]
     spread = np.where(wide, p["high_volatility_multiplier"], 1.0) * p["half_spread_bps"]
-    single = {
+    numbers = {
         "features": market.features,
         "open": bars["open"],
         "close": bars["close"],
         "sigma": bars["sigma"],
         "cost_rate": spread * 1e-4,
-        "largest_order": bars["mean_notional"]
-        * p["liquidity__max_volume_frac"]
-        / p["initial_cash"],
+        "largest_order": bars["mean_notional"] * (p["liquidity__max_volume_frac"] / cash),
         "means": market.scaler.means[-8:],
         "stds": market.scaler.stds[-8:],
     }
     played = play(experiment)
+    single: Any = {name: np.asarray(x, np.float32) for name, x in numbers.items()}
     np.savez(
         folder / "market.npz",
-        **{name: np.asarray(x, np.float32) for name, x in single.items()},
+        **single,
         session=bars["session"].astype(np.int32),
         trades=bars["trades"].astype(np.int32),
         flatten=bits & rule.SESSION_FLATTEN != 0,
@@ -112,9 +115,7 @@ def written(experiment: Experiment, case: Case, folder: Path) -> dict[str, Any]:
         "reduced_size": float(p["drawdown__reduced_size"]),
         "minimum_equity": float(p["maintenance_margin__minimum_equity_usd"]) / cash,
     }
-    names = "learning_rate", "gamma", "gae_lambda", "clip_range", "ent_coef", "vf_coef"
-    names += "max_grad_norm", "n_epochs", "n_envs", "n_steps", "batch_size"
-    learner = {name: getattr(config.model, name) for name in names}
+    learner = {name: getattr(config.model, name) for name in HYPERPARAMETERS}
     learner |= {"hidden": config.model.net_arch[0]}
     document = {"account": account, "learner": learner}
     (folder / "case.json").write_text(json.dumps(document), encoding="utf-8")
@@ -149,7 +150,7 @@ class Peer:
         """Start it on the files of `folder`."""
         command = [python, str(Path(__file__).with_name("jax_learner.py")), str(folder)]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, **pipes)
+        self.process: subprocess.Popen[str] = subprocess.Popen(command, **pipes)
         self.version = self._line().split()[1]
 
     def _line(self) -> str:
@@ -214,9 +215,8 @@ def measured(case: Case, rounds: int, python: str) -> dict[str, Any]:
         compiling = peer.run(1)[1]
         native()
         first = statistics.mean(peer.run(case.rollouts)[2])
-        taken = harness.alternated(
-            {"native": native, "jax": lambda: peer.run(case.rollouts)}, rounds
-        )
+        sides: Any = {"native": native, "jax": lambda: peer.run(case.rollouts)}
+        taken: Any = harness.alternated(sides, rounds)
         ratios = sorted(b[0] / a[0] for a, b in zip(taken["native"], taken["jax"], strict=True))
         done = case.rollouts * steps
         result = {

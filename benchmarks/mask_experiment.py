@@ -160,7 +160,7 @@ def secondary_learned(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     of = [(f"{a} less {b}", "main", a, b, LONG_STEPS) for a, b in pairs]
     of.append(("3 levels, masked less reject", "levels_3", "masked", "reject", LONG_STEPS))
     of.append(("first 1,000,000 timesteps", "main", "masked", "reject", 1_000_000))
-    rows = [paired(name, _apart(found, *what, SECOND)) for name, *what in of]
+    rows = [paired(name, _apart(found, p, a, b, n, SECOND)) for name, p, a, b, n in of]
     ends = {arm: np.array(found[SECOND]["curves"]["main"][arm]) for arm in ("masked", "reject")}
     rows.append(paired("last look", ends["masked"][:, -1] - ends["reject"][:, -1]))
     rows += _by_share(found, LONG_STEPS, SECOND)
@@ -269,7 +269,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     name = SECOND if SECOND in found else FIRST
     until = STEPS if name == FIRST else LONG_STEPS
     own = found[name]
-    style = {"svg.hashsalt": "masks", "font.size": 10, "axes.spines.top": False}
+    style: Any = {"svg.hashsalt": "masks", "font.size": 10, "axes.spines.top": False}
     with mpl.rc_context(style | {"axes.spines.right": False, "legend.frameon": False}):
         figure = Figure(figsize=(10.0, 4.4), layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])

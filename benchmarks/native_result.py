@@ -9,6 +9,7 @@ holds already is not trained again; `--again native` trains that learner anew.
 """
 
 from pathlib import Path
+from typing import Any
 
 import harness
 
@@ -75,7 +76,8 @@ def main() -> None:
         print(f"seed {seed}: {learner} {found:+.2f}", flush=True)
         harness.write(args.json, summary(rows, args.timesteps))
     document = summary(rows, args.timesteps)
-    low, high = document["interval_90"]  # type: ignore[misc]
+    interval: Any = document["interval_90"]
+    low, high = interval
     verdict = "within" if low >= -0.5 and high <= 0.5 else "not within"
     print(f"native - sb3: {document['mean']:+.2f}, 90 % [{low:+.2f}, {high:+.2f}], {verdict} +-0.5")
 

@@ -52,7 +52,7 @@ def draw(curves: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    style = {"svg.hashsalt": "equity", "font.size": 10, "axes.spines.top": False}
+    style: Any = {"svg.hashsalt": "equity", "font.size": 10, "axes.spines.top": False}
     with mpl.rc_context(style | {"axes.spines.right": False, "legend.frameon": False}):
         figure = Figure(figsize=(9.0, 4.4), layout="constrained", facecolor="white")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])

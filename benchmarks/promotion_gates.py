@@ -151,7 +151,7 @@ def main() -> None:
 
     def one(seed: int) -> dict[str, Any]:
         home = arguments.folder.absolute() / f"{label}_{seed}"
-        document = promotion(home, kind, seed, more)
+        document: dict[str, Any] = promotion(home, kind, seed, more)
         refusing = [gate["name"] for gate in document["gates"] if not gate["passed"]]
         told = f"refused by {', '.join(refusing)}" if refusing else "promoted"
         print(f"{label} {seed}: {told}", flush=True)

@@ -132,7 +132,9 @@ def _split(table: pd.DataFrame, at: int, rng: np.random.Generator) -> pd.DataFra
 def _frozen(table: pd.DataFrame, at: int, rng: np.random.Generator) -> pd.DataFrame:
     for name in ("open", "high", "low", "close"):
         own = _column(table, name)
-        table.loc[at : at + 11, own] = table.loc[at, own]
+        table[own] = table[own].where(
+            ~np.isin(np.arange(len(table)), range(at, at + 12)), table[own].iloc[at]
+        )
     return table
 
 
@@ -171,7 +173,7 @@ def planted(table: pd.DataFrame, folder: Path, count: int) -> dict[str, str]:
     """Plant each fault at random rows; say how many of them the check names."""
     rng, path, found = np.random.default_rng(1), folder / "bars.csv", {}
     gaps = np.log(table[_column(table, "open")] / table[_column(table, "close")].shift())
-    calm = np.flatnonzero((np.abs(gaps) < 0.03).to_numpy())
+    calm = np.flatnonzero(np.abs(np.asarray(gaps)) < 0.03)
     # Not in the first session, and with twelve longer bars to come.
     calm = calm[(calm > len(table) // 5) & (calm < len(table) - 400)]
     for fault, (plant, kinds) in PLANTED.items():

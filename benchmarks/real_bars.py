@@ -72,7 +72,9 @@ def break_even(home: Path, overrides: Sequence[str], arm: str, seed: int) -> Any
     ]
     with COMPOSING:
         config = compose(chosen)
-    return stressed(config, home)["stress"]["break_even"]
+    found = stressed(config, home)["stress"]
+    assert found is not None
+    return found["break_even"]
 
 
 ARM_SETTINGS = {

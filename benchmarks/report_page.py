@@ -273,7 +273,8 @@ class Browser:
     def processor_ms(self) -> int:
         """Return the processor time of the page's main thread, whatever else the machine does."""
         metrics = self.call("Performance.getMetrics")["metrics"]
-        return round(1000 * next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+        seconds: float = next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+        return round(1000 * seconds)
 
     def requests(self) -> list[str]:
         sent = [e for e in self.events if e.get("method") == "Network.requestWillBeSent"]
@@ -298,7 +299,9 @@ def browser() -> Iterator[Browser]:
 
 def measure(page: Path, width: int, loads: int) -> dict[str, Any]:
     """Load a page in fresh browsers, twice in each, and return drawing times in milliseconds."""
-    first, again, framed, busy = [], [], [], []
+    first: list[int] = []
+    again: list[int] = []
+    framed, busy = [], []
     for _ in range(loads):
         with browser() as chromium:
             chromium.size(width, 900)
@@ -335,7 +338,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         traces, bars = test_traces(options.sessions)
-        source = ReportInput(stand_in_document(traces), traces, bars, stand_in_curves())
+        document: Any = stand_in_document(traces)
+        source = ReportInput(document, traces, bars, stand_in_curves())
         start = time.perf_counter()
         files = write_report(source, folder, "Stand-ins for a comparison")
         result: dict[str, Any] = {

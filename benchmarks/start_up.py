@@ -84,7 +84,9 @@ def timed() -> None:
         setattr(module, function, measured)
 
     with part("import the command line"):
-        from ppo_workbench.cli import main as cli
+        from ppo_workbench.cli import main
+
+        cli: Any = main
     with part("import torch and all boxes"):
         from ppo_workbench.learning.progress import WorkbenchConsole
         from ppo_workbench.pipeline import tasks
@@ -96,14 +98,15 @@ def timed() -> None:
     run_checked = cli._run
     began = time.monotonic()
 
-    def composed(*args: Any) -> float:
+    def composed(*args: Any) -> Any:
         seconds["compose"] = round(time.monotonic() - began, 3)
         return run_checked(*args)
 
     cli._run = composed
-    show_progress = WorkbenchConsole.training_progress
+    console_class: Any = WorkbenchConsole
+    show_progress = console_class.training_progress
 
-    def training(console: WorkbenchConsole) -> Any:
+    def training(console: Any) -> Any:
         progress = show_progress(console)
         begin = progress.start
 
@@ -114,7 +117,7 @@ def timed() -> None:
         progress.start = first
         return progress
 
-    WorkbenchConsole.training_progress = training
+    console_class.training_progress = training
     sys.exit(cli.command(COMMAND))
 
 

@@ -156,8 +156,8 @@ def _idle(trials: list[Any]) -> float:
     """Return the share of worker time, up to the last start, that no trial used."""
     spans = [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in trials]
     first, last = min(start for start, _ in spans), max(start for start, _ in spans)
-    used = sum(min(end, last) - start for start, end in spans)
-    return 1.0 - used / (2 * (last - first))
+    used = float(sum(min(end, last) - start for start, end in spans))
+    return 1.0 - used / (2.0 * float(last - first))
 
 
 def main() -> None:

@@ -125,9 +125,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
 
 
 def family_of(sweep: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found: list[psutil.Process] = []
     with suppress(psutil.Error):
-        return psutil.Process(sweep.pid).children(recursive=True)
-    return []
+        found = psutil.Process(sweep.pid).children(recursive=True)
+    return found
 
 
 def jobs_of(sweep: "subprocess.Popen[str]") -> list[psutil.Process]:

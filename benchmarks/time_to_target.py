@@ -61,7 +61,7 @@ def reached(rows: list[tuple[int, float, dict[str, float]]]) -> tuple[int, float
     """Return (timesteps, unix seconds) of the third evaluation in a row that meets the targets."""
     row = 0
     for step, stamp, figures in rows:
-        row = row + 1 if all(target.holds(figures) for target in TARGETS) else 0
+        row = row + 1 if all(target.reached_by(figures[target.figure]) for target in TARGETS) else 0
         if row == IN_A_ROW:
             return step, stamp
     return None

@@ -38,7 +38,7 @@ def hourly(tree: Path, cache: Path, jobs: int, trials: int) -> float:
         assert sweep.wait() == 0
         found = [one.datetime_complete for one in harness.trials(home, "s")]
     ends = sorted(end.timestamp() for end in found if end is not None)
-    return 3600.0 * trials / (ends[-1] - ends[jobs - 1])
+    return 3600.0 * trials / float(ends[-1] - ends[jobs - 1])
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ the accounts asks whether anything was held overnight where the session rule for
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
@@ -68,7 +69,7 @@ def run_one(config: Config, steps: int, envs: int) -> dict[str, int]:
         held = accounts["shares"] != 0.0
         observations = np.asarray(env.step(actions)[0])
         counts["steps"] += envs
-        seen = {key: outcomes[key] for key in ("rejected", "violated")}
+        seen: dict[str, Any] = {key: outcomes[key] for key in ("rejected", "violated")}
         seen |= {"fills": outcomes["fill_quantity"], "masked": ~masks.all(axis=1)}
         for key, found in (seen | {"overnight": last_bar & held & intraday}).items():
             counts[key] += int(np.count_nonzero(found))

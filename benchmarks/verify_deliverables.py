@@ -34,7 +34,7 @@ def files(home: Path) -> Iterator[str]:
     if not path.is_file():
         yield f"{path} is missing; make deliverables writes it"
         return
-    listed = evidence.read(path)["files"]
+    listed = harness.read(path)["files"]
     for name in sorted({*evidence.delivered(), *listed}):
         if name not in listed:
             yield f"{name} is not in the manifest"
@@ -69,7 +69,7 @@ def models(home: Path) -> Iterator[str]:
     if refused is not None:
         yield f"ModelManager: {refused}"
     gates = {gate.name: gate.passed for gate in found[CHAMPION].gates}
-    promotion = evidence.read(home / evidence.EVIDENCE / "promotion.json")
+    promotion = harness.read(home / evidence.EVIDENCE / "promotion.json")
     if not gates or not all(gates.values()) or not promotion["promoted"]:
         yield f"{CHAMPION}: was not promoted by its gates"
     if gates != {gate["name"]: gate["passed"] for gate in promotion["gates"]}:
@@ -98,7 +98,7 @@ def scores(home: Path) -> Iterator[str]:
     from ppo_workbench.pipeline.models.rescore import rescore
     from ppo_workbench.scoring.metrics import flat
 
-    kept = evidence.read(home / evidence.EVIDENCE / "scores.json")
+    kept = harness.read(home / evidence.EVIDENCE / "scores.json")
     for name, place in evidence.FOLDERS.items():
         folder = home / place
         cards = load_metadata(folder, name).scorecards.model_dump()
@@ -121,7 +121,7 @@ def words(home: Path) -> Iterator[str]:
     folder = home / evidence.EVIDENCE
     for name, make in (("comparison", tables.comparison), ("analysis", tables.analysis)):
         text = (folder / f"{name}.md").read_text(encoding="utf-8")
-        if text != make(evidence.read(folder / f"{name}.json")):
+        if text != make(harness.read(folder / f"{name}.json")):
             yield f"{name}.md is not what {name}.json says"
     rows = tables.between_markers((home / tables.PAGE).read_text(encoding="utf-8"))
     if rows is None:
