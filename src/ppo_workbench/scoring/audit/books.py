@@ -20,7 +20,8 @@ from ppo_workbench.config import (
     Sizing,
     settled,
 )
-from ppo_workbench.config.arrays import Bools, Floats, Ints
+from ppo_workbench.config.arrays import Bools, Codes, Floats, Ints
+from ppo_workbench.jit import kernel
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.scoring.audit.market import TOLERANCE, MarketFacts
 from ppo_workbench.scoring.trace import Trace
@@ -219,29 +220,35 @@ class Ladder:
 
 
 def ladder(equity: Floats, config: Config) -> Ladder:
-    """Walk the ladder of docs/rules.md over the equity at each decision, float64 (n,).
-
-    A recursion with memory (the anchor moves after each pause), so a loop over plain floats.
-    """
+    """Walk the ladder of docs/rules.md over the equity at each decision, float64 (n,)."""
     rule = config.risk.drawdown
-    anchor, recover, pause = float(equity[0]), 0.0, 0
-    paused, reduced = [False], [False]
-    for value in equity[1:].tolist():
+    pause_bars = settled(rule.pause_bars)
+    return Ladder(*_walk(equity, rule.caution_frac, rule.flatten_frac, pause_bars))
+
+
+@kernel
+def _walk(
+    equity: Floats, caution_frac: float, flatten_frac: float, pause_bars: int
+) -> tuple[Bools, Bools]:
+    """Return where the ladder pauses and where it reduces; its anchor moves after each pause."""
+    anchor, recover, pause = equity[0], 0.0, 0
+    paused, reduced = np.zeros(len(equity), np.bool_), np.zeros(len(equity), np.bool_)
+    for i in range(1, len(equity)):
+        value = equity[i]
         if pause > 0:
             pause -= 1
             anchor = value if pause == 0 else anchor
         else:
             anchor = max(anchor, value)
             fall = 1.0 - value / anchor
-            if fall >= rule.caution_frac:
-                recover = max(recover, anchor * (1.0 - 0.5 * rule.caution_frac))
+            if fall >= caution_frac:
+                recover = max(recover, anchor * (1.0 - 0.5 * caution_frac))
             if value >= recover:
                 recover = 0.0
-            if fall >= rule.flatten_frac:
-                pause = settled(rule.pause_bars)
-        paused.append(pause > 0)
-        reduced.append(recover > 0.0)
-    return Ladder(np.array(paused), np.array(reduced))
+            if fall >= flatten_frac:
+                pause = pause_bars
+        paused[i], reduced[i] = pause > 0, recover > 0.0
+    return paused, reduced
 
 
 def session_equity(at: Decisions, initial: float) -> Floats:
@@ -369,25 +376,39 @@ def _rungs(
 ) -> tuple[Ints, Ints]:
     """Return the rung before each decision and the one that its order goes to, int64 (n,)."""
     step = config.env.action_set is ActionSet.step
-    home, hold = int(np.flatnonzero(levels == 0.0)[0]), 1 if step else 0
-    action, rejected = trace.action.tolist(), (trace.rejected != 0).tolist()
-    at_home, must, filled = (shares == 0.0).tolist(), flatten.tolist(), traded.tolist()
-    rung, before, wanted = home, [], []
+    home = int(np.flatnonzero(levels == 0.0)[0])
+    rejected, flat = trace.rejected != 0, shares == 0.0
+    return _climb(trace.action, rejected, flat, flatten, traded, step, home, len(levels) - 1)
+
+
+@kernel
+def _climb(
+    action: Codes,
+    rejected: Bools,
+    flat: Bools,
+    must: Bools,
+    traded: Bools,
+    step: bool,
+    home: int,
+    top: int,
+) -> tuple[Ints, Ints]:
+    """Return what `_rungs` does; each rung follows from the one before, unless flat was filled."""
+    before, wanted = np.empty(len(action), np.int64), np.empty(len(action), np.int64)
+    rung, hold = home, 1 if step else 0
     for i in range(len(action)):
-        target = rung
-        if not filled[i]:
+        target, asked = rung, int(action[i])
+        if not traded[i]:
             pass
         elif rejected[i]:
-            target = home if must[i] and at_home[i] else rung
-        elif action[i] != hold:
-            target = rung + action[i] - 1 if step else action[i] - 1
-            if step and must[i] and (rung - home) * (action[i] - 1) < 0:
+            target = home if must[i] and flat[i] else rung
+        elif asked != hold:
+            target = rung + asked - 1 if step else asked - 1
+            if step and must[i] and (rung - home) * (asked - 1) < 0:
                 target = home
-            target = min(max(target, 0), len(levels) - 1)
-        before.append(rung)
-        wanted.append(target)
-        rung = home if at_home[i] else target
-    return np.array(before), np.array(wanted)
+            target = min(max(target, 0), top)
+        before[i], wanted[i] = rung, target
+        rung = home if flat[i] else target
+    return before, wanted
 
 
 def sized(exposure: Floats, equity: Floats, price: Floats, rate: Floats, config: Config) -> Floats:
