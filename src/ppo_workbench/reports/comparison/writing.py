@@ -11,11 +11,9 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppo_workbench.config.machine import usable_cores
 from ppo_workbench.market.bars import Bars
 from ppo_workbench.reports.comparison.curves import Curves
 from ppo_workbench.reports.comparison.document import Arm, arms_of, plain
@@ -129,13 +127,8 @@ def _write_traces(arms: Sequence[Arm], market: ShownMarket, folder: Path) -> dic
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", arm.name)
         while (path := folder / f"trace-{stem}.parquet") in paths.values():
             stem += "-2"
+        market.traces[arm.name].to_frame().to_parquet(path, compression="zstd")
         paths[arm.name] = path
-
-    def write(name: str) -> None:
-        market.traces[name].to_frame().to_parquet(paths[name], compression="zstd")
-
-    with ThreadPoolExecutor(usable_cores()) as pool:  # pyarrow lets go of the GIL
-        list(pool.map(write, paths))
     return paths
 
 
