@@ -5,8 +5,9 @@
     python benchmarks/compare_speed.py --against ../before           # in turn with another tree
 
 With --against both trees first compile, then take turns, and their documents have to be the
-same but for time, commit and run.  Without --home it runs `task=compare` in a new home (jit cache warm) and times the command;
-then, and for a finished comparison alone, the statistics and the page.
+same but for time, commit and run.  Without --home it runs `task=compare` in a new home (jit
+cache warm) and times the command; then, and for a finished comparison alone, the statistics
+and the page.
 """
 
 import os
